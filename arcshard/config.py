@@ -1,0 +1,50 @@
+"""Command line and YAML presets from dataclasses: the docstring under a field is its help."""
+import difflib
+import re
+from dataclasses import asdict, is_dataclass
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from arcshard.console import UserError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class ConfigParser(ArgumentParser):
+    """jsonargparse that answers a wrong key or value in one sentence, with the nearest key that exists."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sentence = re.sub(r"Expected a <class '(\w+)'>", r"Expected \1", " ".join(message.split()))
+        sentence = re.sub(r"Expected a typing\.Literal(\[.*?\])", r"Expected one of \1", sentence)
+        self.exit(2, f"{self.prog}: {sentence}{self._nearest(sentence)}; see {self.prog} --help\n")
+
+    def _nearest(self, sentence: str) -> str:
+        group = re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", sentence)
+        unknown = re.search(r"unrecognized arguments: --([\w.]+)", sentence)
+        wrong = ".".join(group.groups()) if group else unknown[1] if unknown else None
+        known = [a.dest for a in self._actions]
+        close = difflib.get_close_matches(wrong, known, 1) if wrong else []
+        return f"; did you mean {close[0]}?" if close else ""
+
+    def read(self) -> Namespace:
+        """Parse sys.argv into dataclasses. Raises UserError with the dataclass's own sentence for a bad value."""
+        args = self.parse_args()
+        try:
+            return self.instantiate_classes(args)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+def as_plain(**sections: Any) -> dict[str, Any]:
+    """Dataclasses by name -> nested dicts of numbers, strings and lists, as a checkpoint and YAML hold them."""
+    return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(section).items()}
+            for name, section in sections.items() if is_dataclass(section)}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], ignored: set[str]) -> list[str]:
+    """What changed between two configs of `as_plain`, one phrase a field; `ignored` holds section.field names."""
+    keys = {f"{s}.{k}" for config in (old, new) for s, section in config.items() for k in section} - ignored
+    value = lambda config, key: config.get(key.partition(".")[0], {}).get(key.partition(".")[2])
+    return [f"{key} was {value(old, key)!r} and is {value(new, key)!r}" for key in sorted(keys)
+            if value(old, key) != value(new, key)]

@@ -1,0 +1,40 @@
+"""What all commands share: mistakes answered in one sentence with exit code 2, progress with rate and time left."""
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+
+class UserError(Exception):
+    """A mistake that its user can mend. The message says the rule, what was given and what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that answers a wrong argument in one line and takes no abbreviations."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Exit with main()'s code (None is 0); a UserError becomes its sentence and exit code 2."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"{sys.argv[0].rpartition('/')[2]}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, unit: str,
+             what: str, disable: bool = False) -> Any:
+    """A tqdm bar: done/total, rate and time left; in a log file one line every 10 s instead of a redrawn one."""
+    return tqdm(iterable, total=total, initial=initial, unit=f" {unit}", desc=what, disable=disable, dynamic_ncols=True,
+                mininterval=0.2 if sys.stderr.isatty() else 10.0)

@@ -1,0 +1,149 @@
+"""The report of a run as one HTML page that needs nothing else: plain data in, a string out."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from arcshard import report_figures as figures
+from arcshard.report_template import TEMPLATE
+
+Scores = dict[str, dict[str, float]]
+"""{split: {metric: value}}, as in eval.json."""
+
+METRICS = {"recall@1": "recall@1", "gap": "GAP", "gap_landmark_only": "GAP, landmarks only",
+           "map@100": "mAP@100"}
+CURVES = {"loss": "Training loss", "lr": "Learning rate", "margin": "Margin (radians)"}
+SPEEDS = {"images_per_s": "Images per second", "data_wait_share": "Share of time waited for data"}
+THUMBNAIL = 200  # pixels; twice what a phone shows, as sharp screens want
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A gallery photo that was found for a query."""
+    photo: bytes
+    """Encoded, as packed."""
+    landmark: str
+    """Name or id, "" for none."""
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query and its neighbours, nearest first."""
+    photo: bytes
+    key: str
+    landmark: str
+    """Name or id, "" for none."""
+    neighbours: list[Neighbour]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the page shows."""
+    run: str
+    packed: int
+    """Photos in all splits of the dataset."""
+    rejected: int
+    """Photos that could not be packed."""
+    untrained: Scores
+    """Empty if never measured."""
+    trained: Scores
+    metrics: list[dict[str, Any]]
+    """Lines of metrics.jsonl: of training (position, loss, lr, …) and, after an epoch, of validation."""
+    views: NDArray[np.uint8]
+    """(B, S, S, 3) RGB, training images as the model sees them."""
+    queries: dict[str, list[Query]]
+    """Heading -> queries, see `choose_queries`."""
+
+
+def render(data: ReportData) -> str:
+    """The page. The same data give the same bytes; no script, and a policy that forbids any request."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True)
+    environment.globals.update(photo=lambda jpeg: figures.photo(jpeg, THUMBNAIL), view=figures.view)
+    return environment.from_string(TEMPLATE).render(
+        data=data, tiles=tiles(data), rows=score_rows(data), learning=learning_charts(data),
+        speed=speed_charts(data), wait=wait_share(data.metrics))
+
+
+def choose_queries(cosines: NDArray[np.float32], right: NDArray[np.bool_], is_landmark: NDArray[np.bool_],
+                   count: int = 24, seed: int = 0) -> dict[str, NDArray[np.int64]]:
+    """Queries worth a look: heading -> rows, at most a quarter of `count` each, the rest at random; no row twice.
+
+    cosines (Q,): of the nearest neighbour; right (Q,): it shows the query's landmark; is_landmark (Q,): there
+    is one. At most `count` rows; a heading without any is left out.
+    """
+    by_cosine, quarter = np.argsort(-cosines, kind="stable"), count // 4
+    chosen = {"Wrong, and most confident": by_cosine[(is_landmark & ~right)[by_cosine]][:quarter],
+              "Without landmark, and most confident": by_cosine[~is_landmark[by_cosine]][:quarter],
+              "Right, and least confident": by_cosine[right[by_cosine]][::-1][:quarter]}
+    rest = np.setdiff1d(by_cosine, np.concatenate(list(chosen.values())))
+    room = count - sum(len(rows) for rows in chosen.values())
+    chosen["Drawn at random"] = np.random.default_rng(seed).permutation(rest)[:room]
+    return {heading: rows for heading, rows in chosen.items() if len(rows)}
+
+
+def tiles(data: ReportData) -> list[tuple[str, str]]:
+    """Headline figures: (name, value)."""
+    speeds = [line["images_per_s"] for line in data.metrics if "images_per_s" in line]
+    wait = wait_share(data.metrics)
+    return [("photos packed", f"{data.packed:,}"), ("photos rejected", f"{data.rejected:,}"),
+            ("images/s in training", f"{np.median(speeds):,.1f}" if speeds else "–"),
+            ("of the time waited for data", "–" if wait is None else f"{wait:.1%}")]
+
+
+def score_rows(data: ReportData) -> list[tuple[str, str, str, str, str]]:
+    """Rows (split, metric, untrained, trained, change)."""
+    return [(split, name, _figure(data.untrained.get(split, {}).get(metric)), _figure(scores[metric]),
+             _change(data.untrained.get(split, {}).get(metric), scores[metric]))
+            for split, scores in data.trained.items() for metric, name in METRICS.items() if metric in scores]
+
+
+def learning_charts(data: ReportData) -> list[tuple[str, str]]:
+    """Charts (caption, data URI) of what was learnt and how; a curve that no line of metrics has is left out."""
+    charts = [(caption, figures.chart(_curve(data.metrics, key)))
+              for key, caption in CURVES.items() if _has(data.metrics, key)]
+    if _has(data.metrics, "val_recall@1"):
+        untrained = data.untrained.get("val", {}).get("recall@1")
+        dashes = "" if untrained is None else f" (dashed: untrained, {untrained:.3f})"
+        recall = _curve(data.metrics, "val_recall@1")
+        charts.append((f"Recall@1 on val{dashes}", figures.chart(recall, level=untrained)))
+    return charts
+
+
+def speed_charts(data: ReportData) -> list[tuple[str, str]]:
+    """Charts (caption, data URI) of speed and waiting."""
+    return [(caption, figures.chart(_curve(data.metrics, key), floor=0))
+            for key, caption in SPEEDS.items() if _has(data.metrics, key)]
+
+
+def wait_share(metrics: Sequence[dict[str, Any]]) -> float | None:
+    """Mean share of step time that was spent waiting for data, in [0, 1]; None if never measured."""
+    shares = [line["data_wait_share"] for line in metrics if "data_wait_share" in line]
+    return float(np.mean(shares)) if shares else None
+
+
+def _has(metrics: Sequence[dict[str, Any]], key: str) -> bool:
+    return any(key in line for line in metrics)
+
+
+def _curve(metrics: Sequence[dict[str, Any]], key: str) -> figures.Curve:
+    """`key` over images seen; a line without position (validation) belongs to the last position before it."""
+    positions, values, position = [], [], 0
+    for line in metrics:
+        position = line.get("position", position)
+        if key in line:
+            positions.append(position)
+            values.append(line[key])
+    return figures.Curve(positions, values)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _change(before: float | None, after: float) -> str:
+    return "–" if before is None else f"{after - before:+.3f}".replace("-", "−")
