@@ -1,0 +1,141 @@
+"""Loader: shards -> uint8 batches on the device, in a planned order.
+
+positions -> sample ids -> checked bytes (memory map) -> DALI decodes the crops -> resize, flip -> Batch
+"""
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from arcshard.console import UserError
+from loader import plan as planning
+from loader.fetch import read, read_or_replace
+from loader.order import sample_at
+from loader.pipeline import decode
+from loader.views import View
+from shards import Dataset
+
+
+@dataclass
+class Batch:
+    """One rank's part of a global batch, n samples."""
+
+    images: torch.Tensor
+    """uint8 (n, size, size, 3), RGB, on the loader's device."""
+    labels: torch.Tensor
+    """int64 (n,), -1 for no landmark, on the loader's device."""
+    ids: torch.Tensor
+    """int64 (n,), rows of the dataset's index, on the CPU."""
+    jitter: torch.Tensor
+    """float32 (n, 3), factors of brightness, contrast and saturation yet to be applied, on the loader's device."""
+    replaced: int
+    """Samples that rotted on disk and gave way to others."""
+    wait: float
+    """Seconds that the consumer waited for this batch."""
+
+
+class Loader:
+    """Iterates batches: endless and shuffled for training, once and in order for evaluation.
+
+    The sequence of training images depends on dataset, view, size and seed alone: not on the number of ranks or
+    threads, nor on where an earlier run stopped. The global batch is batch_size × world_size.
+
+    Memory: about (PREFETCH + 2) × batch_size decoded crops.
+
+    Args:
+        dataset: what to read.
+        batch_size: samples a batch of this rank.
+        size: side of the square images, pixels.
+        device: "cpu", or "gpu" for this process's current CUDA device.
+        seed: chooses the order and every random view.
+        rank, world_size: which contiguous part of each global batch is ours.
+        train: False reads each sample once, whole photos, the last batch short.
+        view: what is drawn for a training image.
+        num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
+    """
+
+    def __init__(self, dataset: Dataset, *, batch_size: int, size: int, device: str = "cpu", seed: int = 0,
+                 rank: int = 0, world_size: int = 1, train: bool = True, view: View = View(),
+                 num_threads: int | None = None):
+        if device not in ("cpu", "gpu"):
+            raise ValueError(f'device must be "cpu" or "gpu"; got {device!r}')
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in [0, world_size); got rank {rank} of {world_size}")
+        if batch_size < 1 or size < 1:
+            raise ValueError(f"batch_size and size must be positive; got {batch_size} and {size}")
+        self.dataset, self.batch_size, self.size, self.device = dataset, batch_size, size, device
+        self.seed, self.rank, self.train, self.view = seed, rank, train, view
+        self.num_threads = num_threads or _share_of_cores()
+        self.global_batch = batch_size * world_size
+        self.position = 0  # samples handed out, over all ranks
+        cv2.setNumThreads(1)  # images are resized in parallel; threads inside one image would only cost
+
+    def __iter__(self) -> Iterator[Batch]:
+        # The pool ends with the iterator: at its end, on an error, and when the consumer drops it.
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            planned = self._training(pool) if self.train else self._evaluation(pool)
+            asked = time.perf_counter()
+            for plan, images in decode(planned, device=self.device, batch_size=self.batch_size, size=self.size,
+                                       num_threads=self.num_threads, pool=pool):
+                self.position = plan.end
+                yield self._batch(plan, images, asked)
+                asked = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, and what it is a stream of; the same on every rank."""
+        return {"position": self.position, "fingerprint": self._fingerprint()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the last batch that was handed out, with any number of ranks and any batch size.
+
+        Raises UserError if the state belongs to another dataset, split, seed, size or view.
+        """
+        theirs, ours = state["fingerprint"], self._fingerprint()
+        changed = [f"{k} was {theirs.get(k)!r} and is {ours.get(k)!r}" for k in {**theirs, **ours}
+                   if theirs.get(k) != ours.get(k)]
+        if changed:
+            raise UserError(f"a run continues only with the data and views it began with, but {'; '.join(changed)}: "
+                            "give the old ones, or start a new run")
+        self.position = state["position"]
+
+    def _fingerprint(self) -> dict[str, Any]:
+        view = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.view).items()}
+        return {"dataset": self.dataset.fingerprint, "split": self.dataset.split, "num_samples": len(self.dataset),
+                "seed": self.seed, "size": self.size, **view}
+
+    def _training(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
+        """Endless plans with their samples' bytes, from the current position on."""
+        start = self.position
+        while True:
+            positions = planning.rank_positions(start, self.batch_size, self.rank)
+            start += self.global_batch
+            wanted = sample_at(positions, len(self.dataset), self.seed)
+            data, ids = read_or_replace(self.dataset, wanted, self.seed, positions, pool)
+            yield planning.training_plan(self.dataset.index, self.view, self.seed, positions, ids, start,
+                                         int((ids != wanted).sum())), data
+
+    def _evaluation(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
+        """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
+        for start in range(0, len(self.dataset), self.global_batch):
+            ids = planning.rank_positions(start, self.batch_size, self.rank)
+            ids = ids[ids < len(self.dataset)]
+            if len(ids):
+                yield (planning.evaluation_plan(self.dataset.index, ids, start + self.global_batch),
+                       read(self.dataset, ids, pool))
+
+    def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float) -> Batch:
+        labels = torch.from_numpy(self.dataset.labels[plan.ids].astype(np.int64))
+        jitter = torch.from_numpy(plan.jitter)
+        return Batch(images, labels.to(images.device, non_blocking=True), torch.from_numpy(plan.ids),
+                     jitter.to(images.device, non_blocking=True), plan.replaced, time.perf_counter() - asked)
+
+
+def _share_of_cores() -> int:
+    """Cores that this process may use, shared evenly with the other ranks of its node (torchrun's variable)."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
