@@ -1,0 +1,286 @@
+"""Train an ArcFace embedding on a packed dataset.
+
+python train.py --config configs/demo.yaml --data data/demo/dataset --out runs/demo
+torchrun --nproc-per-node 8 train.py --config configs/gldv2-r50.yaml --data data/gldv2 --out runs/r50
+python train.py --config configs/demo.yaml --data ... --out runs/lr --train.lr 0.2
+
+The same command continues a run that stopped, whatever the number of ranks, and says so when it is finished.
+SIGTERM and Ctrl-C write a checkpoint within a step; the exit code is then 128 + the signal's number.
+"""
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from jsonargparse import Namespace
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from arcshard import checkpoint, distributed
+from arcshard.config import ConfigParser, as_plain, differences
+from arcshard.console import UserError, progress, run
+from arcshard.distributed import World
+from arcshard.metrics_log import MetricsLog
+from arcshard.schedules import lr_factor, margin_at
+from loader import Loader, View
+from loader.hashing import hash64
+from model import ArcFace, Embedder, HeadConfig, ModelConfig, build_embedder, build_head
+from shards import Dataset, splits
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run."""
+
+    epochs: float = 10.0
+    """Passes over the training split."""
+    global_batch: int = 256
+    """Images an update, over all ranks; a multiple of their number."""
+    size: int = 224
+    """Side of the square training images, pixels."""
+    lr: float = 0.05
+    """Peak learning rate of neck and head, for this global batch (1st place 2020: 0.05)."""
+    backbone_lr: float = 1.0
+    """The backbone's learning rate as a share of lr."""
+    warmup: float = 0.1
+    """Share of the run in which the learning rate rises from 0 (1st place: one epoch of ten)."""
+    momentum: float = 0.9
+    """Nesterov momentum of SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty on weights; biases, normalisation and GeM's exponent have none."""
+    clip: float = 5.0
+    """Largest norm of the gradient (1st place: 5)."""
+    seed: int = 0
+    """Chooses the initial weights, the order and every random view."""
+    device: str = "auto"
+    """auto (CUDA where there is a GPU), cpu or cuda."""
+    amp: bool = True
+    """bfloat16 autocast on CUDA; the head stays in float32."""
+    compile: bool = True
+    """torch.compile on CUDA (on the CPU it costs minutes and gains nothing)."""
+    num_threads: int | None = None
+    """Loader threads a rank; null takes its share of the cores."""
+    log_every: int = 10
+    """Updates between two lines of metrics.jsonl."""
+    checkpoint_every: float = 1.0
+    """Epochs between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"train.warmup is a share of the run in [0, 1]; got {self.warmup}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"train.device must be auto, cpu or cuda; got {self.device!r}")
+
+
+# What may differ when a run continues: the rest would make it another run.
+MAY_CHANGE = {f"train.{name}" for name in ("global_batch", "device", "amp", "compile", "num_threads", "log_every",
+                                           "checkpoint_every")}
+
+
+class Step(nn.Module):
+    """Everything that a training step computes forward, in one module for DDP and torch.compile."""
+
+    def __init__(self, embedder: Embedder, head: ArcFace):
+        super().__init__()
+        self.embedder, self.head = embedder, head
+
+    def forward(self, images: Tensor, jitter: Tensor, labels: Tensor) -> Tensor:
+        return self.head(self.embedder(images, jitter), labels)
+
+
+def main() -> int:
+    args = read_arguments()
+    world = distributed.start(args.train.device)
+    try:
+        return train(args, world)
+    finally:
+        distributed.stop()
+
+
+def read_arguments() -> Namespace:
+    parser = ConfigParser(prog="train.py", description=__doc__)
+    parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
+    parser.add_argument("--data", type=str, required=True, help="dataset folder that make_shards.py wrote")
+    parser.add_argument("--out", type=str, required=True, help="folder of this run")
+    for name, section in (("model", ModelConfig), ("head", HeadConfig), ("view", View), ("train", TrainConfig)):
+        parser.add_class_arguments(section, name)
+    return parser.read()
+
+
+def train(args: Namespace, world: World) -> int:
+    c: TrainConfig = args.train
+    config = as_plain(model=args.model, head=args.head, view=args.view, train=c)
+    out, dataset = Path(args.out), Dataset(args.data, split="train")
+    saved = saved_state(out, config)
+    total = math.ceil(c.epochs * len(dataset))  # images
+    loader = make_loader(dataset, c, world, view=args.view)
+    if saved:
+        loader.load_state_dict(saved["loader"])
+    if loader.position >= total:
+        say(world, f"{out} is already trained: {loader.position:,} images")
+        return 0
+
+    number, step, optimizer = build(args, dataset.num_classes, saved, world)
+    out.mkdir(parents=True, exist_ok=True)
+    log = MetricsLog(out, loader.position, world)
+
+    def save() -> None:
+        if world.is_main:
+            checkpoint.save(out, {
+                "config": config, "num_classes": dataset.num_classes, "step": number, "loader": loader.state_dict(),
+                "embedder": step.embedder.state_dict(), "head": step.head.state_dict(),
+                "optimizer": optimizer.state_dict()})
+
+    forward, has_val = parallel(step, c, world), "val" in splits(args.data)
+    bar = progress(total=total, initial=loader.position, unit="images", what="train", disable=not world.is_main)
+    with bar, stop_signals() as received:
+        for batch in loader:
+            # schedules look at the first image of the global batch, so that its size does not move them
+            start, position = loader.position - loader.global_batch, loader.position
+            lr = c.lr * lr_factor(start / total, c.warmup)
+            margin = margin_at(start / total, args.head.margin, args.head.margin_warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["lr_share"]
+            step.head.set_margin(margin)
+
+            # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
+            torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(c, world)):
+                loss = forward(batch.images, batch.jitter, batch.labels)
+            loss.backward()
+            nn.utils.clip_grad_norm_(step.parameters(), c.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            number += 1
+            bar.update(position - start)
+            log.count(loss, len(batch.labels), batch.wait, batch.replaced)
+            finished = position >= total
+            if number % c.log_every == 0 or finished:
+                log.line(number, position, position / len(dataset), lr=lr, margin=margin)
+                bar.set_postfix(loss=f"{log.loss:.3f}")
+            with log.paused():
+                if has_val and (finished or passed(start, position, len(dataset))):
+                    log.write(step=number, position=position, epoch=round(position / len(dataset), 4),
+                              **{"val_recall@1": validate(args, step, world)})
+                stopping = world.any(bool(received))
+                if finished or stopping or passed(start, position, c.checkpoint_every * len(dataset)):
+                    save()
+            if finished:
+                break
+            if stopping:
+                say(world, f"stopped after {position:,} images; the same command continues")
+                return 128 + (received or [signal.SIGTERM])[0]
+    say(world, f"trained {position:,} images; the run is in {out}")
+    return 0
+
+
+def saved_state(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint to continue from, if there is one. Raises UserError if it belongs to another configuration."""
+    if not (out / checkpoint.NAME).exists():
+        return None
+    saved = checkpoint.load(out)
+    changed = differences(saved["config"], config, MAY_CHANGE)
+    if changed:
+        raise UserError(f"a run continues with the configuration it began with, but in {out} {'; '.join(changed)}: "
+                        "give the old values, or another --out")
+    return saved
+
+
+def make_loader(dataset: Dataset, c: TrainConfig, world: World, **options: Any) -> Loader:
+    if c.global_batch % world.size:
+        raise UserError(f"train.global_batch must be a multiple of the number of ranks; got {c.global_batch} for "
+                        f"{world.size} ranks: choose {c.global_batch // world.size * world.size or world.size}")
+    return Loader(dataset, batch_size=c.global_batch // world.size, size=c.size, seed=c.seed, rank=world.rank,
+                  world_size=world.size, device="gpu" if world.device.type == "cuda" else "cpu",
+                  num_threads=c.num_threads, **options)
+
+
+def build(args: Namespace, num_classes: int, saved: dict[str, Any] | None, world: World
+          ) -> tuple[int, Step, torch.optim.Optimizer]:
+    """Updates done so far, the step's module and its optimizer: new from the seed, or as saved."""
+    torch.manual_seed(args.train.seed)  # the same weights on every rank
+    embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
+    step = Step(embedder, build_head(args.head, embedder.dim, num_classes)).to(world.device)
+    optimizer = torch.optim.SGD(parameter_groups(step, args.train), momentum=args.train.momentum, nesterov=True,
+                                fused=world.device.type == "cuda")
+    if saved:
+        step.embedder.load_state_dict(saved["embedder"])
+        step.head.load_state_dict(saved["head"])
+        optimizer.load_state_dict(saved["optimizer"])
+    return saved["step"] if saved else 0, step, optimizer
+
+
+def parameter_groups(step: Step, c: TrainConfig) -> list[dict[str, Any]]:
+    """Four groups: backbone or not, weight decay (matrices and kernels) or none (biases, normalisation, GeM)."""
+    groups = []
+    for share, module in ((c.backbone_lr, step.embedder.backbone), (1.0, None)):
+        ours = {id(p) for p in step.embedder.backbone.parameters()}
+        parameters = [p for p in step.parameters() if p.requires_grad and (id(p) in ours) == (module is not None)]
+        for decay, chosen in ((c.weight_decay, [p for p in parameters if p.ndim > 1]),
+                              (0.0, [p for p in parameters if p.ndim <= 1])):
+            groups.append({"params": chosen, "lr_share": share, "weight_decay": decay, "lr": c.lr * share})
+    return groups
+
+
+def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
+    """The step as it is called: compiled on CUDA, gradients averaged over the ranks."""
+    on_gpu = world.device.type == "cuda"
+    module: nn.Module = torch.compile(step) if on_gpu and c.compile else step
+    if world.size > 1:
+        module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
+    return module
+
+
+def use_amp(c: TrainConfig, world: World) -> bool:
+    return c.amp and world.device.type == "cuda"
+
+
+@torch.inference_mode()
+def validate(args: Namespace, step: Step, world: World) -> float:
+    """Share of the val split whose nearest class centre is its own: a cheap recall@1; evaluate.py has the real one."""
+    right = seen = 0
+    step.eval()
+    for batch in make_loader(Dataset(args.data, split="val"), args.train, world, train=False):
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(args.train, world)):
+            embeddings = step.embedder(batch.images, batch.jitter)
+        right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())
+        seen += len(batch.labels)
+    step.train()
+    right_of_all, seen_of_all = world.sum(right, seen)
+    return right_of_all / seen_of_all
+
+
+def passed(start: float, end: float, every: float) -> bool:
+    """Whether a positive multiple of `every` lies in (start, end]."""
+    return end // every > start // every
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that receives SIGTERM and SIGINT inside the block, instead of the process dying of them."""
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: received.append(number))
+              for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(world: World, sentence: str) -> None:
+    if world.is_main:
+        print(sentence, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
