@@ -135,7 +135,8 @@ def train(args: Namespace, world: World) -> int:
     def save() -> None:
         if world.is_main:
             checkpoint.save(out, {
-                "config": config, "num_classes": dataset.num_classes, "step": number, "loader": loader.state_dict(),
+                "config": config, "packing": dataset.manifest["packing"], "step": number,
+                "loader": loader.state_dict(),
                 "embedder": step.embedder.state_dict(), "head": step.head.state_dict(),
                 "optimizer": optimizer.state_dict()})
 

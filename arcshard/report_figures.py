@@ -2,7 +2,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -13,18 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 INK, GRID, BLUE = "#24292f", "#d8dee4", "#0b5cad"
-STYLE: Any = {"svg.hashsalt": "arcshard", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
+STYLE: Any = {"svg.hashsalt": "arcshard", "svg.fonttype": "none",
+              "font.family": "sans-serif", "font.size": 10,
               "axes.labelcolor": INK, "axes.edgecolor": GRID, "xtick.color": INK, "ytick.color": INK,
               "axes.spines.top": False, "axes.spines.right": False,
               "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6}
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # date and version would change the bytes
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Values over images seen, in the order they were logged."""
-    position: Sequence[int]
-    value: Sequence[float]
 
 
 def photo(jpeg: bytes, side: int) -> str:
@@ -41,19 +34,18 @@ def view(pixels: NDArray[np.uint8]) -> str:
     return _jpeg(Image.fromarray(pixels))
 
 
-def chart(curve: Curve, *, level: float | None = None, floor: float | None = None) -> str:
-    """A curve as a data URI of an SVG, its points marked where they are few.
+def chart(positions: Sequence[int], values: Sequence[float], floor: float | None = None) -> str:
+    """Values over images seen as a data URI of an SVG; points are marked where they are few.
 
-    level: a dashed horizontal line to compare with, if any. floor: where the y axis starts; None fits the curve.
+    floor: where the y axis starts; None fits the values.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5, 2.6), layout="constrained")
         axes = figure.subplots()
-        marker = "o" if len(curve.value) <= 30 else ""
-        axes.plot(curve.position, curve.value, color=BLUE, linewidth=1.4, marker=marker, markersize=4)
-        if level is not None:
-            axes.axhline(level, color=INK, linewidth=1, linestyle="--")
+        marker = "o" if len(values) <= 30 else ""
+        axes.plot(positions, values, color=BLUE, linewidth=1.4, marker=marker, markersize=4)
         axes.set_ylim(bottom=floor)
+        axes.set_xlim(left=0)
         axes.set_xlabel("images seen")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         svg = io.BytesIO()

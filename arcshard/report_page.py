@@ -15,7 +15,8 @@ Scores = dict[str, dict[str, float]]
 
 METRICS = {"recall@1": "recall@1", "gap": "GAP", "gap_landmark_only": "GAP, landmarks only",
            "map@100": "mAP@100"}
-CURVES = {"loss": "Training loss", "lr": "Learning rate", "margin": "Margin (radians)"}
+CURVES = {"loss": "Training loss", "lr": "Learning rate", "margin": "Margin (radians)",
+          "val_recall@1": "Share of val whose nearest class centre is right"}
 SPEEDS = {"images_per_s": "Images per second", "data_wait_share": "Share of time waited for data"}
 THUMBNAIL = 200  # pixels; twice what a phone shows, as sharp screens want
 
@@ -52,9 +53,11 @@ class ReportData:
     """Empty if never measured."""
     trained: Scores
     metrics: list[dict[str, Any]]
-    """Lines of metrics.jsonl: of training (position, loss, lr, …) and, after an epoch, of validation."""
+    """Lines of metrics.jsonl, each with its position, of training and of validation after an epoch."""
     views: NDArray[np.uint8]
     """(B, S, S, 3) RGB, training images as the model sees them."""
+    split: str
+    """Where the queries come from."""
     queries: dict[str, list[Query]]
     """Heading -> queries, see `choose_queries`."""
 
@@ -65,16 +68,16 @@ def render(data: ReportData) -> str:
                                      lstrip_blocks=True)
     environment.globals.update(photo=lambda jpeg: figures.photo(jpeg, THUMBNAIL), view=figures.view)
     return environment.from_string(TEMPLATE).render(
-        data=data, tiles=tiles(data), rows=score_rows(data), learning=learning_charts(data),
-        speed=speed_charts(data), wait=wait_share(data.metrics))
+        data=data, tiles=tiles(data), rows=score_rows(data), learning=charts(data.metrics, CURVES),
+        speed=charts(data.metrics, SPEEDS, floor=0), wait=wait_share(data.metrics))
 
 
 def choose_queries(cosines: NDArray[np.float32], right: NDArray[np.bool_], is_landmark: NDArray[np.bool_],
                    count: int = 24, seed: int = 0) -> dict[str, NDArray[np.int64]]:
-    """Queries worth a look: heading -> rows, at most a quarter of `count` each, the rest at random; no row twice.
+    """Queries worth a look: heading -> rows, up to a quarter of `count` each, the rest at random; none twice.
 
     cosines (Q,): of the nearest neighbour; right (Q,): it shows the query's landmark; is_landmark (Q,): there
-    is one. At most `count` rows; a heading without any is left out.
+    is one. At most `count` rows in all; a heading without any is left out.
     """
     by_cosine, quarter = np.argsort(-cosines, kind="stable"), count // 4
     chosen = {"Wrong, and most confident": by_cosine[(is_landmark & ~right)[by_cosine]][:quarter],
@@ -92,7 +95,7 @@ def tiles(data: ReportData) -> list[tuple[str, str]]:
     wait = wait_share(data.metrics)
     return [("photos packed", f"{data.packed:,}"), ("photos rejected", f"{data.rejected:,}"),
             ("images/s in training", f"{np.median(speeds):,.1f}" if speeds else "–"),
-            ("of the time waited for data", "–" if wait is None else f"{wait:.1%}")]
+            ("of the time waited for data", "–" if wait is None else f"{100 * wait:.1f} %")]
 
 
 def score_rows(data: ReportData) -> list[tuple[str, str, str, str, str]]:
@@ -102,22 +105,11 @@ def score_rows(data: ReportData) -> list[tuple[str, str, str, str, str]]:
             for split, scores in data.trained.items() for metric, name in METRICS.items() if metric in scores]
 
 
-def learning_charts(data: ReportData) -> list[tuple[str, str]]:
-    """Charts (caption, data URI) of what was learnt and how; a curve that no line of metrics has is left out."""
-    charts = [(caption, figures.chart(_curve(data.metrics, key)))
-              for key, caption in CURVES.items() if _has(data.metrics, key)]
-    if _has(data.metrics, "val_recall@1"):
-        untrained = data.untrained.get("val", {}).get("recall@1")
-        dashes = "" if untrained is None else f" (dashed: untrained, {untrained:.3f})"
-        recall = _curve(data.metrics, "val_recall@1")
-        charts.append((f"Recall@1 on val{dashes}", figures.chart(recall, level=untrained)))
-    return charts
-
-
-def speed_charts(data: ReportData) -> list[tuple[str, str]]:
-    """Charts (caption, data URI) of speed and waiting."""
-    return [(caption, figures.chart(_curve(data.metrics, key), floor=0))
-            for key, caption in SPEEDS.items() if _has(data.metrics, key)]
+def charts(metrics: Sequence[dict[str, Any]], captions: dict[str, str],
+           floor: float | None = None) -> list[tuple[str, str]]:
+    """A chart (caption, data URI) for each key of `captions`; one that no line has is left out."""
+    return [(caption, figures.chart(*_curve(metrics, key), floor=floor))
+            for key, caption in captions.items() if any(key in line for line in metrics)]
 
 
 def wait_share(metrics: Sequence[dict[str, Any]]) -> float | None:
@@ -126,19 +118,10 @@ def wait_share(metrics: Sequence[dict[str, Any]]) -> float | None:
     return float(np.mean(shares)) if shares else None
 
 
-def _has(metrics: Sequence[dict[str, Any]], key: str) -> bool:
-    return any(key in line for line in metrics)
-
-
-def _curve(metrics: Sequence[dict[str, Any]], key: str) -> figures.Curve:
-    """`key` over images seen; a line without position (validation) belongs to the last position before it."""
-    positions, values, position = [], [], 0
-    for line in metrics:
-        position = line.get("position", position)
-        if key in line:
-            positions.append(position)
-            values.append(line[key])
-    return figures.Curve(positions, values)
+def _curve(metrics: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """Positions and values of the lines that have `key`."""
+    lines = [line for line in metrics if key in line]
+    return [line["position"] for line in lines], [line[key] for line in lines]
 
 
 def _figure(value: float | None) -> str:

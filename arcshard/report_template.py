@@ -21,13 +21,15 @@ img { display: block; width: 100%; }
 .scores { margin-top: 1.5rem; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scores th, .scores td { padding: .35rem 1.25rem .35rem 0; border-bottom: 1px solid var(--line);
                          text-align: left; }
+.scores tbody th { font-weight: 400; }
 .scores .number { padding-left: .5rem; text-align: right; }
 .scores thead th { color: var(--quiet); font-size: .875rem; font-weight: 500; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr));
           gap: 1.5rem; }
 .charts figcaption { margin-bottom: .25rem; font-size: .9375rem; font-weight: 600; }
-.views { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: .375rem; }
-.bar { display: flex; height: 1.25rem; overflow: hidden; border-radius: .25rem; background: var(--computing); }
+.views { display: grid; grid-template-columns: repeat(8, 1fr); gap: .375rem; }
+.bar { display: flex; height: 1.25rem; overflow: hidden; border-radius: .25rem;
+       background: var(--computing); }
 .bar span { background: var(--waiting); border-right: 2px solid #fff; }
 .key { display: inline-block; width: .75rem; height: .75rem; border-radius: .125rem; }
 .query { display: grid; grid-template-columns: repeat(6, 1fr); gap: .625rem; padding: .75rem 0;
@@ -76,9 +78,10 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 {% endfor %}
 </tbody>
 </table>
-<p class="quiet">Untrained is the same network before this run. Recall@1 is the share of queries with a landmark
-whose nearest photo shows it. GAP ranks the answers to all queries by confidence and averages the precision at
-each right one, so that a confident answer to a photo without landmark costs. Both lie between 0 and 1.</p>
+<p class="quiet">Untrained: the same backbone with the weights it began with, without neck. Recall@1 is the
+share of queries with a landmark whose nearest photo shows it. GAP ranks the answers to all queries by confidence
+and averages the precision at each right one, so that a confident answer to a photo without landmark costs. mAP@100
+does so with each query's 100 nearest photos. All lie between 0 and 1.</p>
 
 {% macro charts(list) %}
 <div class="charts">
@@ -96,8 +99,8 @@ each right one, so that a confident answer to a photo without landmark costs. Bo
 {% if wait is not none %}
 <div class="bar" role="img" aria-label="{{ '%.1f' % (100 * wait) }} % of the time waiting for data">
 <span style="width: {{ '%.2f' % (100 * wait) }}%"></span></div>
-<p><i class="key" style="background: var(--waiting)"></i> waiting for data {{ '%.1f' % (100 * wait) }} %
-&emsp;<i class="key" style="background: var(--computing)"></i> computing {{ '%.1f' % (100 - 100 * wait) }} %</p>
+<p><i class="key" style="background: var(--waiting)"></i> waiting for data {{ '%.1f' % (100 * wait) }} %&emsp;
+<i class="key" style="background: var(--computing)"></i> computing {{ '%.1f' % (100 - 100 * wait) }} %</p>
 {% endif %}
 {{ charts(speed) }}
 
@@ -109,7 +112,7 @@ each right one, so that a confident answer to a photo without landmark costs. Bo
 </div>
 
 <h2>Queries and their nearest neighbours</h2>
-<p>The query stands first, with a black frame; then its neighbours, nearest first, each with its cosine.
+<p>The queries are of the {{ data.split }} split, their neighbours of the train split. The query stands first, with a black frame; then its neighbours, nearest first, each with its cosine.
 <span class="right"><b>✓ right</b></span>: shows the query's landmark.
 <span class="wrong"><b>✗ wrong</b></span>: shows another or none, or the query has none.</p>
 {% for heading, queries in data.queries.items() %}

@@ -1,0 +1,140 @@
+"""Measure a run's embedding: the val and test photos as queries, the train photos as gallery.
+
+python evaluate.py --run runs/demo --data data/demo/dataset
+python evaluate.py --run runs/demo --data data/demo/dataset --untrained   (ImageNet weights, for comparison)
+
+Prints and writes RUN/eval.json (eval-untrained.json): {split: {gap, gap_landmark_only, recall@1, map@100}}. The embeddings
+stay in RUN/embeddings; predict.py and report.py read them there.
+"""
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from arcshard import checkpoint
+from arcshard.console import Parser, UserError, progress, run
+from arcshard.embedding import embed
+from arcshard.files import write_text
+from loader import Loader
+from model import Embedder, ModelConfig, build_embedder
+from retrieval import Embeddings, Evaluation, evaluate
+from retrieval.answers import POWER, VOTERS
+from shards import Dataset, splits
+
+GALLERY = "train"
+
+
+@dataclass
+class RunModel:
+    """A run's network, ready to embed."""
+
+    embedder: Embedder
+    size: int
+    """Side of the images that it was trained on, pixels."""
+    packing: dict[str, Any]
+    """How the photos that it was trained on were packed."""
+    fingerprint: str
+    """Of its weights."""
+    device: torch.device
+
+
+def main() -> None:
+    args = parse_args()
+    data, out = args.data, args.run
+    model = load_untrained(out) if args.untrained else load_model(out)
+    queries = [split for split in ("val", "test") if split in splits(data)]
+    if not queries or GALLERY not in splits(data):
+        raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
+                        f"{', '.join(splits(data))}: give clean.py --val-fold or --solution and pack again")
+    embedded = {split: embed_split(model, Dataset(data, split), None if args.untrained else store(out, split))
+                for split in (GALLERY, *queries)}
+    results = {split: evaluate_split(embedded[split], embedded[GALLERY], model.device.type).metrics
+               for split in queries}
+    name = "eval-untrained.json" if args.untrained else "eval.json"
+    write_text(out / name, json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
+    parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    parser.add_argument("--untrained", action="store_true",
+                        help="the run's backbone with its pretrained weights and its pooling, without neck")
+    return parser.parse_args()
+
+
+def load_model(out: Path) -> RunModel:
+    """The network of the run's checkpoint; no other weights are needed."""
+    saved = checkpoint.load(out)
+    model = _run_model(saved, checkpoint.fingerprint(out), weights="none")
+    model.embedder.load_state_dict(saved["embedder"])
+    return model
+
+
+def load_untrained(out: Path) -> RunModel:
+    """What the run began from: pooled features of the pretrained backbone."""
+    return _run_model(checkpoint.load(out), "untrained", neck="none")
+
+
+def _run_model(saved: dict[str, Any], fingerprint: str, **changes: str) -> RunModel:
+    config = saved["config"]
+    cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
+    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
+    embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device)
+    return RunModel(embedder, config["train"]["size"], saved["packing"], fingerprint, device)
+
+
+def store(out: Path, split: str) -> Path:
+    """Where the embeddings of a split lie."""
+    return out / "embeddings" / f"{split}.npz"
+
+
+def embed_split(model: RunModel, dataset: Dataset, path: Path | None) -> Embeddings:
+    """The split's embeddings: from the file `path` if it holds just these, else computed and, with a path, kept there."""
+    if path and path.is_file():
+        kept = Embeddings.load(path)
+        if (kept.model, kept.dataset) == (model.fingerprint, dataset.fingerprint):
+            return kept
+    vectors, ids = embed(model.embedder, _batches(model, dataset))
+    assert np.array_equal(ids, np.arange(len(dataset)))
+    labels = dataset.labels.astype(np.int64)
+    landmark_ids = [dataset.landmark_ids[label] if label >= 0 else "" for label in labels]
+    embeddings = Embeddings(vectors, [key.decode() for key in dataset.index["key"]], labels, landmark_ids,
+                            model.fingerprint, dataset.fingerprint, dataset.split)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        embeddings.save(path)
+    return embeddings
+
+
+def _batches(model: RunModel, dataset: Dataset) -> Iterator[Any]:
+    loader = Loader(dataset, batch_size=64, size=model.size, train=False,
+                    device="gpu" if model.device.type == "cuda" else "cpu")
+    with progress(total=len(dataset), unit="photos", what=f"embed {dataset.split}") as bar:
+        for batch in loader:
+            yield batch
+            bar.update(len(batch.ids))
+
+
+def evaluate_split(queries: Embeddings, gallery: Embeddings, device: str) -> Evaluation:
+    """Answers and metrics of the queries."""
+    return evaluate(queries.vectors, queries.labels, gallery.vectors, gallery.labels, voters=VOTERS, power=POWER,
+                    device=device)
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """A line a split, metrics in columns."""
+    names = list(next(iter(results.values())))
+    lines = [f"{'':6}" + "".join(f"{name:>20}" for name in names)]
+    lines += [f"{split:6}" + "".join(f"{values[name]:20.4f}" for name in names) for split, values in results.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,71 @@
+"""Fixtures that many tests share: a small packed dataset of made-up photos."""
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from preprocess.packing import PackOptions, pack
+
+ROOT = Path(__file__).parent.parent
+CLASSES = 6
+
+
+def photo(label: int, number: int) -> bytes:
+    """A 200×150 JPEG whose coarse colour pattern tells its class; views of a class differ in crop and noise."""
+    coarse = np.random.default_rng(label).uniform(0, 255, (6, 8, 3)).astype(np.uint8)
+    rng = np.random.default_rng((label, number))
+    x, y = rng.integers(0, 40, 2)
+    image = Image.fromarray(coarse).resize((240, 190), Image.Resampling.BICUBIC).crop((x, y, x + 200, y + 150))
+    noisy = np.clip(np.asarray(image) + rng.normal(0, 6, (150, 200, 3)), 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy).save(out, "JPEG", quality=92, subsampling="4:2:0")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
+    """A folder of photos and their sample table: 6 classes × (10 train + 3 val) and 9 test, 3 without landmark."""
+    folder, rows = tmp_path_factory.mktemp("photos"), []
+    for label in range(CLASSES):
+        for number in range(13):
+            rows.append((f"c{label}n{number:02d}", f"{1000 + 7 * label}", label, "train" if number < 10 else "val"))
+        rows.append((f"c{label}test", f"{1000 + 7 * label}", label, "test"))
+    rows += [(f"c{CLASSES + i}none", "", -1, "test") for i in range(3)]
+    for number, (key, _, label, _) in enumerate(rows):
+        seen_as = label if label >= 0 else 100 + number
+        (folder / f"{key}.jpg").write_bytes(photo(seen_as, number))
+    return folder, pd.DataFrame(rows, columns=["id", "landmark_id", "label", "split"])
+
+
+@pytest.fixture(scope="session")
+def dataset_path(photos, tmp_path_factory) -> Path:
+    """The photos packed, 25 a shard."""
+    out = tmp_path_factory.mktemp("packed") / "dataset"
+    pack(photos[1], photos[0], out, PackOptions(shard_size=25), workers=1)
+    return out
+
+
+@pytest.fixture
+def call():
+    """Run a command of the project as its user would; returns the finished process with its texts."""
+    def run(*words, timeout=300, **options) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True,
+                              timeout=timeout, **options)
+    return run
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess, text: str) -> None:
+    """Exit code 2 and a single line on stderr that holds `text`: no traceback."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and text in lines[0], done.stderr
+
+
+@pytest.fixture
+def refused():
+    return assert_one_sentence

@@ -1,0 +1,41 @@
+"""The rooms know only whom they may know (design: the arrows point one way)."""
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "preprocess", "benchmarks"}
+PAGES = {"train", "evaluate", "predict", "report"}
+MAY_IMPORT = {
+    "arcshard": set(),
+    "shards": {"arcshard"},
+    "loader": {"arcshard", "shards"},
+    "model": {"arcshard"},
+    "retrieval": {"arcshard"},
+    "preprocess": {"arcshard", "shards"},
+    "benchmarks": ROOMS,
+}
+FORBIDDEN = {"shards": {"torch", "nvidia", "timm"}, "retrieval": {"nvidia", "timm"}, "preprocess": {"torch", "nvidia"}}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_rooms_import_only_what_they_may(room):
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        found = imported(path)
+        assert found & (ROOMS | PAGES) <= MAY_IMPORT[room] | {room}, path
+        assert not found & FORBIDDEN.get(room, set()), path

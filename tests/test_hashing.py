@@ -1,0 +1,38 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.hashing import GOLDEN, hash64, mix64, uniform
+
+MASK = 2**64 - 1
+
+
+def mix64_of_python(x: int) -> int:
+    """SplitMix64's finaliser in Python's unbounded integers."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & MASK
+    return x ^ (x >> 31)
+
+
+def test_published_first_outputs_of_splitmix64():
+    """The first outputs of SplitMix64 seeded with 0, as Vigna's reference program prints them."""
+    states = np.arange(1, 4, dtype=np.uint64) * GOLDEN
+    assert [hex(v) for v in mix64(states)] == ["0xe220a8397b1dcdaf", "0x6e789e6aa1b965f4", "0x6c45d188009454f"]
+
+
+@given(st.lists(st.integers(0, MASK), min_size=1, max_size=20))
+def test_mix64_equals_integer_arithmetic(words):
+    assert mix64(np.array(words, np.uint64)).tolist() == [mix64_of_python(w) for w in words]
+
+
+def test_hash_depends_on_each_word_and_on_their_order():
+    assert len({int(hash64(*words)[0]) for words in [(1, 2), (2, 1), (1, 3), (2, 2), (1,), (0, 1, 2)]}) == 6
+
+
+def test_uniform_is_uniform_and_channels_are_independent():
+    u = uniform(3, np.arange(100_000)[:, None], np.arange(3))
+    assert u.shape == (100_000, 3) and u.min() >= 0 and u.max() < 1
+    counts = np.stack([np.bincount((column * 50).astype(int), minlength=50) for column in u.T])
+    chi_square = ((counts - 2000) ** 2 / 2000).sum(1)
+    assert (chi_square < 49 + 5 * np.sqrt(2 * 49)).all()
+    assert np.abs(np.corrcoef(u.T) - np.eye(3)).max() < 5 / np.sqrt(100_000)

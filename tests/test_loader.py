@@ -1,0 +1,219 @@
+import gc
+import io
+import itertools
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from arcshard.console import UserError
+from loader import Loader, View
+from loader.order import sample_at
+from loader.pipeline import build_pipeline
+from loader.views import draw_crops, draw_flips
+from shards import CorruptSample, Dataset
+
+VIEW = View(brightness=0.3)
+
+
+@pytest.fixture
+def train(dataset_path):
+    return Dataset(dataset_path, "train")  # 60 samples
+
+
+def first(loader, steps):
+    return list(itertools.islice(loader, steps))
+
+
+def joined(batches, field):
+    return torch.cat([getattr(batch, field) for batch in batches])
+
+
+def assert_same(one, other):
+    for field in ("images", "labels", "ids", "jitter"):
+        assert torch.equal(joined(one, field), joined(other, field)), field
+
+
+def test_a_batch_is_what_the_contract_says(train):
+    batch, = first(Loader(train, batch_size=8, size=48), 1)
+    assert batch.images.shape == (8, 48, 48, 3) and batch.images.dtype == torch.uint8
+    assert batch.labels.dtype == batch.ids.dtype == torch.int64 and batch.wait > 0 and batch.replaced == 0
+    assert batch.ids.tolist() == sample_at(np.arange(8), len(train), 0).tolist()
+    assert batch.labels.tolist() == train.labels[batch.ids.numpy()].tolist()
+    assert torch.equal(batch.jitter, torch.ones(8, 3)), "the default view has no colour jitter"
+
+
+def test_each_sample_once_an_epoch_across_batches_that_straddle_its_end(train):
+    ids = joined(first(Loader(train, batch_size=7, size=16), 60), "ids")[:7 * 60 // 60 * 60]
+    for epoch in ids.reshape(7, 60):
+        assert sorted(epoch.tolist()) == list(range(60))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_any_number_of_ranks_gives_the_same_pixels(train, world_size):
+    one = first(Loader(train, batch_size=24, size=32, seed=3, view=VIEW), 4)
+    ranks = [first(Loader(train, batch_size=24 // world_size, size=32, seed=3, view=VIEW, rank=rank,
+                          world_size=world_size, num_threads=1 + rank % 2), 4) for rank in range(world_size)]
+    assert_same(one, list(itertools.chain(*zip(*ranks))))
+
+
+def test_resume_in_mid_epoch_on_other_ranks_continues_the_same_stream(train):
+    whole = first(Loader(train, batch_size=12, size=32, view=VIEW), 9)
+    begun = Loader(train, batch_size=12, size=32, view=VIEW)
+    first(begun, 4)
+    state = begun.state_dict()
+    assert state["position"] == 48, "what was handed out counts, not what was prefetched"
+    halves = []
+    for rank in (0, 1):
+        loader = Loader(train, batch_size=6, size=32, view=VIEW, rank=rank, world_size=2)
+        loader.load_state_dict(state)
+        halves.append(first(loader, 5))
+        assert loader.state_dict()["position"] == 108
+    assert_same(whole[4:], list(itertools.chain(*zip(*halves))))
+
+
+def test_position_moves_before_the_batch_is_yielded(train):
+    loader = Loader(train, batch_size=5, size=16)
+    for number, _ in zip(range(1, 4), loader):
+        assert loader.position == 5 * number
+
+
+def test_iterating_again_goes_on_where_the_last_iterator_stopped(train):
+    loader = Loader(train, batch_size=10, size=16)
+    twice = first(loader, 2) + first(loader, 2)
+    assert_same(twice, first(Loader(train, batch_size=10, size=16), 4))
+
+
+@pytest.mark.parametrize("change, named", [
+    ({"seed": 1}, "seed was 0 and is 1"),
+    ({"size": 40}, "size was 32 and is 40"),
+    ({"view": View(area=(0.5, 1.0))}, r"area was \[0.1, 1.0\] and is \[0.5, 1.0\]"),
+])
+def test_a_state_of_other_views_is_refused_with_what_differs(train, change, named):
+    state = Loader(train, batch_size=4, size=32).state_dict()
+    with pytest.raises(UserError, match=named):
+        Loader(train, **{"batch_size": 4, "size": 32, **change}).load_state_dict(state)
+
+
+def test_a_state_of_another_split_is_refused(dataset_path, train):
+    state = Loader(train, batch_size=4, size=32).state_dict()
+    with pytest.raises(UserError, match="split was 'train' and is 'val'"):
+        Loader(Dataset(dataset_path, "val"), batch_size=4, size=32).load_state_dict(state)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [7, 20, 100])
+def test_evaluation_reads_each_sample_once_in_order(train, world_size, batch_size):
+    ranks = [[batch.ids for batch in Loader(train, batch_size=batch_size, size=16, train=False, rank=rank,
+                                            world_size=world_size)] for rank in range(world_size)]
+    in_order = [ids for step in itertools.zip_longest(*ranks) for ids in step if ids is not None]
+    assert torch.cat(in_order).tolist() == list(range(60))
+
+
+def pil_twin(dataset, sample, box, flip, size):
+    """The crop, resized by the definition of linear interpolation with half-pixel centres, in float64."""
+    x, y, w, h = box
+    pixels = np.asarray(Image.open(io.BytesIO(dataset.read(sample))).convert("RGB"), np.float64)[y:y + h, x:x + w]
+    for axis, length in ((0, h), (1, w)):
+        at = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+        low = np.minimum(np.floor(at).astype(int), length - 1)
+        high = np.minimum(low + 1, length - 1)
+        share = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
+        pixels = np.take(pixels, low, axis) * (1 - share) + np.take(pixels, high, axis) * share
+    return pixels[:, ::-1] if flip else pixels
+
+
+def test_pixels_equal_a_plain_reference(train):
+    """DALI's decode of the crop and OpenCV's resize against PIL and float64 arithmetic, grey levels."""
+    positions = np.arange(16)
+    batch, = first(Loader(train, batch_size=16, size=64, seed=9), 1)
+    ids = sample_at(positions, len(train), 9)
+    rows = train.index[ids]
+    boxes = draw_crops(View(), 9, positions, rows["width"], rows["height"])
+    flips = draw_flips(View(), 9, positions)
+    assert flips.any() and not flips.all()
+    for image, sample, box, flip in zip(batch.images.numpy(), ids, boxes, flips):
+        error = np.abs(image - pil_twin(train, int(sample), box, flip, 64))
+        assert error.mean() < 0.7 and error.max() < 16
+
+
+def test_the_gpu_graph_decodes_on_the_hardware_path_and_resizes_on_the_gpu():
+    """Serialized without a GPU: image_slice is `mixed`, resize and flip are `gpu`."""
+    graph = build_pipeline(lambda: None, "gpu", 8, 2, None).serialize()
+    for operator, device in ((b"ImageSlice", b"mixed"), (b"Resize", b"gpu"), (b"Flip", b"gpu")):
+        start = graph.index(operator)
+        assert device in graph[start:start + 400], operator
+    assert b"mixed" not in build_pipeline(lambda: None, "cpu", 8, 2, None).serialize()
+
+
+@pytest.fixture
+def rotten(dataset_path, tmp_path):
+    """A copy of the dataset in which one byte of train sample 5 flipped after packing."""
+    shutil.copytree(dataset_path, tmp_path / "rotten")
+    dataset = Dataset(tmp_path / "rotten", "train")
+    row = dataset.index[5]
+    with open(tmp_path / "rotten" / f"train-{row['shard']:06d}.tar", "r+b") as f:
+        f.seek(int(row["offset"] + row["size"] // 2))
+        byte = f.read(1)[0]
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes([byte ^ 0x10]))
+    return Dataset(tmp_path / "rotten", "train")
+
+
+def test_a_rotten_sample_is_named_and_replaced_and_nothing_else_changes(train, rotten, capfd):
+    sound = first(Loader(train, batch_size=20, size=32), 3)
+    batches = first(Loader(rotten, batch_size=20, size=32), 3)
+    ids, expected = joined(batches, "ids"), joined(sound, "ids")
+    at = (expected == 5).nonzero().item()
+    assert (ids != expected).nonzero().flatten().tolist() == [at] and sum(b.replaced for b in batches) == 1
+    others = torch.arange(60) != at
+    assert torch.equal(joined(batches, "images")[others], joined(sound, "images")[others])
+    key = train.index["key"][5].decode()
+    said = capfd.readouterr().err
+    assert key in said and "train-000000.tar" in said and str(train.index["offset"][5]) in said
+
+
+def test_the_replacement_is_the_same_on_any_rank(rotten):
+    one = joined(first(Loader(rotten, batch_size=20, size=16), 3), "ids")
+    ranks = [first(Loader(rotten, batch_size=10, size=16, rank=r, world_size=2), 3) for r in (0, 1)]
+    assert torch.equal(one, joined(list(itertools.chain(*zip(*ranks))), "ids"))
+
+
+def test_evaluation_does_not_replace_but_stops_at_a_rotten_sample(rotten):
+    with pytest.raises(CorruptSample, match=rotten.index["key"][5].decode()):
+        list(Loader(rotten, batch_size=20, size=16, train=False))
+
+
+def test_dropped_and_broken_loops_leave_no_thread_and_no_open_file(train):
+    def use(number):
+        for batch in Loader(train, batch_size=8, size=16):
+            if number % 2:
+                raise RuntimeError("the consumer fails")
+            break
+
+    def count():
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+    for number in range(3):  # the first use opens what the libraries keep
+        with pytest.raises(RuntimeError) if number % 2 else pytest.MonkeyPatch.context():
+            use(number)
+    before = count()
+    for number in range(20):
+        with pytest.raises(RuntimeError) if number % 2 else pytest.MonkeyPatch.context():
+            use(number)
+    assert count() == before
+
+
+@pytest.mark.parametrize("wrong, sentence", [
+    ({"device": "tpu"}, 'device must be "cpu" or "gpu"; got \'tpu\''),
+    ({"rank": 2, "world_size": 2}, r"rank must lie in \[0, world_size\); got rank 2 of 2"),
+    ({"batch_size": 0}, "batch_size and size must be positive; got 0 and 16"),
+])
+def test_impossible_arguments_are_refused(train, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Loader(train, **{"batch_size": 4, "size": 16, **wrong})

@@ -1,0 +1,91 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loader.hashing import uniform
+from loader.views import CROP, TRIES, View, draw_crops, draw_flips, draw_jitter, whole_photos
+
+
+def crop_of_torchvision(view, seed, position, width, height):
+    """RandomResizedCrop.get_params step by step, on the same random numbers: the loop that draw_crops vectorises."""
+    u = uniform(seed, position, CROP + np.arange(4 * TRIES)).reshape(4, TRIES)
+    for t in range(TRIES):
+        area = (view.area[0] + u[0, t] * (view.area[1] - view.area[0])) * width * height
+        low, high = math.log(view.aspect[0]), math.log(view.aspect[1])
+        aspect = math.exp(low + u[1, t] * (high - low))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return [int(u[2, t] * (width - w + 1)), int(u[3, t] * (height - h + 1)), w, h]
+    w = min(width, max(1, round(height * view.aspect[1])))
+    h = min(height, max(1, round(width / view.aspect[0])))
+    return [(width - w) // 2, (height - h) // 2, w, h]
+
+
+sizes = st.integers(1, 2000)
+
+
+@given(sizes, sizes, st.integers(0, 10**12), st.integers(0, 2**32))
+@settings(deadline=None)
+def test_crops_equal_the_plain_loop_and_lie_inside_the_photo(width, height, position, seed):
+    view = View()
+    box = draw_crops(view, seed, np.array([position]), np.array([width], np.int32), np.array([height], np.int32))[0]
+    assert box.tolist() == crop_of_torchvision(view, seed, position, width, height)
+    x, y, w, h = box.tolist()
+    assert x >= 0 and y >= 0 and w >= 1 and h >= 1 and x + w <= width and y + h <= height
+
+
+def test_crops_have_the_promised_areas_aspects_and_places():
+    n = 20_000
+    side = np.full(n, 1000, np.int32)
+    boxes = draw_crops(View(area=(0.1, 0.5)), 0, np.arange(n), side, side)
+    x, _, w, h = boxes.T
+    area, aspect = w * h / 1e6, w / h
+    assert area.min() > 0.099 and area.max() < 0.501
+    assert abs(area.mean() - 0.3) < 0.005 and abs(np.log(aspect).mean()) < 0.01
+    assert abs((x / (1001 - w)).mean() - 0.5) < 0.01
+
+
+def test_flips_follow_their_probability():
+    positions = np.arange(20_000)
+    assert abs(draw_flips(View(flip=0.3), 0, positions).mean() - 0.3) < 0.02
+    assert not draw_flips(View(flip=0.0), 0, positions).any() and draw_flips(View(flip=1.0), 0, positions).all()
+
+
+def test_jitter_lies_in_its_range_and_is_one_where_not_asked():
+    factors = draw_jitter(View(brightness=0.2, saturation=0.5), 0, np.arange(5000))
+    assert factors.dtype == np.float32 and (factors[:, 1] == 1).all()
+    assert 0.8 <= factors[:, 0].min() < 0.81 and 1.19 < factors[:, 0].max() <= 1.2
+    assert 0.5 <= factors[:, 2].min() < 0.51 and 1.49 < factors[:, 2].max() <= 1.5
+
+
+def test_another_augmentation_does_not_shift_the_crops():
+    """Each use of randomness has its own channel."""
+    size, positions = np.full(50, 300, np.int32), np.arange(50)
+    assert np.array_equal(draw_crops(View(), 0, positions, size, size),
+                          draw_crops(View(flip=0.1, brightness=0.5), 0, positions, size, size))
+
+
+def test_views_of_a_sample_differ_between_epochs_and_seeds():
+    size = np.full(1, 500, np.int32)
+    boxes = {tuple(draw_crops(View(), seed, np.array([p]), size, size)[0]) for seed in (0, 1) for p in (3, 103, 203)}
+    assert len(boxes) == 6
+
+
+def test_evaluation_sees_the_whole_photo():
+    assert whole_photos(np.array([30, 7], np.int32), np.array([20, 9], np.int32)).tolist() == [[0, 0, 30, 20],
+                                                                                              [0, 0, 7, 9]]
+
+
+@pytest.mark.parametrize("wrong, sentence", [
+    ({"area": (0.5, 0.2)}, r"area must be two rising shares in \(0, 1\]; got \(0.5, 0.2\)"),
+    ({"area": (0.0, 1.0)}, "area must be two rising shares"),
+    ({"aspect": (2.0, 1.0)}, "aspect must be two rising positive ratios"),
+    ({"flip": 1.5}, r"flip must lie in \[0, 1\]; got 1.5"),
+    ({"contrast": -0.1}, r"contrast must lie in \[0, 1\]; got -0.1"),
+])
+def test_impossible_views_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        View(**wrong)
