@@ -1,0 +1,1 @@
+"""Raw photos and a CSV -> sample table -> dataset of shards."""

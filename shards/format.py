@@ -1,0 +1,54 @@
+"""What a dataset folder holds, said once for writer, reader and verifier.
+
+dataset.json                  appears last; a folder without it is not a dataset
+classes.csv, rejected.csv     label -> landmark_id; what could not be packed
+SPLIT-000000.tar and .idx     WebDataset tar (USTAR) with members <key>.jpg, <key>.cls; DALI index v1.2 of it
+SPLIT.index.npy               INDEX_DTYPE, one row a sample, in the order of the shards
+SPLIT.labels.npy              int32, one a sample; -1: no landmark
+"""
+import re
+
+import numpy as np
+
+FORMAT_VERSION = 1
+MANIFEST = "dataset.json"
+CLASSES = "classes.csv"
+REJECTED = "rejected.csv"
+CLASSES_COLUMNS = ["label", "landmark_id", "images", "name"]
+REJECTED_COLUMNS = ["id", "split", "reason"]
+UNFINISHED = ".packing"  # the packer's work folder inside an output that is not a dataset yet
+
+NO_LANDMARK = -1
+TAR_BLOCK = 512  # bytes: headers and data of a tar start at multiples of it
+
+# A ustar name holds 100 bytes. DALI reads the longer GNU and PAX names silently wrong, takes the first dot
+# for the start of the extension and a space for the end of the name (measured on DALI 2.4).
+MAX_KEY = 100 - len(".jpg")
+KEY_PATTERN = rf"[0-9a-z_-]{{1,{MAX_KEY}}}"
+KEY_RULE = f"1 to {MAX_KEY} characters of 0-9, a-z, _ and -"
+SPLIT_PATTERN = "[0-9a-z_]+"
+
+# Where the photo's bytes lie in its tar (offset, size in bytes), their crc32, and its width and height in
+# pixels.
+INDEX_DTYPE = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("size", "<i4"), ("width", "<i4"),
+                        ("height", "<i4"), ("crc32", "<u4"), ("key", f"S{MAX_KEY}")])
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` can name a sample."""
+    return re.fullmatch(KEY_PATTERN, text) is not None
+
+
+def shard_name(split: str, number: int) -> str:
+    """File name of a shard without extension: train-000012."""
+    return f"{split}-{number:06d}"
+
+
+def index_name(split: str) -> str:
+    """File name of a split's index."""
+    return f"{split}.index.npy"
+
+
+def labels_name(split: str) -> str:
+    """File name of a split's labels."""
+    return f"{split}.labels.npy"

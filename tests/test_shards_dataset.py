@@ -1,0 +1,182 @@
+"""Dataset: the right bytes, damage named, mistakes answered, maps that neither leak nor break threads."""
+import gc
+import json
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import Parallel, delayed
+from PIL import Image
+
+import shards.dataset
+from arcshard.console import UserError
+from preprocess.packing import PackOptions, pack
+from shards import CorruptSample, Dataset, splits
+
+
+def make(folder: Path, seed: int = 0) -> Path:
+    """40 photos: 30 train (10 shards), 10 test, of which 5 have no landmark; returns the dataset's folder."""
+    rng = np.random.default_rng(seed)
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    rows = []
+    for number in range(40):
+        pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"k{number}.jpg", quality=90, subsampling="4:2:0")
+        label = -1 if number >= 35 else number % 3
+        split = "train" if number < 30 else "test"
+        rows.append((f"k{number}", "" if label == -1 else f"L{label}", label, split))
+    samples = pd.DataFrame(rows, columns=["id", "landmark_id", "label", "split"])
+    pack(samples, photos, folder / "out", PackOptions(shard_size=3), workers=1)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    return make(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture
+def copy(whole, tmp_path) -> Path:
+    """A copy to damage."""
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def test_samples_are_the_photos_with_their_labels(whole):
+    train, test = Dataset(whole), Dataset(whole, "test")
+    assert (len(train), len(test), train.num_classes) == (30, 10, 3)
+    assert train.landmark_ids == ["L0", "L1", "L2"] and splits(whole) == ["test", "train"]
+    for dataset, expected in ((train, range(30)), (test, range(30, 40))):
+        numbers = [int(key[1:]) for key in dataset.index["key"]]
+        assert sorted(numbers) == list(expected)
+        for i, number in enumerate(numbers):
+            photo = (whole.parent / "photos" / f"k{number}.jpg").read_bytes()
+            assert dataset.read(i) == dataset.view(i).tobytes() == photo
+            assert dataset.labels[i] == (-1 if number >= 35 else number % 3)
+    assert train.labels.dtype == np.int32
+    assert set(train.index["width"]) == {32} and set(train.index["height"]) == {24}
+
+
+def test_samples_are_shuffled(whole):
+    numbers = [int(key[1:]) for key in Dataset(whole).index["key"]]
+    assert abs(np.corrcoef(numbers, range(30))[0, 1]) < 0.6
+
+
+def test_views_map_the_file_and_are_read_only(whole):
+    dataset = Dataset(whole)
+    assert dataset.view(4).base is not None and not dataset.view(4).flags.writeable
+    assert not dataset.index.flags.writeable and not dataset.labels.flags.writeable
+    with pytest.raises(IndexError):
+        dataset.view(30)
+
+
+def test_fingerprint_follows_the_bytes_of_its_split(whole, copy, tmp_path):
+    other = make(tmp_path / "other", seed=1)
+    assert Dataset(whole).fingerprint == Dataset(copy).fingerprint != Dataset(other).fingerprint
+    assert Dataset(whole).fingerprint != Dataset(whole, "test").fingerprint
+    for name in ("train-000004.tar", "train.labels.npy", "train.index.npy"):
+        manifest = json.loads((whole / "dataset.json").read_text())
+        manifest["files"][name]["sha256"] = "0" * 64
+        (copy / "dataset.json").write_text(json.dumps(manifest))
+        assert Dataset(copy).fingerprint != Dataset(whole).fingerprint
+        assert Dataset(copy, "test").fingerprint == Dataset(whole, "test").fingerprint
+
+
+def test_damage_names_split_shard_key_and_offset(copy):
+    row = Dataset(copy).index[20]
+    with open(copy / "train-000006.tar", "r+b") as f:
+        f.seek(row["offset"] + 100)
+        byte = f.read(1)[0]
+        f.seek(row["offset"] + 100)
+        f.write(bytes([byte ^ 1]))
+    dataset = Dataset(copy)
+    with pytest.raises(CorruptSample) as error:
+        dataset.read(20)
+    assert str(error.value) == (f"sample {row['key'].decode()} of split train is damaged: its bytes at "
+                                f"offset {row['offset']} of train-000006.tar are not those that were packed")
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+    assert dataset.view(20).size == row["size"] and dataset.read(19) and dataset.read(21)
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_truncated_shards_are_damage_too(copy, size):
+    os.truncate(copy / "train-000002.tar", size)
+    with pytest.raises(CorruptSample, match="of train-000002.tar are not those that were packed"):
+        Dataset(copy).read(8)
+
+
+def test_pickles_and_reads_in_other_processes(whole):
+    dataset = Dataset(whole)
+    expected = [dataset.read(i) for i in range(30)]
+    assert len(pickle.dumps(dataset)) < 1000
+    assert Parallel(n_jobs=2)(delayed(dataset.read)(i) for i in range(30)) == expected
+
+
+def test_many_threads_and_few_maps(whole, monkeypatch):
+    """Ten shards through two maps from eight threads: views outlive the maps that others push out."""
+    expected = [Dataset(whole).read(i) for i in range(30)]
+    monkeypatch.setattr(shards.dataset, "MAX_OPEN_SHARDS", 2)
+    dataset = Dataset(whole)
+    ids = random.Random(0).choices(range(30), k=3000)
+    with ThreadPoolExecutor(8) as pool:
+        views = list(pool.map(dataset.checked_view, ids))
+    assert [view.tobytes() for view in views] == [expected[i] for i in ids]
+
+
+def test_file_descriptors_are_few_and_returned(whole, monkeypatch):
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    gc.collect()
+    monkeypatch.setattr(shards.dataset, "MAX_OPEN_SHARDS", 3)
+    gc.disable()  # reference counts alone must return them
+    try:
+        before = open_files()
+        dataset = Dataset(whole)
+        assert open_files() == before
+        for i in [*range(30), *range(30)]:
+            dataset.read(i)
+        assert dataset.labels[0] >= 0
+        assert before < open_files() <= before + 3 + 2  # maps of shards, index and labels
+        del dataset
+        assert open_files() == before
+    finally:
+        gc.enable()
+
+
+def test_importing_shards_imports_neither_torch_nor_dali():
+    code = ("import sys, shards, shards.verify, shards.info, shards.writer\n"
+            "assert not {'torch', 'nvidia.dali', 'webdataset'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def error_of(path: Path, split: str = "train") -> str:
+    with pytest.raises(UserError) as error:
+        Dataset(path, split)
+    return str(error.value)
+
+
+def test_mistakes_get_one_sentence(copy, tmp_path):
+    assert error_of(tmp_path / "no") == (
+        "a dataset is a folder that preprocess/make_shards.py made, but there is no folder "
+        f"{tmp_path}/no: check the path")
+    assert error_of(tmp_path) == (
+        f"a dataset is a folder that holds dataset.json, but {tmp_path} has none: give the folder that "
+        "preprocess/make_shards.py wrote")
+    assert error_of(copy, "val") == f"{copy} has no split 'val': choose one of test, train"
+    (tmp_path / ".packing").mkdir()
+    assert error_of(tmp_path) == (f"{tmp_path} is not a dataset yet, its packing was interrupted: run the "
+                                  "same make_shards.py command again")
+    (copy / "dataset.json").write_text('{"format_version": 7}')
+    assert error_of(copy) == (f"this arcshard reads datasets of format version 1, but {copy} has version 7: "
+                              "pack it again, or use the arcshard that wrote it")
+    (copy / "dataset.json").write_text('{"format_ver')
+    assert error_of(copy) == f"{copy}/dataset.json must be JSON, but is not: pack the dataset again"
