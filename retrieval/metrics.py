@@ -1,0 +1,122 @@
+"""Metrics of landmark recognition and retrieval: GAP, recall@k, mAP@k. Pure functions in float64.
+
+Q queries; truths[i] is the set of query i's true labels, empty for a photo without landmark; label -1: none.
+Every metric is a mean; over no query at all it is 0.0 (nothing was asked, nothing found): no NaN, no warning.
+"""
+from collections.abc import Collection, Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+NO_LANDMARK = -1
+
+Truths = Sequence[Collection[int]]
+
+
+def gap(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> float:
+    """Global average precision (micro-AP) of at most one prediction a query, in [0, 1].
+
+    GAP = 1/M * sum over ranks i of precision(i) * right(i), the predictions of all queries ranked by score.
+    M counts the queries with a landmark. A prediction on a query without one is wrong and takes up a rank;
+    not predicting costs only what could have been won. M = 0 gives 0.0.
+
+    Args:
+        labels: int (Q,), predicted; -1 for no prediction.
+        scores: float (Q,), any scale; read only where there is a prediction.
+        truths: Q sets of labels; a prediction is right if its label is among them.
+
+    Equal scores rank in the order given: sort queries by key to get the official tie rule (score descending,
+    then key, then class) of GlobalAveragePrecision in tensorflow/models e4009b2,
+    research/delf/delf/python/datasets/google_landmarks_dataset/metrics.py, with its default
+    ignore_non_gt_test_images=False. Raises ValueError for unequal lengths and for NaN scores.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    if not len(labels) == len(scores) == len(truths):
+        raise ValueError(f"gap needs one label, score and truth a query, got {len(labels)}, "
+                         f"{len(scores)} and {len(truths)}")
+    predicted = np.flatnonzero(labels != NO_LANDMARK)
+    if np.isnan(scores[predicted]).any():
+        raise ValueError("gap ranks by score and NaN has no rank: give label -1 for no prediction")
+    ranked = predicted[np.argsort(-scores[predicted], kind="stable")]
+    right = _is_true(labels[:, None], truths)[ranked, 0]
+    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+    return _mean(precision[right].sum(), _has_landmark(truths).sum())
+
+
+def gap_landmark_only(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> float:
+    """`gap` over the queries with a landmark only (ignore_non_gt_test_images=True of the official metric)."""
+    asked = _has_landmark(truths)
+    kept = [truth for truth in truths if len(truth) > 0]
+    return gap(np.asarray(labels)[asked], np.asarray(scores)[asked], kept)
+
+
+def recall_at_k(neighbour_labels: ArrayLike, truths: Truths, k: int) -> float:
+    """Share of the queries with a landmark that have a true label among their first k neighbours.
+
+    neighbour_labels: int (Q, K), nearest first; K < k is a short list. A query whose landmark the gallery
+    lacks counts as missed.
+    """
+    hit = _is_true(_first(neighbour_labels, k), truths).any(axis=1)
+    return _mean(hit.sum(), _has_landmark(truths).sum())
+
+
+def map_at_k(neighbour_labels: ArrayLike, truths: Truths, num_relevant: ArrayLike, k: int = 100) -> float:
+    """Mean average precision at k as Google Landmarks v2 defines it (Weyand et al. 2020, arXiv 2004.01804).
+
+    AP@k(q) = 1/min(n_q, k) * sum over ranks r <= k of precision(r) * right(r), averaged over the queries with
+    n_q > 0. A list shorter than k has nothing right behind its end, as in the official MeanAveragePrecision.
+
+    Args:
+        neighbour_labels: int (Q, K), nearest first.
+        num_relevant: int (Q,), n_q: gallery images that show a landmark of the query, see `count_relevant`.
+    """
+    right = _is_true(_first(neighbour_labels, k), truths)
+    precision = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
+    n = np.asarray(num_relevant)
+    asked = n > 0
+    found = (precision * right).sum(axis=1)[asked]
+    return _mean((found / np.minimum(n[asked], k)).sum(), asked.sum())
+
+
+def count_relevant(gallery_labels: ArrayLike, truths: Truths) -> NDArray[np.int64]:
+    """Gallery images (int labels (N,), -1 for none) that show one of each query's landmarks: int64 (Q,)."""
+    owner, label = _pairs(truths)
+    gallery = np.asarray(gallery_labels)
+    counts = np.bincount(gallery[gallery != NO_LANDMARK], minlength=label.max(initial=0) + 1)
+    return np.bincount(owner, counts[label], minlength=len(truths)).astype(np.int64)
+
+
+def _first(neighbour_labels: ArrayLike, k: int) -> NDArray[np.int64]:
+    if k < 1:
+        raise ValueError(f"k counts neighbours, at least 1, got {k}")
+    return np.asarray(neighbour_labels)[:, :k]
+
+
+def _is_true(labels: NDArray[np.int64], truths: Truths) -> NDArray[np.bool_]:
+    """Whether labels[q, j] is among truths[q]: bool (Q, K). Labels of -1 never are."""
+    owner, label = _pairs(truths)
+    start = np.searchsorted(owner, np.arange(len(truths)))
+    slot = np.arange(len(owner)) - start[owner]
+    true = np.zeros(labels.shape, bool)
+    for s in range(slot.max(initial=-1) + 1):  # as many passes as the largest truth has labels
+        at = owner[slot == s]
+        true[at] |= labels[at] == label[slot == s, None]
+    return true
+
+
+def _pairs(truths: Truths) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All (query, true label) pairs, by query."""
+    owner = np.repeat(np.arange(len(truths)), [len(truth) for truth in truths])
+    label = np.fromiter(chain.from_iterable(truths), np.int64, len(owner))
+    if (label == NO_LANDMARK).any():
+        raise ValueError("the truth of a query without landmark is an empty set, got one that holds -1")
+    return owner, label
+
+
+def _has_landmark(truths: Truths) -> NDArray[np.bool_]:
+    return np.fromiter((len(truth) > 0 for truth in truths), bool, len(truths))
+
+
+def _mean(total: float, count: int) -> float:
+    return float(total / count) if count else 0.0

@@ -1,0 +1,110 @@
+"""nearest() against a full sort in float64, with ties and with any chunks."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from retrieval import nearest
+
+
+def full_sort(queries, gallery, k):
+    """(score descending, index ascending) by Python's sort of float64 products."""
+    scores = queries.astype(np.float64) @ gallery.astype(np.float64).T
+    order = np.array([sorted(range(len(gallery)), key=lambda i: (-row[i], i))[:k] for row in scores])
+    order = order.astype(np.int64).reshape(len(queries), k)
+    return np.take_along_axis(scores, order, 1), order
+
+
+@st.composite
+def integer_problem(draw):
+    """Small integers: every product is exact in float32, and most scores are tied."""
+    dim, rows = draw(st.integers(1, 4)), draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    spread = draw(st.integers(0, 3))
+    queries = rng.integers(-spread, spread + 1, (draw(st.integers(0, 9)), dim)).astype(np.float32)
+    gallery = rng.integers(-spread, spread + 1, (rows, dim)).astype(np.float32)
+    return queries, gallery, draw(st.integers(1, rows))
+
+
+@given(integer_problem(), st.integers(1, 10), st.integers(1, 70))
+def test_equals_a_full_sort_with_ties_and_any_chunks(problem, query_chunk, gallery_chunk):
+    queries, gallery, k = problem
+    scores, indices = nearest(queries, gallery, k, query_chunk=query_chunk, gallery_chunk=gallery_chunk)
+    expected_scores, expected_indices = full_sort(queries, gallery, k)
+    assert (scores.dtype, indices.dtype) == (np.float32, np.int64)
+    assert_array_equal(scores, expected_scores)
+    assert_array_equal(indices, expected_indices)
+
+
+@pytest.mark.parametrize("gallery_chunk", [1, 7, 64, 999, 1000, 5000])
+def test_copies_of_one_photo_come_by_index(gallery_chunk):
+    """1,000 rows, each one of 3 photos: the k-th place always falls among hundreds of equal scores."""
+    photos = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
+    which = np.random.default_rng(1).integers(0, 3, 1000)
+    _, indices = nearest(photos[:2], photos[which], 50, query_chunk=1, gallery_chunk=gallery_chunk)
+    assert_array_equal(indices, [np.flatnonzero(which == 0)[:50], np.flatnonzero(which == 1)[:50]])
+
+
+def test_unit_vectors_find_the_same_as_float64(unit_vectors):
+    queries, gallery = unit_vectors(40, 0), unit_vectors(3000, 1)
+    scores, indices = nearest(queries, gallery, 10, query_chunk=16, gallery_chunk=700)
+    expected_scores, expected_indices = full_sort(queries, gallery, 10)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    swapped = indices != expected_indices  # allowed only between scores that float32 cannot tell apart
+    np.testing.assert_allclose(scores[swapped], expected_scores[swapped], atol=1e-6)
+    assert swapped.mean() < 0.01
+
+
+@pytest.fixture
+def unit_vectors():
+    def draw(rows, seed):
+        vectors = np.random.default_rng(seed).normal(size=(rows, 64)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return draw
+
+
+def test_reads_a_read_only_memory_map(tmp_path, unit_vectors):
+    np.save(tmp_path / "gallery.npy", unit_vectors(100, 0))
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    _, indices = nearest(mapped, mapped, 1, gallery_chunk=33)
+    assert_array_equal(indices[:, 0], np.arange(100))
+
+
+BIG = """
+import resource, numpy as np
+from retrieval import nearest
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+nearest(np.zeros((8, 16), np.float32), np.zeros((99, 16), np.float32), 1)  # libraries' own memory
+queries, gallery = (np.random.default_rng(0).random((n, 16), np.float32) for n in (4000, 40_000))
+before = peak()
+nearest(queries, gallery, 10, query_chunk=256, gallery_chunk=4096)
+print(peak() - before)
+"""
+
+
+def test_memory_stays_near_the_chunks():
+    """All products are 640 MB, a chunk's 4 MB."""
+    out = subprocess.run([sys.executable, "-c", BIG], capture_output=True, text=True, check=True).stdout
+    assert int(out) < 64e6
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize(("queries", "gallery", "k", "sentence"), [
+    (zeros(2, 3), zeros(5, 3), 6, "k must be 1 to the gallery's 5 rows, got 6"),
+    (zeros(2, 3), zeros(5, 3), 0, "k must be 1 to the gallery's 5 rows, got 0"),
+    (zeros(2, 3), zeros(0, 3), 1, "k must be 1 to the gallery's 0 rows, got 1"),
+    (zeros(2, 3), zeros(5, 4), 1, "embeddings of 3 and 4 dimensions"),
+    (np.zeros((2, 3)), zeros(5, 3), 1, "queries must be a float32 matrix, got float64"),
+    (zeros(2, 3), zeros(3), 1, r"gallery must be a float32 matrix, got float32 of shape \(3,\)"),
+])
+def test_errors_say_the_rule(queries, gallery, k, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        nearest(queries, gallery, k)
