@@ -1,7 +1,7 @@
 """Command line and YAML presets from dataclasses: the docstring under a field is its help."""
 import difflib
 import re
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -31,7 +31,7 @@ class ConfigParser(ArgumentParser):
         """Parse sys.argv into dataclasses. Raises UserError with the dataclass's own sentence for a bad value."""
         args = self.parse_args()
         try:
-            return self.instantiate_classes(args)
+            return self.instantiate(args)
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -39,7 +39,7 @@ class ConfigParser(ArgumentParser):
 def as_plain(**sections: Any) -> dict[str, Any]:
     """Dataclasses by name -> nested dicts of numbers, strings and lists, as a checkpoint and YAML hold them."""
     return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(section).items()}
-            for name, section in sections.items() if is_dataclass(section)}
+            for name, section in sections.items()}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], ignored: set[str]) -> list[str]:

@@ -34,8 +34,10 @@ class MetricsLog:
     def count(self, loss: torch.Tensor, images: int, wait: float, replaced: int) -> None:
         """Take in one step of this rank; loss is a scalar on any device, wait is in seconds."""
         self._loss += loss.detach().double()
-        self._steps, self._images = self._steps + 1, self._images + images
-        self._wait, self._replaced = self._wait + wait, self._replaced + replaced
+        self._steps += 1
+        self._images += images
+        self._wait += wait
+        self._replaced += replaced
 
     def line(self, step: int, position: int, epoch: float, **values: float) -> None:
         """Write the averages since the line before. Raises UserError if the loss is not finite."""
@@ -68,7 +70,7 @@ class MetricsLog:
 
     def _restart(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        self._steps = self._images = self._replaced = 0
+        self._steps, self._images, self._replaced = 0, 0, 0
         self._wait, self._began = 0.0, time.perf_counter()
 
 

@@ -57,11 +57,11 @@ TEMPLATE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
 content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ data.run }} – arcshard report</title>
+<title>Run {{ data.run }} – arcshard</title>
 <style>""" + STYLE + """</style>
 </head>
 <body>
-<h1>Report of the run {{ data.run }}</h1>
+<h1>Run {{ data.run }}</h1>
 
 <dl class="tiles">
 {% for name, value in tiles %}
@@ -79,9 +79,9 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 </tbody>
 </table>
 <p class="quiet">Untrained: the same backbone with the weights it began with, without neck. Recall@1 is the
-share of queries with a landmark whose nearest photo shows it. GAP ranks the answers to all queries by confidence
-and averages the precision at each right one, so that a confident answer to a photo without landmark costs. mAP@100
-does so with each query's 100 nearest photos. All lie between 0 and 1.</p>
+share of queries with a landmark whose nearest photo shows it. GAP ranks the answers to all queries by
+confidence and averages the precision at each right one, so that a confident answer to a photo without
+landmark costs. mAP@100 does so with each query's 100 nearest photos. All lie between 0 and 1.</p>
 
 {% macro charts(list) %}
 <div class="charts">
@@ -112,7 +112,8 @@ does so with each query's 100 nearest photos. All lie between 0 and 1.</p>
 </div>
 
 <h2>Queries and their nearest neighbours</h2>
-<p>The queries are of the {{ data.split }} split, their neighbours of the train split. The query stands first, with a black frame; then its neighbours, nearest first, each with its cosine.
+<p>Queries of the {{ data.split }} split stand first, with a black frame; then their neighbours in the train
+split, nearest first, each with its cosine.
 <span class="right"><b>✓ right</b></span>: shows the query's landmark.
 <span class="wrong"><b>✗ wrong</b></span>: shows another or none, or the query has none.</p>
 {% for heading, queries in data.queries.items() %}

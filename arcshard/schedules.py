@@ -1,4 +1,4 @@
-"""Schedules as pure functions of progress, the share of the run's images that were seen: another global batch keeps them."""
+"""Schedules as pure functions of progress, the share of the run's images seen: another global batch keeps them."""
 import math
 
 

@@ -1,0 +1,106 @@
+"""Show a run: figures, curves, training images, queries with their neighbours.
+
+python report.py --run runs/demo --data data/demo/dataset
+
+Writes RUN/report.html, one file that opens offline. Run evaluate.py before, with and without --untrained.
+"""
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from arcshard import checkpoint, metrics_log
+from arcshard.console import Parser, UserError, run
+from arcshard.files import write_text
+from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render
+from loader import Loader, View
+from model.photometry import prepare
+from retrieval import Embeddings, nearest
+from shards import Dataset
+from shards.format import REJECTED
+
+VIEWS = 32
+NEIGHBOURS = 5
+
+
+def main() -> None:
+    args = parse_args()
+    path = args.run / "report.html"
+    write_text(path, render(collect(args.run, args.data)))
+    print(path)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
+    parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    return parser.parse_args()
+
+
+def collect(out: Path, data: Path) -> ReportData:
+    """Everything that the page shows, read from the run and its dataset."""
+    config, gallery = checkpoint.load(out)["config"], Dataset(data, "train")
+    trained = read_scores(out / "eval.json")
+    if not trained:
+        raise UserError(f"a report shows what evaluate.py measured, but {out} has no eval.json: "
+                        "run evaluate.py first")
+    split = "test" if "test" in trained else next(iter(trained))
+    return ReportData(
+        run=out.name, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
+        rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
+        metrics=metrics_log.read(out), views=training_views(gallery, config), split=split,
+        queries=answered_queries(out, Dataset(data, split), gallery))
+
+
+def read_scores(path: Path) -> Scores:
+    """{split: {metric: value}}; empty where the file is missing."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def count_rejected(data: Path) -> int:
+    with open(data / REJECTED, newline="", encoding="utf-8") as f:
+        return sum(1 for _ in csv.DictReader(f))
+
+
+def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8]:
+    """The run's first training images, uint8 (VIEWS, S, S, 3), in the colours that the network is given."""
+    loader = Loader(dataset, batch_size=VIEWS, size=config["train"]["size"], seed=config["train"]["seed"],
+                    view=View(**config["view"]))
+    batch = next(iter(loader))
+    pixels = prepare(batch.images, batch.jitter, mean=torch.zeros(3), std=torch.ones(3))
+    return (255 * pixels).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def answered_queries(out: Path, queries: Dataset, gallery: Dataset) -> dict[str, list[Query]]:
+    """Queries worth a look under their headings, with their neighbours in the gallery."""
+    asked, known = (stored_embeddings(out, dataset) for dataset in (queries, gallery))
+    cosines, rows = nearest(asked.vectors, known.vectors, min(NEIGHBOURS, len(known.keys)))
+    is_landmark = asked.labels >= 0
+    right = is_landmark & (known.labels[rows[:, 0]] == asked.labels)
+
+    def query(i: int) -> Query:
+        found = [Neighbour(gallery.read(row), known.landmark_ids[row], cosine)
+                 for row, cosine in zip(rows[i].tolist(), cosines[i].tolist())]
+        return Query(queries.read(i), asked.keys[i], asked.landmark_ids[i], found)
+
+    chosen = choose_queries(cosines[:, 0], right, is_landmark)
+    return {heading: [query(i) for i in picked.tolist()] for heading, picked in chosen.items()}
+
+
+def stored_embeddings(out: Path, dataset: Dataset) -> Embeddings:
+    """What evaluate.py kept of a split. Raises UserError if it is of another checkpoint or other photos."""
+    path = out / "embeddings" / f"{dataset.split}.npz"
+    stored = Embeddings.load(path)
+    if (stored.model, stored.dataset) != (checkpoint.fingerprint(out), dataset.fingerprint):
+        raise UserError(f"a report shows the run's checkpoint on the photos of {dataset.path}, but {path} "
+                        "is of another checkpoint or other photos: run evaluate.py again")
+    return stored
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,77 @@
+"""report.py on a packed dataset and a run whose embeddings are made up: what it reads and refuses."""
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from arcshard import checkpoint
+from arcshard.console import UserError
+from loader import View
+from report import collect
+from retrieval import Embeddings
+from shards import Dataset
+
+
+@pytest.fixture
+def finished_run(dataset_path, tmp_path):
+    """A folder as train.py and evaluate.py leave it; embeddings are the axes of their labels."""
+    out = tmp_path / "demo"
+    (out / "embeddings").mkdir(parents=True)
+    checkpoint.save(out, {"config": {"train": {"size": 40, "seed": 3}, "view": asdict(View(brightness=.4))}})
+    for split in ("train", "test"):
+        ds = Dataset(dataset_path, split)
+        labels = ds.labels.astype(np.int64)
+        names = [ds.landmark_ids[label] if label >= 0 else "" for label in labels]
+        vectors = np.eye(ds.num_classes + 1, dtype=np.float32)[labels]  # no landmark: the last axis
+        stored = Embeddings(vectors, [key.decode() for key in ds.index["key"]], labels, names,
+                            checkpoint.fingerprint(out), ds.fingerprint, split)
+        stored.save(out / "embeddings" / f"{split}.npz")
+    (out / "eval.json").write_text(json.dumps({"val": {"gap": .5}, "test": {"gap": .4}}))
+    (out / "metrics.jsonl").write_text('{"position": 64, "loss": 3.5}\n')
+    return out
+
+
+def test_collects_the_run_and_its_dataset(finished_run, dataset_path):
+    data = collect(finished_run, dataset_path)
+    assert (data.run, data.packed, data.rejected, data.split) == ("demo", 87, 0, "test")
+    assert (data.untrained, data.trained["test"]) == ({}, {"gap": .4})
+    assert data.metrics == [{"position": 64, "loss": 3.5}]
+    assert (data.views.shape, data.views.dtype) == ((32, 40, 40, 3), np.uint8)
+    assert len(np.unique(data.views)) > 200  # all of 0 to 255, not a scale of 0 to 1
+    groups = {heading: len(queries) for heading, queries in data.queries.items()}
+    assert groups == {"Without landmark, and most confident": 3, "Right, and least confident": 6}
+    for query in data.queries["Right, and least confident"]:
+        assert [(found.landmark, found.cosine) for found in query.neighbours] == [(query.landmark, 1.0)] * 5
+
+
+def test_a_query_is_shown_with_its_own_photo(finished_run, dataset_path):
+    photos = Dataset(dataset_path, "test")
+    keys = [key.decode() for key in photos.index["key"]]
+    for queries in collect(finished_run, dataset_path).queries.values():
+        assert all(query.photo == photos.read(keys.index(query.key)) for query in queries)
+
+
+def test_embeddings_of_another_checkpoint_are_refused(finished_run, dataset_path):
+    path = finished_run / "embeddings" / "train.npz"
+    replace(Embeddings.load(path), model="other").save(path)
+    with pytest.raises(UserError, match="train.npz is of another checkpoint or other photos: run evaluate"):
+        collect(finished_run, dataset_path)
+
+
+def test_a_run_that_was_never_evaluated_is_refused(finished_run, dataset_path):
+    (finished_run / "eval.json").unlink()
+    with pytest.raises(UserError, match="has no eval.json: run evaluate.py first"):
+        collect(finished_run, dataset_path)
+
+
+def test_writes_one_file(call, finished_run, dataset_path):
+    before = set(finished_run.iterdir())
+    done = call("report.py", "--run", finished_run, "--data", dataset_path)
+    assert done.returncode == 0, done.stderr
+    assert set(finished_run.iterdir()) - before == {finished_run / "report.html"}
+    assert "<h1>Run demo</h1>" in (finished_run / "report.html").read_text()
+
+
+def test_no_such_run_is_one_sentence(call, refused, dataset_path, tmp_path):
+    refused(call("report.py", "--run", tmp_path / "none", "--data", dataset_path), "there is none in")

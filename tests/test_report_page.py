@@ -1,0 +1,208 @@
+"""The report page: offline, escaped, readable without colours, always the same bytes, drawn by a browser."""
+import base64
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from arcshard.report_figures import chart, photo
+from arcshard.report_page import Neighbour, Query, ReportData, choose_queries, render, score_rows, tiles
+
+HOSTILE = """<script>alert(1)</script><img src=http://x/y.png onerror=a> "'&amp;"""
+CHROMIUM = shutil.which("chromium")
+VOID = {"meta", "img", "br"}
+
+
+def jpeg(colour, size=(60, 40)):
+    encoded = io.BytesIO()
+    Image.new("RGB", size, colour).save(encoded, "JPEG")
+    return encoded.getvalue()
+
+
+@pytest.fixture
+def data():
+    lines = [{"step": s, "position": 64 * s, "epoch": s / 10, "loss": 5 / s, "lr": .1, "margin": .3,
+              "images_per_s": 10.0 * s, "data_wait_share": .02} for s in range(1, 41)]
+    lines.insert(20, {"position": 1280, "epoch": 2, "val_recall@1": .7})
+    found = [Neighbour(jpeg("lime"), name, cosine) for name, cosine in (("7", .9), ("8", .8), ("", .7))]
+    return ReportData(
+        run="demo", packed=1860, rejected=9, untrained={"val": {"gap": .5, "recall@1": .6}},
+        trained={"val": {"gap": .7, "recall@1": .55}, "test": {"gap": .25}}, metrics=lines,
+        views=np.full((32, 24, 24, 3), (255, 0, 255), np.uint8), split="test",
+        queries={"Some": [Query(jpeg("cyan"), "a1", "7", found)],
+                 "Others": [Query(jpeg("cyan"), "b2", "", found)]})
+
+
+class Page(HTMLParser):
+    """Elements in order as (tag, attributes); fails on a tag that is not closed where it must be."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open, self.text = [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.text.append((self.open[-1] if self.open else "", text))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def charts_of(html):
+    contents = re.findall(r'data:image/svg\+xml;base64,([^"]+)', html)
+    return [base64.b64decode(content).decode() for content in contents]
+
+
+def test_nothing_is_fetched(data):
+    """Every reference is a data URI, in page and charts; no script or frame; the policy forbids the rest."""
+    page = Page(html := render(data))
+    references = [value for _, attributes in page.elements for name, value in attributes.items()
+                  if name in {"src", "href", "srcset", "action", "data", "poster"}]
+    assert len(references) == 6 + 32 + 8
+    assert all(reference.startswith("data:image/") for reference in references)
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "iframe", "object", "form"})
+    assert not re.search(r"url\(|@import", html)
+    assert page.all("meta")[-1]["content"].startswith("default-src 'none'; img-src data:")
+    charts = charts_of(html)
+    assert len(charts) == 6
+    for svg in charts:
+        assert "<script" not in svg and not re.search(r'(src|href)="(?!#)', svg)
+
+
+def test_every_name_is_escaped(data):
+    found = [Neighbour(jpeg("lime"), HOSTILE, .5)]
+    hostile = replace(data, run=HOSTILE, split=HOSTILE, trained={HOSTILE: {"gap": .1}},
+                      queries={HOSTILE: [Query(jpeg("cyan"), HOSTILE, HOSTILE, found)]})
+    page = Page(render(hostile))
+    assert page.all("script") == []
+    assert all(image["src"].startswith("data:") and "onerror" not in image for image in page.all("img"))
+    places = {tag for tag, text in page.text if HOSTILE in text}
+    assert places == {"title", "h1", "td", "p", "h3", "figcaption"}
+    assert [HOSTILE in image["alt"] for image in page.all("img")[-2:]] == [True, True]
+
+
+def test_right_and_wrong_are_said_in_words_and_colours(data):
+    """Landmark 7 has neighbours 7, 8 and none; to a query without landmark each is wrong, none included."""
+    page = Page(render(data))
+    classes = [figure["class"] for figure in page.all("figure") if "class" in figure]
+    assert classes == ["asked", "right", "wrong", "wrong", "asked", "wrong", "wrong", "wrong"]
+    marks = [text for tag, text in page.text if tag == "b" and text != "query"]
+    expected = ["right", "wrong", "wrong", "wrong", "wrong", "wrong"]
+    assert marks[2:] == [{"right": "✓ right", "wrong": "✗ wrong"}[name] for name in expected]
+    alts = [image["alt"] for image in page.all("img") if image["alt"].startswith("Neighbour")]
+    assert alts[:3] == ["Neighbour 1, right: 7", "Neighbour 2, wrong: 8", "Neighbour 3, wrong: no landmark"]
+
+
+def test_every_picture_has_words(data):
+    page = Page(render(data))
+    assert all(image["alt"].strip() for image in page.all("img"))
+    assert page.elements[0] == ("html", {"lang": "en"})
+
+
+def test_same_data_same_bytes(data):
+    html = render(data)
+    assert render(data) == html
+    assert not any(re.search(r"<metadata|\d{4}-\d\d-\d\dT", svg) for svg in charts_of(html))
+
+
+def test_headline_figures(data):
+    assert tiles(data) == [("photos packed", "1,860"), ("photos rejected", "9"),
+                           ("images/s in training", "205.0"), ("of the time waited for data", "2.0 %")]
+    assert score_rows(data) == [("val", "recall@1", "0.600", "0.550", "−0.050"),
+                                ("val", "GAP", "0.500", "0.700", "+0.200"),
+                                ("test", "GAP", "–", "0.250", "–")]
+
+
+def test_a_run_without_log_or_queries_still_has_a_page(data):
+    html = render(replace(data, metrics=[], untrained={}, queries={}))
+    assert charts_of(html) == []
+    assert "waiting for data" not in html and "1,860" in html
+
+
+def test_thumbnails_fit_and_keep_their_shape():
+    for size, expected in (((900, 600), (200, 133)), ((60, 40), (60, 40)), ((40, 1000), (8, 200))):
+        content = base64.b64decode(photo(jpeg("red", size), 200).partition(",")[2])
+        with Image.open(io.BytesIO(content)) as small:
+            assert (small.size, small.mode) == (expected, "RGB")
+
+
+def test_a_loss_that_is_not_finite_leaves_a_gap():
+    assert chart([1, 2, 3], [1.0, float("nan"), 2.0]).startswith("data:image/svg")
+
+
+QUERY = st.tuples(st.floats(-1, 1, width=32), st.booleans(), st.booleans())
+
+
+@given(st.lists(QUERY, max_size=60), st.integers(4, 24))
+def test_chosen_queries(queries, count):
+    """No row twice, as many as there are up to count, and each group the extreme of its kind."""
+    table = np.array(queries).reshape(-1, 3)
+    cosines, is_landmark = table[:, 0].astype(np.float32), table[:, 1] > 0
+    right = is_landmark & (table[:, 2] > 0)
+    chosen = choose_queries(cosines, right, is_landmark, count)
+    rows = [i for group in chosen.values() for i in group.tolist()]
+    assert len(rows) == len(set(rows)) == min(count, len(queries))
+    kinds = {"Wrong, and most confident": (is_landmark & ~right, cosines),
+             "Without landmark, and most confident": (~is_landmark, cosines),
+             "Right, and least confident": (right, -cosines)}
+    for heading, (kind, rank) in kinds.items():
+        group = chosen.get(heading, np.zeros(0, int))
+        expected = np.sort(rank[kind])[::-1][:count // 4]
+        assert kind[group].all() and rank[group].tolist() == expected.tolist()
+    again = choose_queries(cosines, right, is_landmark, count)
+    assert all((chosen[heading] == again[heading]).all() for heading in chosen)
+
+
+def browse(page, screenshot, width):
+    """Draw the page in Chromium; returns the pixels, uint8 (H, W, 3), and the lines of its console."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+               "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
+               "--enable-logging=stderr", f"--user-data-dir={screenshot.parent / 'profile'}",
+               f"--screenshot={screenshot}", f"--window-size={width},7000", page.as_uri()]
+    log = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stderr
+    with Image.open(screenshot) as image:
+        return np.asarray(image.convert("RGB")), [line for line in log.splitlines() if "CONSOLE" in line]
+
+
+def share_of(pixels, colour):
+    return float((np.abs(pixels.astype(int) - colour).max(axis=2) < 12).mean())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_draws_it(data, tmp_path, width):
+    """Views are magenta, queries cyan, neighbours lime, curves blue: all are seen, nothing is blocked."""
+    (tmp_path / "report.html").write_text(render(data))
+    pixels, console = browse(tmp_path / "report.html", tmp_path / "page.png", width)
+    assert console == []
+    assert share_of(pixels, (255, 0, 255)) > 0.01
+    assert share_of(pixels, (0, 255, 255)) > 0.001 and share_of(pixels, (0, 255, 0)) > 0.003
+    assert share_of(pixels, (11, 92, 173)) > 0.0005
+    assert share_of(pixels[:, -8:], (255, 255, 255)) == 1.0  # nothing runs over the right edge
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+def test_the_browser_would_tell_of_a_request(data, tmp_path):
+    """The check above can fail: a picture from elsewhere is blocked by the page's policy, aloud."""
+    html = render(data).replace("</h1>", '</h1><img src="file:///elsewhere.png">')
+    (tmp_path / "report.html").write_text(html)
+    _, console = browse(tmp_path / "report.html", tmp_path / "page.png", 1280)
+    assert any("Content Security Policy" in line for line in console)
