@@ -3,8 +3,8 @@
 python evaluate.py --run runs/demo --data data/demo/dataset
 python evaluate.py --run runs/demo --data data/demo/dataset --untrained   (ImageNet weights, for comparison)
 
-Prints and writes RUN/eval.json (eval-untrained.json): {split: {gap, gap_landmark_only, recall@1, map@100}}. The embeddings
-stay in RUN/embeddings; predict.py and report.py read them there.
+Prints and writes RUN/eval.json (eval-untrained.json): {split: {gap, gap_landmark_only, recall@1, map@100}}.
+The embeddings stay in RUN/embeddings, where predict.py and report.py find them.
 """
 import argparse
 import json
@@ -47,7 +47,7 @@ def main() -> None:
     args = parse_args()
     data, out = args.data, args.run
     model = load_untrained(out) if args.untrained else load_model(out)
-    queries = [split for split in ("val", "test") if split in splits(data)]
+    queries: list[str] = [split for split in ("val", "test") if split in splits(data)]
     if not queries or GALLERY not in splits(data):
         raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
                         f"{', '.join(splits(data))}: give clean.py --val-fold or --solution and pack again")
@@ -82,7 +82,7 @@ def load_untrained(out: Path) -> RunModel:
     return _run_model(checkpoint.load(out), "untrained", neck="none")
 
 
-def _run_model(saved: dict[str, Any], fingerprint: str, **changes: str) -> RunModel:
+def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunModel:
     config = saved["config"]
     cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
@@ -96,7 +96,7 @@ def store(out: Path, split: str) -> Path:
 
 
 def embed_split(model: RunModel, dataset: Dataset, path: Path | None) -> Embeddings:
-    """The split's embeddings: from the file `path` if it holds just these, else computed and, with a path, kept there."""
+    """The split's embeddings: from the file `path` if it holds just these, else computed and kept there."""
     if path and path.is_file():
         kept = Embeddings.load(path)
         if (kept.model, kept.dataset) == (model.fingerprint, dataset.fingerprint):

@@ -1,10 +1,11 @@
 """Answer photos: which landmark, with what score.
 
-python predict.py --run runs/demo --index data/demo/dataset --images data/demo/photos/test --out runs/demo/submission.csv
+python predict.py --run runs/demo --index data/demo/dataset --images data/demo/photos/test --out submission.csv
 
-Writes one row for each photo below --images (jpg, jpeg, png, webp): id, the file's name without its ending, and landmarks,
-"<landmark_id> <score>", empty where the photo could not be read. --index is a dataset, whose train split is the
-gallery, or embeddings that evaluate.py left (RUN/embeddings/train.npz). Of the run, only its checkpoint is needed.
+Writes one row for each photo below --images (jpg, jpeg, png, webp): id, the file's name without its ending, and
+landmarks, "<landmark_id> <score>", empty where the photo could not be read. --index is a dataset, whose train split
+is the gallery, or embeddings that evaluate.py left (RUN/embeddings/train.npz). Of the run, only its checkpoint is
+needed.
 """
 import argparse
 import tempfile

@@ -235,7 +235,7 @@ def parameter_groups(step: Step, c: TrainConfig) -> list[dict[str, Any]]:
 def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
     """The step as it is called: compiled on CUDA, gradients averaged over the ranks."""
     on_gpu = world.device.type == "cuda"
-    module: nn.Module = torch.compile(step) if on_gpu and c.compile else step
+    module: Any = torch.compile(step) if on_gpu and c.compile else step
     if world.size > 1:
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
     return module

@@ -1,11 +1,11 @@
 """The network from photo to embedding, and its builder: the one place where the parts meet."""
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from model.heads import ArcFace
+from model.heads import ArcFace, check_scale_and_margin
 from model.neck import make_neck
 from model.photometry import prepare
 from model.pooling import Average, GeM
@@ -40,6 +40,7 @@ class HeadConfig:
     """Share of the run in which the margin rises from 0 to its value, linearly."""
 
     def __post_init__(self) -> None:
+        check_scale_and_margin(self.scale, self.margin)
         if not 0 <= self.margin_warmup <= 1:
             raise ValueError(f"head.margin_warmup is a share of the run in [0, 1]; got {self.margin_warmup}")
 
@@ -66,7 +67,7 @@ class Embedder(nn.Module):
 
 def build_embedder(config: ModelConfig) -> Embedder:
     """Network of `config`, weights in channels_last (1.5 × the images/s on CPU: benchmarks/model.py)."""
-    backbone = make_backbone(config.backbone, config.weights)
+    backbone: Any = make_backbone(config.backbone, config.weights)  # timm's attributes have no types
     pooling = Average() if config.pooling == "avg" else GeM(learned=config.pooling == "gem")
     neck = make_neck(config.neck, backbone.num_features, config.dim)
     dim = backbone.num_features if config.neck == "none" else config.dim

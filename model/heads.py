@@ -9,6 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def check_scale_and_margin(scale: float, margin: float) -> None:
+    """Raise ValueError unless scale > 0 and margin is an angle in [0, π/2)."""
+    if scale <= 0:
+        raise ValueError(f"scale must be positive; got {scale}")
+    if not 0 <= margin < math.pi / 2:
+        raise ValueError(f"margin is an angle in radians, 0 <= margin < pi/2; got {margin}")
+
+
 class ArcFace(nn.Module):
     """Softmax over cosines × scale, with the true class pushed `margin` radians away.
 
@@ -26,19 +34,16 @@ class ArcFace(nn.Module):
 
     def __init__(self, dim: int, num_classes: int, scale: float = 45.0, margin: float = 0.3):
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"scale must be positive; got {scale}")
+        check_scale_and_margin(scale, margin)
         self.scale = scale
         self.weight = nn.Parameter(torch.empty(num_classes, dim))
         nn.init.xavier_uniform_(self.weight)
         # A tensor, so that a schedule neither recompiles the step nor waits for the device.
-        self.register_buffer("margin", torch.zeros(()), persistent=False)
-        self.set_margin(margin)
+        self.register_buffer("margin", torch.tensor(float(margin)), persistent=False)
 
     def set_margin(self, margin: float) -> None:
         """Use `margin` radians from the next call on."""
-        if not 0 <= margin < math.pi / 2:
-            raise ValueError(f"margin is an angle in radians, 0 <= margin < pi/2; got {margin}")
+        check_scale_and_margin(self.scale, margin)
         self.margin.fill_(margin)
 
     def cosines(self, embeddings: Tensor) -> Tensor:

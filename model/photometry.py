@@ -1,6 +1,7 @@
 """uint8 photos -> the network's input: batched tensor functions with one set of factors a sample.
 
-They run inside the training step, where torch.compile fuses them with the first convolution's input. Shapes: B batch, S side.
+They run inside the training step, where torch.compile fuses them with the first convolution's input.
+Shape suffixes: B batch, S side.
 """
 import torch
 from torch import Tensor

@@ -75,8 +75,8 @@ def test_views_of_a_sample_differ_between_epochs_and_seeds():
 
 
 def test_evaluation_sees_the_whole_photo():
-    assert whole_photos(np.array([30, 7], np.int32), np.array([20, 9], np.int32)).tolist() == [[0, 0, 30, 20],
-                                                                                              [0, 0, 7, 9]]
+    boxes = whole_photos(np.array([30, 7], np.int32), np.array([20, 9], np.int32))
+    assert boxes.tolist() == [[0, 0, 30, 20], [0, 0, 7, 9]]
 
 
 @pytest.mark.parametrize("wrong, sentence", [
