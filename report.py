@@ -2,7 +2,7 @@
 
 python report.py --run runs/demo --data data/demo/dataset
 
-Writes RUN/report.html, one file that opens offline. Run evaluate.py before, with and without --untrained.
+Writes RUN/report.html, one file that opens offline, and prints its headline figures. Run evaluate.py before, with and without --untrained.
 """
 import argparse
 import csv
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from arcshard import checkpoint, metrics_log
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
-from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render
+from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
 from loader import Loader, View
 from model.photometry import prepare
 from retrieval import Embeddings, nearest
@@ -30,9 +30,12 @@ NEIGHBOURS = 5
 
 def main() -> None:
     args = parse_args()
-    path = args.run / "report.html"
-    write_text(path, render(collect(args.run, args.data)))
-    print(path)
+    data, path = collect(args.run, args.data), args.run / "report.html"
+    write_text(path, render(data))
+    print(summary(data))
+    for name, file in (("report", path), ("submission", args.run / "submission.csv")):
+        if file.is_file():
+            print(f"{name:28}{file}")
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,6 +58,14 @@ def collect(out: Path, data: Path) -> ReportData:
         rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
         metrics=metrics_log.read(out), views=training_views(gallery, config), split=split,
         queries=answered_queries(out, Dataset(data, split), gallery))
+
+
+def summary(data: ReportData) -> str:
+    """The page's headline figures as lines of text."""
+    lines = [f"{name:28}{value}" for name, value in tiles(data)]
+    lines += [f"{f'{split} {name}':28}{before} untrained, {after} trained"
+              for split, name, before, after, _ in score_rows(data) if name in ("recall@1", "GAP")]
+    return "\n".join(lines)
 
 
 def read_scores(path: Path) -> Scores:

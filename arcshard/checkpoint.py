@@ -1,4 +1,5 @@
 """A run's state in one file that is either whole or not there."""
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ def load(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"a run is a folder in which train.py left {NAME}; there is none in {run}: "
                         "give train.py's --out")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is not a checkpoint ({type(error).__name__}): delete it to train again") from error
     if state.get("format") != FORMAT:
         raise UserError(f"{path} has checkpoint format {state.get('format')}, this version reads {FORMAT}: "
                         "use the version that wrote it")

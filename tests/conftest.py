@@ -67,5 +67,10 @@ def assert_one_sentence(done: subprocess.CompletedProcess, text: str) -> None:
 
 
 @pytest.fixture
+def make_photo():
+    return photo
+
+
+@pytest.fixture
 def refused():
     return assert_one_sentence

@@ -1,0 +1,63 @@
+# make demo   real photos -> shards -> training -> evaluation -> submission -> report, in minutes, without a GPU
+# make test   linters and the test suite, in the same virtual environment
+#
+# PYTHON=python3.12 chooses the interpreter; CUDA=12 takes DALI's build for drivers older than 580.
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell $(p) -c 'import sys, venv; print(1 if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
+CUDA ?= 13
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.installed-cuda$(CUDA)
+PHOTOS := data/demo/photos
+DATASET := data/demo/dataset
+RUN := runs/demo
+RUN_AND_DATA := --run $(RUN) --data $(DATASET)
+
+.PHONY: demo test test-fast lint clean-demo
+
+# Each command below would skip what it finished before; make saves starting it.
+demo: $(RUN)/eval-untrained.json $(RUN)/submission.csv
+	$(PY) report.py $(RUN_AND_DATA)
+
+$(RUN)/submission.csv: $(RUN)/eval.json
+	$(PY) predict.py --run $(RUN) --index $(DATASET) --images $(PHOTOS)/test --out $@
+
+$(RUN)/eval-untrained.json: $(RUN)/eval.json
+	$(PY) evaluate.py $(RUN_AND_DATA) --untrained
+
+$(RUN)/eval.json: $(DATASET)/dataset.json
+	$(PY) train.py --config configs/demo.yaml --data $(DATASET) --out $(RUN)
+	$(PY) evaluate.py $(RUN_AND_DATA)
+
+$(DATASET)/dataset.json: data/demo/samples.csv
+	$(PY) preprocess/make_shards.py --samples $< --images $(PHOTOS) --out $(DATASET) --short-side 160
+
+data/demo/samples.csv: $(PHOTOS)/train.csv
+	$(PY) preprocess/clean.py --csv $(PHOTOS)/train.csv --solution $(PHOTOS)/test_solution.csv \
+		--min-images 15 --folds 5 --val-fold 0 --out $@
+
+$(PHOTOS)/train.csv: | $(READY)
+	$(PY) preprocess/demo_data.py --out $(PHOTOS)
+
+clean-demo:
+	rm -rf data/demo $(RUN)
+
+test: lint
+	$(PY) -m pytest
+
+test-fast: $(READY)
+	$(PY) -m pytest -m "not heavy"
+
+lint: $(READY)
+	$(PY) -m flake8
+	$(PY) -m mypy
+
+# The install is remade when what it installs changes.
+$(READY): setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer with venv is needed and none was found: install one, or give PYTHON=..."; exit 2; }
+	@echo "installing into $(VENV): a few minutes, about 7 GB with CUDA's libraries"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA),demo,test]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
