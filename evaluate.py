@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--data", type=Path, required=True, help="dataset folder")
     parser.add_argument("--untrained", action="store_true",
-                        help="the run's backbone with its pretrained weights and its pooling, without neck")
+                        help="the run's backbone with its pretrained weights, average-pooled, without neck")
     return parser.parse_args()
 
 
@@ -78,8 +78,8 @@ def load_model(out: Path) -> RunModel:
 
 
 def load_untrained(out: Path) -> RunModel:
-    """What the run began from: pooled features of the pretrained backbone."""
-    return _run_model(checkpoint.load(out), "untrained", neck="none")
+    """What the run began from: the pretrained backbone, averaged as in its own training (stronger here than GeM)."""
+    return _run_model(checkpoint.load(out), "untrained", neck="none", pooling="avg")
 
 
 def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunModel:

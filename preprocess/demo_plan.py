@@ -1,4 +1,5 @@
 """Which photos the demo has, under which ids and landmarks: pure functions of the seed."""
+import functools
 import hashlib
 import zlib
 from typing import NamedTuple
@@ -8,11 +9,11 @@ import numpy as np
 from preprocess.demo_files import MISSING, ODDITIES
 from preprocess.demo_sources import LANDMARKS, NON_LANDMARKS
 
-MIN_IMAGES = 15  # of a landmark, as Google Landmarks is filtered; below it lie SMALL landmarks
-SMALL = 16
-LARGEST = 80  # images
-MAX_LANDMARK_ID = 203_093  # Google Landmarks v2's largest
-FIRST_TEST_NUMBER = 1000  # no landmark has as many train views, so no query repeats one
+LARGEST = 80  # images of a landmark
+MIN_IMAGES = 15  # what Google Landmarks is usually filtered by
+SMALL = 16  # landmarks with fewer
+MAX_LANDMARK_ID = 203_093  # Google Landmarks v2 has 203,094
+FIRST_QUERY = 1000  # number of a view; no landmark has as many in train/, so no query is one of them
 QUERIES = {"large": 112, "small": 13, "none": 125}  # by what they show: landmarks of either size, no landmark
 
 
@@ -20,6 +21,7 @@ class Photo(NamedTuple):
     """One row of a CSV: a numbered view of a place, and where it goes."""
 
     id: str
+    seed: int
     split: str
     place: str
     number: int
@@ -64,25 +66,49 @@ def train_photos(seed: int) -> list[Photo]:
     return sorted(photo._replace(oddity=oddities.get(photo.id, "")) for photo in photos)
 
 
-def test_photos(seed: int) -> list[Photo]:
-    """All queries, sorted by id: views that train/ does not have."""
+def query_photos(seed: int) -> list[Photo]:
+    """All queries, sorted by id: views that train/ does not have, shared out evenly among the places."""
     ranked = ranking(seed)
     groups = {"large": ranked[:-SMALL], "small": ranked[-SMALL:], "none": list(NON_LANDMARKS)}
-    queries = []
+    photos = []
     for group, places in groups.items():
         order = generator(seed, f"queries {group}").permutation(len(places))
         for i in range(QUERIES[group]):
-            round_, at = divmod(i, len(places))
-            queries.append(_photo(seed, "test", places[order[at]], FIRST_TEST_NUMBER + round_))
-    return sorted(queries)
+            turn, at = divmod(i, len(places))
+            photos.append(_photo(seed, "test", places[order[at]], FIRST_QUERY + turn))
+    return sorted(photos)
 
 
 def csv_files(seed: int) -> dict[str, str]:
-    """The texts of Kaggle's CSV files by name, train.csv last."""
-    train, test = train_photos(seed), test_photos(seed)
+    """The texts of Kaggle's CSV files by name."""
+    train, queries = train_photos(seed), query_photos(seed)
     guess = landmark_ids(seed)[ranking(seed)[0]]
     return {
-        "sample_submission.csv": _csv("id,landmarks", (f"{query.id},{guess} 0.1" for query in test)),
-        "test_solution.csv": _csv("id,landmarks,Usage", map(_solution_row, test)),
-        "train.csv": _csv("id,landmark_id", (f"{photo.id},{photo.landmark_id}" for photo in train)),
+        "sample_submission.csv": _csv("id,landmarks", [f"{photo.id},{guess} 0.1" for photo in queries]),
+        "test_solution.csv": _csv("id,landmarks,Usage", [_solution_row(photo) for photo in queries]),
+        "train.csv": _csv("id,landmark_id", [f"{photo.id},{photo.landmark_id}" for photo in train]),
     }
+
+
+@functools.cache
+def landmark_ids(seed: int) -> dict[str, int]:
+    """Kaggle-like ids by landmark: distinct, with gaps, in no order."""
+    drawn = generator(seed, "landmark ids").choice(MAX_LANDMARK_ID + 1, len(LANDMARKS), replace=False)
+    return dict(zip(LANDMARKS, drawn.tolist()))
+
+
+def _photo(seed: int, split: str, place: str, number: int) -> Photo:
+    return Photo(_photo_id(seed, place, number), seed, split, place, number, landmark_ids(seed).get(place))
+
+
+def _photo_id(seed: int, place: str, number: int) -> str:
+    return hashlib.sha256(f"{seed} {place} {number}".encode()).hexdigest()[:16]
+
+
+def _solution_row(photo: Photo) -> str:
+    usage = "Public" if int(photo.id, 16) % 3 == 0 else "Private"
+    return f"{photo.id},{'' if photo.landmark_id is None else photo.landmark_id},{usage}"
+
+
+def _csv(header: str, rows: list[str]) -> str:
+    return "\n".join([header, *rows]) + "\n"

@@ -3,9 +3,9 @@
 A view is a pure function of its photo and generator. Crop, rotation and perspective are one warp, so that pixels
 are resampled once.
 
-How strong they are was measured with ImageNet features (tf_efficientnet_lite0 at 128 px, nearest neighbour over
-the train views, a fifth held out): recall@1 is 0.89 without the flowers, which is too easy to show what training
-gains, and RECALL_WITH with them. People still recognise the places.
+How strong they are was measured with ImageNet features (tf_efficientnet_lite0, 128 px, nearest neighbour among
+the train views of landmarks with 15 or more, a fifth held out, seed 0): recall@1 is 0.88 without the flowers,
+which leaves training little to gain, and 0.63 with them. People still recognise the places.
 """
 import functools
 

@@ -1,0 +1,53 @@
+"""Every preset is read as a user's flag would be; the command line explains each field."""
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from arcshard.config import as_plain, differences
+from loader import View
+from model import HeadConfig, ModelConfig
+from train import TrainConfig, read_arguments
+
+PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+def arguments(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "d", "--out", "o", *map(str, words)])
+    return read_arguments()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_are_valid_and_flags_win_over_them(preset, monkeypatch):
+    args = arguments(monkeypatch, "--config", preset, "--train.lr", "0.123")
+    assert isinstance(args.train, TrainConfig) and args.train.lr == 0.123
+    assert args.model != ModelConfig() or args.head != HeadConfig(), "a preset that changes nothing is none"
+
+
+def test_without_a_preset_the_dataclasses_hold_the_defaults(monkeypatch):
+    args = arguments(monkeypatch)
+    assert (args.model, args.head, args.view, args.train) == (ModelConfig(), HeadConfig(), View(), TrainConfig())
+
+
+def test_help_explains_every_field(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        arguments(monkeypatch, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and "Nesterov momentum of SGD." in text
+    for name, section in (("model", ModelConfig), ("head", HeadConfig), ("view", View), ("train", TrainConfig)):
+        for field in fields(section):
+            after = text[text.index(f"--{name}.{field.name} ", text.index("options:")):]
+            assert after.index("(type:") > len(f"--{name}.{field.name} ") + 25, f"{name}.{field.name} has no help"
+
+
+def test_differences_name_the_field_and_both_values():
+    old = as_plain(head=HeadConfig(scale=30), train=TrainConfig(lr=0.1, log_every=3))
+    new = as_plain(head=HeadConfig(scale=45), train=TrainConfig(lr=0.1, log_every=9))
+    assert differences(old, new, {"train.log_every"}) == ["head.scale was 30 and is 45"]
+    assert differences(old, old, set()) == []
+
+
+def test_a_field_that_a_new_version_adds_counts_as_a_difference():
+    assert differences({"head": {"scale": 30}}, {"head": {"scale": 30, "k": 3}}, set()) == [
+        "head.k was None and is 3"]
