@@ -2,7 +2,8 @@
 
 python report.py --run runs/demo --data data/demo/dataset
 
-Writes RUN/report.html, one file that opens offline, and prints its headline figures. Run evaluate.py before, with and without --untrained.
+Writes RUN/report.html, one file that opens offline, and prints its headline figures.
+Run evaluate.py before, with and without --untrained.
 """
 import argparse
 import csv

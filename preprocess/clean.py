@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--csv", type=Path, required=True, help="columns id, landmark_id")
     parser.add_argument("--out", type=Path, required=True, help="the sample table")
-    parser.add_argument("--min-images", type=int, default=1, help="drop classes with fewer (default: 1)")
+    parser.add_argument("--min-images", type=int, default=15, help="drop classes with fewer (default: 15)")
     parser.add_argument("--folds", type=int, help="cut that many stratified folds")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
     parser.add_argument("--val-fold", type=int, help="this fold becomes split val")

@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[1] / "preprocess" / "clean.py"
 
 def clean(folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Run the command on train.csv in `folder`; the table goes to samples.csv."""
-    command = [sys.executable, str(SCRIPT), "--csv", "train.csv", "--out", "samples.csv", *options]
+    command = [sys.executable, str(SCRIPT), "--csv", "train.csv", "--out", "samples.csv", "--min-images", "1", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
@@ -187,3 +187,12 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 def test_too_many_folds_are_refused():
     with pytest.raises(UserError, match=r"--folds must be 2 to the number of images \(3\), not 4"):
         stratified_folds(np.array([0, 0, 1]), 4, 0)
+
+
+def test_without_an_option_classes_of_fewer_than_15_are_dropped(tmp_path):
+    """The filter of D2-MetricLearning, with which 1,223,195 photos of 27,756 classes remain."""
+    rows = [f"a{i},1" for i in range(15)] + [f"b{i},2" for i in range(14)]
+    write_csv(tmp_path / "train.csv", ["id,landmark_id", *rows])
+    done = subprocess.run([sys.executable, str(SCRIPT), "--csv", "train.csv", "--out", "samples.csv"], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / "samples.csv").read_text().count("\n") == 1 + 15
