@@ -20,6 +20,7 @@ from arcshard import checkpoint
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.embedding import embed
 from arcshard.files import write_text
+from arcshard.memory import keep_freed_memory
 from loader import Loader
 from model import Embedder, ModelConfig, build_embedder
 from retrieval import Embeddings, Evaluation, evaluate
@@ -45,6 +46,7 @@ class RunModel:
 
 def main() -> None:
     args = parse_args()
+    keep_freed_memory()
     data, out = args.data, args.run
     model = load_untrained(out) if args.untrained else load_model(out)
     queries: list[str] = [split for split in ("val", "test") if split in splits(data)]
@@ -95,22 +97,29 @@ def store(out: Path, split: str) -> Path:
     return out / "embeddings" / f"{split}.npz"
 
 
-def embed_split(model: RunModel, dataset: Dataset, path: Path | None) -> Embeddings:
-    """The split's embeddings: from the file `path` if it holds just these, else computed and kept there."""
-    if path and path.is_file():
-        kept = Embeddings.load(path)
-        if (kept.model, kept.dataset) == (model.fingerprint, dataset.fingerprint):
-            return kept
+def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool = True) -> Embeddings:
+    """The split's embeddings: from the file `path` if it holds just these, else computed; `keep` writes them there."""
+    if path and (kept := _load_kept(path, model, dataset)):
+        return kept
     vectors, ids = embed(model.embedder, _batches(model, dataset))
     assert np.array_equal(ids, np.arange(len(dataset)))
     labels = dataset.labels.astype(np.int64)
     landmark_ids = [dataset.landmark_ids[label] if label >= 0 else "" for label in labels]
     embeddings = Embeddings(vectors, [key.decode() for key in dataset.index["key"]], labels, landmark_ids,
                             model.fingerprint, dataset.fingerprint, dataset.split)
-    if path:
+    if path and keep:
         path.parent.mkdir(parents=True, exist_ok=True)
         embeddings.save(path)
     return embeddings
+
+
+def _load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | None:
+    """What `path` holds, if it is whole and of these weights and photos; the rest is computed again."""
+    try:
+        kept = Embeddings.load(path)
+    except UserError:
+        return None
+    return kept if (kept.model, kept.dataset) == (model.fingerprint, dataset.fingerprint) else None
 
 
 def _batches(model: RunModel, dataset: Dataset) -> Iterator[Any]:

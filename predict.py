@@ -17,11 +17,13 @@ import joblib
 import pandas as pd
 
 from arcshard.console import Parser, UserError, run
+from arcshard.memory import keep_freed_memory
 from evaluate import GALLERY, RunModel, embed_split, load_model, store
 from preprocess.packing import PackOptions, pack
+from preprocess.publish import NothingPacked
 from retrieval import Embeddings, nearest, vote, write_submission
 from retrieval.answers import POWER, VOTERS
-from shards import Dataset, splits
+from shards import Dataset
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 QUERY = "query"
@@ -29,6 +31,7 @@ QUERY = "query"
 
 def main() -> None:
     args = parse_args()
+    keep_freed_memory()
     photos = find_photos(args.images)
     model = load_model(args.run)
     gallery = load_gallery(model, args.index, args.run)
@@ -54,7 +57,7 @@ def find_photos(folder: Path) -> list[Path]:
     """All photos below the folder, by name. Raises UserError if there are none, or two of one name."""
     if not folder.is_dir():
         raise UserError(f"--images must be a folder of photos; there is no folder {folder}: check the path")
-    photos = sorted((path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS),
+    photos = sorted((path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()),
                     key=lambda path: (path.stem, path))
     if not photos:
         raise UserError(f"--images must hold photos ({', '.join(sorted(ENDINGS))}); {folder} has none: check the path")
@@ -67,7 +70,7 @@ def find_photos(folder: Path) -> list[Path]:
 def load_gallery(model: RunModel, index: Path, run_folder: Path) -> Embeddings:
     """Embeddings to compare with. Raises UserError if they are another model's."""
     if index.is_dir():
-        return embed_split(model, Dataset(index, GALLERY), store(run_folder, GALLERY))
+        return embed_split(model, Dataset(index, GALLERY), store(run_folder, GALLERY), keep=False)
     gallery = Embeddings.load(index)
     if gallery.model != model.fingerprint:
         raise UserError(f"embeddings compare only with those of the same weights, but {index} is not of the "
@@ -89,8 +92,11 @@ def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Data
     keys = [key_of(number) for number in range(len(photos))]
     samples = pd.DataFrame({"id": keys, "landmark_id": "", "label": -1, "split": QUERY})
     options = PackOptions(short_side=packing["short_side"], quality=packing["quality"])
-    pack(samples, images, work / "dataset", options, joblib.cpu_count())
-    return Dataset(work / "dataset", QUERY) if QUERY in splits(work / "dataset") else None
+    try:
+        pack(samples, images, work / "dataset", options, joblib.cpu_count())
+    except NothingPacked:
+        return None
+    return Dataset(work / "dataset", QUERY)
 
 
 def answer(model: RunModel, gallery: Embeddings, queries: Dataset | None) -> dict[str, tuple[str, float]]:

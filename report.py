@@ -19,6 +19,7 @@ from arcshard import checkpoint, metrics_log
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
+from evaluate import store
 from loader import Loader, View
 from model.photometry import prepare
 from retrieval import Embeddings, nearest
@@ -57,7 +58,8 @@ def collect(out: Path, data: Path) -> ReportData:
     return ReportData(
         run=out.name, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
         rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
-        metrics=metrics_log.read(out), views=training_views(gallery, config), split=split,
+        metrics=metrics_log.read(out) + metrics_log.read(out, metrics_log.VALIDATION),
+        views=training_views(gallery, config), split=split,
         queries=answered_queries(out, Dataset(data, split), gallery))
 
 
@@ -71,7 +73,10 @@ def summary(data: ReportData) -> str:
 
 def read_scores(path: Path) -> Scores:
     """{split: {metric: value}}; empty where the file is missing."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        raise UserError(f"{path} must be what evaluate.py wrote, but is not JSON: run evaluate.py again") from None
 
 
 def count_rejected(data: Path) -> int:
@@ -106,7 +111,7 @@ def answered_queries(out: Path, queries: Dataset, gallery: Dataset) -> dict[str,
 
 def stored_embeddings(out: Path, dataset: Dataset) -> Embeddings:
     """What evaluate.py kept of a split. Raises UserError if it is of another checkpoint or other photos."""
-    path = out / "embeddings" / f"{dataset.split}.npz"
+    path = store(out, dataset.split)
     stored = Embeddings.load(path)
     if (stored.model, stored.dataset) != (checkpoint.fingerprint(out), dataset.fingerprint):
         raise UserError(f"a report shows the run's checkpoint on the photos of {dataset.path}, but {path} "

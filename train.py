@@ -5,7 +5,8 @@ torchrun --nproc-per-node 8 train.py --config configs/gldv2-r50.yaml --data data
 python train.py --config configs/demo.yaml --data ... --out runs/lr --train.lr 0.2
 
 The same command continues a run that stopped, whatever the number of ranks, and says so when it is finished.
-SIGTERM and Ctrl-C write a checkpoint within a step; the exit code is then 128 + the signal's number.
+SIGTERM and Ctrl-C write a checkpoint within a step; the exit code is then 128 + the signal's number (torchrun's own
+is 1).
 """
 import math
 import signal
@@ -25,6 +26,7 @@ from arcshard import checkpoint, distributed
 from arcshard.config import ConfigParser, as_plain, differences
 from arcshard.console import UserError, progress, run
 from arcshard.distributed import World
+from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import MetricsLog
 from arcshard.schedules import lr_factor, margin_at
 from loader import Loader, View
@@ -74,6 +76,12 @@ class TrainConfig:
         for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"train.num_threads must be positive, or null for this rank's share of the cores; "
+                             f"got {self.num_threads}")
+        if self.weight_decay < 0 or not 0 <= self.momentum < 1:
+            raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
+                             f"got {self.weight_decay} and {self.momentum}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"train.warmup is a share of the run in [0, 1]; got {self.warmup}")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -98,6 +106,7 @@ class Step(nn.Module):
 
 def main() -> int:
     args = read_arguments()
+    keep_freed_memory()
     world = distributed.start(args.train.device)
     try:
         return train(args, world)
@@ -118,7 +127,7 @@ def read_arguments() -> Namespace:
 def train(args: Namespace, world: World) -> int:
     c: TrainConfig = args.train
     config = as_plain(model=args.model, head=args.head, view=args.view, train=c)
-    out, dataset = Path(args.out), Dataset(args.data, split="train")
+    out, dataset = Path(args.out), training_data(args.data)
     saved = saved_state(out, config)
     total = math.ceil(c.epochs * len(dataset))  # images
     loader = make_loader(dataset, c, world, view=args.view)
@@ -130,15 +139,15 @@ def train(args: Namespace, world: World) -> int:
 
     number, step, optimizer = build(args, dataset.num_classes, saved, world)
     out.mkdir(parents=True, exist_ok=True)
-    log = MetricsLog(out, loader.position, world)
+    log = MetricsLog(out, loader.position, world, saved and saved["log"])
 
     def save() -> None:
+        unlogged = log.state_dict()  # on all ranks; refuses a loss that is not finite
         if world.is_main:
             checkpoint.save(out, {
-                "config": config, "packing": dataset.manifest["packing"], "step": number,
-                "loader": loader.state_dict(),
-                "embedder": step.embedder.state_dict(), "head": step.head.state_dict(),
-                "optimizer": optimizer.state_dict()})
+                "config": config, "packing": dataset.manifest["packing"], "step": number, "log": unlogged,
+                "loader": loader.state_dict(), "optimizer": optimizer.state_dict(),
+                "embedder": step.embedder.state_dict(), "head": step.head.state_dict()})
 
     forward, has_val = parallel(step, c, world), "val" in splits(args.data)
     bar = progress(total=total, initial=loader.position, unit="images", what="train", disable=not world.is_main)
@@ -168,13 +177,13 @@ def train(args: Namespace, world: World) -> int:
             if number % c.log_every == 0 or finished:
                 log.line(number, position, position / len(dataset), lr=lr, margin=margin)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
+            stopping = world.any(bool(received))
             with log.paused():
-                if has_val and (finished or passed(start, position, len(dataset))):
-                    log.write(step=number, position=position, epoch=round(position / len(dataset), 4),
-                              **{"val_recall@1": validate(args, step, world)})
-                stopping = world.any(bool(received))
                 if finished or stopping or passed(start, position, c.checkpoint_every * len(dataset)):
                     save()
+                if has_val and (finished or passed(start, position, len(dataset))) and not stopping:
+                    log.validation(step=number, position=position, epoch=position / len(dataset),
+                                   **{"val_recall@1": validate(args, step, world)})
             if finished:
                 break
             if stopping:
@@ -182,6 +191,16 @@ def train(args: Namespace, world: World) -> int:
                 return 128 + (received or [signal.SIGTERM])[0]
     say(world, f"trained {position:,} images; the run is in {out}")
     return 0
+
+
+def training_data(folder: str) -> Dataset:
+    """The train split. Raises UserError if it holds photos without landmark, which no head can learn."""
+    dataset = Dataset(folder, split="train")
+    without = int((dataset.labels < 0).sum())
+    if without:
+        raise UserError(f"a train split must have a landmark for each photo; in {folder} {without:,} have none: "
+                        "give them another split in the sample table, and pack again")
+    return dataset
 
 
 def saved_state(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -211,7 +230,8 @@ def build(args: Namespace, num_classes: int, saved: dict[str, Any] | None, world
     torch.manual_seed(args.train.seed)  # the same weights on every rank
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
     step = Step(embedder, build_head(args.head, embedder.dim, num_classes)).to(world.device)
-    optimizer = torch.optim.SGD(parameter_groups(step, args.train), momentum=args.train.momentum, nesterov=True,
+    optimizer = torch.optim.SGD(parameter_groups(step, args.train), momentum=args.train.momentum,
+                                nesterov=args.train.momentum > 0,
                                 fused=world.device.type == "cuda")
     if saved:
         step.embedder.load_state_dict(saved["embedder"])
@@ -222,14 +242,12 @@ def build(args: Namespace, num_classes: int, saved: dict[str, Any] | None, world
 
 def parameter_groups(step: Step, c: TrainConfig) -> list[dict[str, Any]]:
     """Four groups: backbone or not, weight decay (matrices and kernels) or none (biases, normalisation, GeM)."""
-    groups = []
-    for share, module in ((c.backbone_lr, step.embedder.backbone), (1.0, None)):
-        ours = {id(p) for p in step.embedder.backbone.parameters()}
-        parameters = [p for p in step.parameters() if p.requires_grad and (id(p) in ours) == (module is not None)]
-        for decay, chosen in ((c.weight_decay, [p for p in parameters if p.ndim > 1]),
-                              (0.0, [p for p in parameters if p.ndim <= 1])):
-            groups.append({"params": chosen, "lr_share": share, "weight_decay": decay, "lr": c.lr * share})
-    return groups
+    backbone = list(step.embedder.backbone.parameters())
+    of_backbone = {id(p) for p in backbone}
+    rest = [p for p in step.parameters() if id(p) not in of_backbone]
+    return [{"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == decays], "lr": c.lr * share,
+             "lr_share": share, "weight_decay": c.weight_decay if decays else 0.0}
+            for share, parameters in ((c.backbone_lr, backbone), (1.0, rest)) for decays in (True, False)]
 
 
 def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:

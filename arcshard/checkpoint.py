@@ -26,10 +26,11 @@ def load(run: Path) -> dict[str, Any]:
                         "give train.py's --out")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is not a checkpoint ({type(error).__name__}): delete it to train again") from error
-    if state.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {state.get('format')}, this version reads {FORMAT}: "
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}: "
                         "use the version that wrote it")
     return state
 

@@ -29,11 +29,10 @@ class ConfigParser(ArgumentParser):
 
     def read(self) -> Namespace:
         """Parse sys.argv into dataclasses. Raises UserError with the dataclass's own sentence for a bad value."""
-        args = self.parse_args()
         try:
-            return self.instantiate(args)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+            return self.instantiate(self.parse_args())
+        except (ValueError, TypeError) as error:  # a dataclass's refusal; YAML that is no mapping or no text
+            raise UserError(" ".join(str(error).split())) from error
 
 
 def as_plain(**sections: Any) -> dict[str, Any]:

@@ -22,11 +22,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Exit with main()'s code (None is 0); a UserError becomes its sentence and exit code 2."""
+    """Exit with main()'s code (None is 0); a UserError, or a path that the system refuses, is a sentence and 2."""
     try:
         sys.exit(main())
     except UserError as error:
         print(f"{sys.argv[0].rpartition('/')[2]}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{sys.argv[0].rpartition('/')[2]}: {error.filename}: {error.strerror}; check the path", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

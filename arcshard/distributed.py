@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from arcshard.console import UserError
+
 
 @dataclass(frozen=True)
 class World:
@@ -39,6 +41,9 @@ def start(device: str) -> World:
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     use_cuda = device == "cuda" or device == "auto" and torch.cuda.is_available()
     where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
+    if use_cuda and (where.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"train.device cuda needs a GPU for each process of this node; this is process {where.index} "
+                        f"and there are {torch.cuda.device_count()} GPUs: start fewer, or use cpu")
     if use_cuda:
         torch.cuda.set_device(where)
     if size > 1:  # gloo carries the CPU's tensors, NCCL the GPU's

@@ -10,16 +10,13 @@ from torch import nn
 
 
 @torch.inference_mode()
-def embed(embedder: nn.Module, batches: Iterable[Any], autocast: bool = False
-          ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def embed(embedder: nn.Module, batches: Iterable[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Embeddings (n, D) of unit length and the samples' ids (n,), in the loader's order; leaves the module's mode."""
     training = embedder.training
     embedder.eval()
     vectors, ids = [], []
     for batch in batches:
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=autocast):
-            embedding = embedder(batch.images, batch.jitter)
-        vectors.append(F.normalize(embedding.float()).cpu())
+        vectors.append(F.normalize(embedder(batch.images, batch.jitter)).cpu())
         ids.append(batch.ids)
     embedder.train(training)
     return torch.cat(vectors).numpy(), torch.cat(ids).numpy()

@@ -20,10 +20,10 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
             yield f
             f.flush()
             os.fsync(f.fileno())
+        os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    os.replace(aside, path)
     _sync_folder(path.parent)
 
 

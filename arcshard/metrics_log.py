@@ -1,5 +1,6 @@
-"""RUN/metrics.jsonl: one JSON object a line, averages over the steps since the line before."""
+"""RUN/metrics.jsonl and RUN/validation.jsonl: one JSON object a line."""
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,23 +14,31 @@ from arcshard.distributed import World
 from arcshard.files import write_text
 
 NAME = "metrics.jsonl"
+VALIDATION = "validation.jsonl"
 
 
 class MetricsLog:
-    """Counts steps without waiting for the device; a line is the only synchronisation, and all ranks make it.
+    """Averages over the steps since the line before, counted without waiting for the device.
+
+    `line` and `state_dict` wait for it and talk to the other ranks: all ranks must call them.
 
     Args:
         run: folder of the run.
-        position: where the run continues; lines of steps after it, that a killed run left, are dropped.
+        position: where the run continues; lines beyond it, that a killed run left, are dropped.
+        state: `state_dict` of the checkpoint that it continues from, so that lines cover the same steps.
     """
 
-    def __init__(self, run: Path, position: int, world: World):
-        self.path, self.world = run / NAME, world
-        self.loss = float("nan")  # of the last line
+    def __init__(self, run: Path, position: int, world: World, state: dict[str, float] | None = None):
+        self.run, self.world = run, world
+        self.loss = math.nan  # of the last line
         if world.is_main:
-            kept = [line for line in read(run) if line["position"] <= position]
-            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            for name in (NAME, VALIDATION):
+                kept = [line for line in read(run, name) if line["position"] <= position]
+                write_text(run / name, "".join(json.dumps(line) + "\n" for line in kept))
         self._restart()
+        if state:
+            self._loss += state["loss"]
+            self._steps = int(state["steps"])
 
     def count(self, loss: torch.Tensor, images: int, wait: float, replaced: int) -> None:
         """Take in one step of this rank; loss is a scalar on any device, wait is in seconds."""
@@ -39,34 +48,44 @@ class MetricsLog:
         self._wait += wait
         self._replaced += replaced
 
+    def state_dict(self) -> dict[str, float]:
+        """The steps that no line covers yet. Raises UserError if their loss is not finite: no state to keep."""
+        loss, = self.world.sum(float(self._loss))
+        self._check(loss)
+        return {"loss": loss / self.world.size, "steps": self._steps}
+
     def line(self, step: int, position: int, epoch: float, **values: float) -> None:
         """Write the averages since the line before. Raises UserError if the loss is not finite."""
-        loss, images, replaced, wait_share = self.world.sum(
-            float(self._loss) / self._steps, self._images, self._replaced, self._wait / self._seconds())
+        seconds = time.perf_counter() - self._began
+        loss, images, replaced, wait_share = self.world.sum(float(self._loss) / self._steps, self._images,
+                                                            self._replaced, self._wait / seconds)
+        self._check(loss)
         self.loss = loss / self.world.size
-        self.write(step=step, position=position, epoch=round(epoch, 4), loss=self.loss, **values,
-                   images_per_s=images / self._seconds(), data_wait_share=wait_share / self.world.size,
-                   replaced=int(replaced))
-        if not self.loss < float("inf"):
-            raise UserError(f"the loss must stay finite; it is {self.loss} at step {step}: lower train.lr or "
-                            "head.margin and start again from the last checkpoint")
+        self._append(NAME, step=step, position=position, epoch=epoch, loss=self.loss, **values,
+                     images_per_s=images / seconds, data_wait_share=wait_share / self.world.size,
+                     replaced=int(replaced))
         self._restart()
 
-    def write(self, **record: Any) -> None:
-        """Append one object, on the main rank."""
-        if self.world.is_main:
-            with open(self.path, "a") as f:
-                f.write(json.dumps(record) + "\n")
+    def validation(self, **record: float) -> None:
+        """Write what was measured on the val split."""
+        self._append(VALIDATION, **record)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what happens inside (evaluation, a checkpoint) out of the rates."""
+        """Leave what happens inside (validation, a checkpoint) out of the rates."""
         began = time.perf_counter()
         yield
         self._began += time.perf_counter() - began
 
-    def _seconds(self) -> float:
-        return time.perf_counter() - self._began
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(f"the loss must stay finite, and is {loss}: lower train.lr or head.margin, and continue "
+                            f"from the last checkpoint with the old ones or start a new run")
+
+    def _append(self, name: str, **record: Any) -> None:
+        if self.world.is_main:
+            with open(self.run / name, "a") as f:
+                f.write(json.dumps(record) + "\n")
 
     def _restart(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
@@ -74,8 +93,7 @@ class MetricsLog:
         self._wait, self._began = 0.0, time.perf_counter()
 
 
-def read(run: Path) -> list[dict[str, Any]]:
+def read(run: Path, name: str = NAME) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line that a kill cut short is left out."""
-    path = run / NAME
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    lines = (run / name).read_text().split("\n")[:-1] if (run / name).is_file() else []
     return [json.loads(line) for line in lines]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from arcshard.console import Parser, UserError, run
 
+ROOT = Path(__file__).parent.parent
 METRICS = ("recall@1", "gap")
 
 
@@ -32,7 +33,8 @@ def main() -> None:
 def train_and_evaluate(args: argparse.Namespace, seed: int) -> dict[str, dict[str, dict[str, float]]]:
     """{untrained, trained: {split: {metric: value}}} of one seed's run."""
     folder = args.out / f"seed-{seed}"
-    command("train.py", "--config", "configs/demo.yaml", "--data", args.data, "--out", folder, "--train.seed", seed)
+    config = ROOT / "configs" / "demo.yaml"
+    command("train.py", "--config", config, "--data", args.data, "--out", folder, "--train.seed", seed)
     command("evaluate.py", "--run", folder, "--data", args.data)
     command("evaluate.py", "--run", folder, "--data", args.data, "--untrained")
     return {"untrained": json.loads((folder / "eval-untrained.json").read_text()),
@@ -40,7 +42,7 @@ def train_and_evaluate(args: argparse.Namespace, seed: int) -> dict[str, dict[st
 
 
 def command(page: str, *words: object) -> None:
-    done = subprocess.run([sys.executable, page, *map(str, words)])
+    done = subprocess.run([sys.executable, ROOT / page, *map(str, words)])
     if done.returncode:
         raise UserError(f"{page} ended with exit code {done.returncode}: see its message above")
 

@@ -27,6 +27,7 @@ from nvidia.dali import fn, pipeline_def, types
 
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
+from arcshard.memory import keep_freed_memory
 from loader import Batch, Loader
 from model import ModelConfig, build_embedder
 from shards import Dataset
@@ -36,10 +37,9 @@ PACKAGES = ("torch", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "opencv-pytho
 
 def main() -> None:
     args = parse_args()
+    keep_freed_memory()
     device = "gpu" if torch.cuda.is_available() else "cpu"
     dataset = Dataset(args.data, "train")
-    if not len(dataset):
-        raise UserError(f"a benchmark needs training photos; {args.data} has none: pack some")
     threads = args.num_threads or len(os.sched_getaffinity(0))
     measures = [("loader", loader_source(dataset, args, device, threads)),
                 ("dali", native_source(args.data, args, device, threads))]
@@ -63,7 +63,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num-threads", type=int, help="of both loaders (default: all cores)")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="timm model of the step")
     parser.add_argument("--json", type=Path, help="also write every round's figures here")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name in ("size", "batch_size", "batches", "rounds"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+    return args
 
 
 def loader_source(dataset: Dataset, args: argparse.Namespace, device: str, threads: int) -> Iterator[Batch]:

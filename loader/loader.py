@@ -2,6 +2,7 @@
 
 positions -> sample ids -> checked bytes (memory map) -> DALI decodes the crops -> resize, flip -> Batch
 """
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -12,14 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from loader import plan as planning
-from loader.fetch import read, read_or_replace
+from loader.fetch import Found, collect, one_ahead, read, read_or_replace
 from loader.order import sample_at
 from loader.pipeline import decode
 from loader.views import View
 from shards import Dataset
+
+IntArray = NDArray[np.int64]
 
 
 @dataclass
@@ -94,6 +98,8 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the last batch that was handed out, with any number of ranks and any batch size.
 
+        Iterators made before go on where they are.
+
         Raises UserError if the state belongs to another dataset, split, seed, size or view.
         """
         theirs, ours = state["fingerprint"], self._fingerprint()
@@ -111,23 +117,29 @@ class Loader:
 
     def _training(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Endless plans with their samples' bytes, from the current position on."""
-        start = self.position
-        while True:
+        for start, positions, wanted, found in one_ahead(self._training_reads(pool)):
+            data, ids = collect(found)
+            yield planning.training_plan(self.dataset.index, self.view, self.seed, positions, ids,
+                                         start + self.global_batch, int((ids != wanted).sum())), data
+
+    def _training_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
+        for start in itertools.count(self.position, self.global_batch):
             positions = planning.rank_positions(start, self.batch_size, self.rank)
-            start += self.global_batch
             wanted = sample_at(positions, len(self.dataset), self.seed)
-            data, ids = read_or_replace(self.dataset, wanted, self.seed, positions, pool)
-            yield planning.training_plan(self.dataset.index, self.view, self.seed, positions, ids, start,
-                                         int((ids != wanted).sum())), data
+            yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.seed, positions, pool)
 
     def _evaluation(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
+        for start, ids, found in one_ahead(self._evaluation_reads(pool)):
+            data, _ = collect(found)
+            yield planning.evaluation_plan(self.dataset.index, ids, start + self.global_batch), data
+
+    def _evaluation_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, Found]]:
         for start in range(0, len(self.dataset), self.global_batch):
             ids = planning.rank_positions(start, self.batch_size, self.rank)
             ids = ids[ids < len(self.dataset)]
             if len(ids):
-                yield (planning.evaluation_plan(self.dataset.index, ids, start + self.global_batch),
-                       read(self.dataset, ids, pool))
+                yield start, ids, read(self.dataset, ids, pool)
 
     def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float) -> Batch:
         labels = torch.from_numpy(self.dataset.labels[plan.ids].astype(np.int64))

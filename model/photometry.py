@@ -3,7 +3,6 @@
 They run inside the training step, where torch.compile fuses them with the first convolution's input.
 Shape suffixes: B batch, S side.
 """
-import torch
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision turn RGB into grey
@@ -32,6 +31,6 @@ def color_jitter(x_B3SS: Tensor, factors_B3: Tensor) -> Tensor:
 
 
 def _grey(x_B3SS: Tensor) -> Tensor:
-    """Luma, (B, 1, S, S)."""
-    luma = torch.tensor(LUMA, dtype=x_B3SS.dtype, device=x_B3SS.device)
-    return (x_B3SS * luma[:, None, None]).sum(1, keepdim=True)
+    """Luma, (B, 1, S, S); products with scalars, since a tensor of weights would have to be copied to the device."""
+    red, green, blue = x_B3SS.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

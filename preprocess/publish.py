@@ -21,6 +21,10 @@ from shards.format import (CLASSES, CLASSES_COLUMNS, FORMAT_VERSION, INDEX_DTYPE
                            REJECTED, REJECTED_COLUMNS, index_name, labels_name, shard_name)
 
 
+class NothingPacked(UserError):
+    """Not one photo could be packed."""
+
+
 class Shard(NamedTuple):
     """A finished shard: its split, its folder in the work folder, what its part.json says."""
 
@@ -38,8 +42,8 @@ def publish(out: Path, work: Path, shards: list[Shard], landmark_ids: list[str],
             packing: dict[str, Any]) -> None:
     """Turn finished shards (ordered within their split) into the dataset `out`, then remove `work`.
 
-    landmark_ids: position = label. packing: the options, for dataset.json. Raises UserError, after removing
-    `work`, if no photo was packed.
+    landmark_ids: position = label. packing: the options, for dataset.json. Raises NothingPacked, after
+    removing `work`, if no photo was packed.
     """
     filled = _filled(shards)
     if not filled:
@@ -69,8 +73,8 @@ def _filled(shards: list[Shard]) -> dict[str, list[Shard]]:
 def _refuse(shards: list[Shard]) -> None:
     key, reason = next((key, reason) for shard in shards for key, reason in shard.part["rejected"].items())
     count = sum(len(shard.part["rejected"]) for shard in shards)
-    raise UserError(f"a dataset needs at least one photo, but all {count:,} were rejected (the first, {key}: "
-                    f"{reason}): check --images")
+    raise NothingPacked(f"a dataset needs at least one photo, but all {count:,} were rejected (the first, {key}: "
+                        f"{reason}): check --images")
 
 
 def _write_tables(tables: Path, filled: dict[str, list[Shard]], shards: list[Shard],

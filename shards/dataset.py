@@ -18,7 +18,7 @@ from shards.manifest import read_manifest
 MAX_OPEN_SHARDS = 256
 
 
-class CorruptSample(Exception):
+class CorruptSample(UserError):
     """A sample whose bytes are not those that were packed; the message names split, shard, key and offset."""
 
 

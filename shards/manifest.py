@@ -6,6 +6,8 @@ from typing import Any
 from arcshard.console import UserError
 from shards.format import FORMAT_VERSION, MANIFEST, UNFINISHED
 
+KEYS = {"format_version", "num_classes", "packing", "splits", "files"}
+
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """dataset.json of the dataset in folder `path`.
@@ -21,6 +23,10 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise UserError(_why_missing(path)) from None
     except ValueError:
         raise UserError(f"{path / MANIFEST} must be JSON, but is not: pack the dataset again") from None
+    missing = KEYS - (manifest.keys() if isinstance(manifest, dict) else set())
+    if missing and "format_version" not in missing:
+        raise UserError(f"{path / MANIFEST} must hold {', '.join(sorted(KEYS))}, but lacks "
+                        f"{', '.join(sorted(missing))}: pack the dataset again")
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(f"this arcshard reads datasets of format version {FORMAT_VERSION}, but {path} has "

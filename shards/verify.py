@@ -1,5 +1,6 @@
 """Re-read every byte of a dataset and name each fault."""
 import csv
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def _folder_faults(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
 
 def _class_faults(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
     if (path / CLASSES).is_file():
-        with open(path / CLASSES, newline="", encoding="utf-8") as f:
+        with open(path / CLASSES, newline="", encoding="utf-8", errors="replace") as f:
             rows = sum(1 for _ in csv.DictReader(f))
         if rows != manifest["num_classes"]:
             yield f"{CLASSES}: has {rows} classes, {MANIFEST} counts {manifest['num_classes']}"
@@ -70,7 +71,7 @@ def _load(path: Path, dtype: np.dtype) -> tuple[np.ndarray | None, list[str]]:
         return None, []
     try:
         array = np.load(path, mmap_mode="r").view(np.ndarray)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # numpy's header parser
         return None, [f"{path.name}: cannot be read ({error})"]
     if array.dtype != dtype or array.ndim != 1:
         return None, [f"{path.name}: must be a row of {dtype}, not {array.dtype} of shape {array.shape}"]

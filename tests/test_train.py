@@ -10,6 +10,7 @@ import torch
 
 import train as train_page
 from arcshard import checkpoint, console, metrics_log
+from preprocess.packing import PackOptions, pack
 from train import passed
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
@@ -32,6 +33,7 @@ def train_here(dataset_path, monkeypatch, capsys):
     def run(out, *options, data=dataset_path):
         words = ["train.py", *TINY, "--data", data, "--out", out, *options]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             console.run(train_page.main)
         return subprocess.CompletedProcess(words, ended.value.code or 0, *capsys.readouterr())
@@ -40,12 +42,13 @@ def train_here(dataset_path, monkeypatch, capsys):
 
 def losses(run):
     """(step, position, loss) of each logged step."""
-    return [(line["step"], line["position"], line["loss"]) for line in metrics_log.read(run) if "loss" in line]
+    return [(line["step"], line["position"], line["loss"]) for line in metrics_log.read(run)]
 
 
-def start(out, dataset_path, *options):
-    """The command in the background, once it has logged a step."""
-    process = subprocess.Popen([sys.executable, "train.py", *TINY, "--data", dataset_path, "--out", out, *options],
+def start(out, dataset_path, *options, command=()):
+    """The command in the background, once it has logged three steps."""
+    words = [sys.executable, *command, "train.py", *TINY, "--data", dataset_path, "--out", out, *options]
+    process = subprocess.Popen(words,
                                stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while len(losses(out)) < 3:
@@ -64,18 +67,18 @@ def unbroken(tmp_path_factory, dataset_path):
 
 
 def test_metrics_hold_what_the_contract_names(unbroken):
-    lines = metrics_log.read(unbroken)
-    steps = [line for line in lines if "loss" in line]
+    steps = metrics_log.read(unbroken)
     assert [line["step"] for line in steps] == list(range(1, 21))
     assert steps[-1].keys() >= {"step", "position", "epoch", "loss", "lr", "margin", "images_per_s", "data_wait_share"}
     assert steps[-1]["position"] == 240 and steps[-1]["epoch"] == 4.0
     assert all(line["images_per_s"] > 0 and 0 <= line["data_wait_share"] <= 1 for line in steps)
-    assert [line["epoch"] for line in lines if "val_recall@1" in line] == [1.0, 2.0, 3.0, 4.0]
+    validated = metrics_log.read(unbroken, metrics_log.VALIDATION)
+    assert [line["epoch"] for line in validated] == [1.0, 2.0, 3.0, 4.0]
+    assert validated[-1]["val_recall@1"] > 0.5, "the made-up classes differ in colour"
 
 
 def test_it_learns(unbroken):
-    lines = metrics_log.read(unbroken)
-    loss = [line["loss"] for line in lines if "loss" in line]
+    loss = [line["loss"] for line in metrics_log.read(unbroken)]
     assert sum(loss[-4:]) < 0.8 * sum(loss[:4])
 
 
@@ -115,20 +118,54 @@ def test_another_configuration_does_not_continue_a_run(train_here, unbroken, ref
     refused(train_here(unbroken, "--train.epochs", "4", "--train.lr", "0.5"), "train.lr was 0.05 and is 0.5")
 
 
+def test_lines_cover_the_same_steps_after_a_stop_between_them(tmp_path, train_here, monkeypatch):
+    """A checkpoint every 5 steps, a line every 3: the steps that no line covers yet are in the checkpoint."""
+    options = ["--train.epochs", "2", "--train.log_every", "3"]
+    train_here(tmp_path / "unbroken", *options)
+    saved, stop_at = checkpoint.save, 5
+
+    def save_and_die(run, state):
+        saved(run, state)
+        if state["step"] == stop_at:
+            raise console.UserError("killed")
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    assert train_here(tmp_path / "run", *options).returncode == 2
+    monkeypatch.setattr(checkpoint, "save", saved)
+    train_here(tmp_path / "run", *options)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    assert [step for step, _, _ in losses(tmp_path / "run")] == [3, 6, 9, 10]
+
+
 @pytest.mark.heavy
-def test_two_ranks_train_and_one_continues(tmp_path, train):
-    """Steps of 12 images on 2 ranks, then on 1: the stream of samples goes on, the losses stay finite."""
-    done = train(tmp_path / "run", "--train.epochs", "2", "--train.global_batch", "24", ranks=2)
+def test_two_ranks_stop_at_sigterm_and_one_continues(tmp_path, dataset_path, train):
+    """torchrun passes the signal on; both ranks agree on the step after which they stop."""
+    options = ["--train.epochs", "4", "--train.global_batch", "24"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start(tmp_path / "run", dataset_path, *options, command=torchrun)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=90)
+    position = checkpoint.load(tmp_path / "run")["loader"]["position"]
+    assert f"stopped after {position:,} images" in said and process.returncode != 0
+    before = losses(tmp_path / "run")
+    done = train(tmp_path / "run", "--train.epochs", "4")
     assert done.returncode == 0, done.stderr
-    two = losses(tmp_path / "run")
-    assert [position for _, position, _ in two] == [24, 48, 72, 96, 120]
-    again = train(tmp_path / "two", "--train.epochs", "2", "--train.global_batch", "24", ranks=2)
-    assert again.returncode == 0 and losses(tmp_path / "two") == two, "two ranks are deterministic"
-    state = checkpoint.load(tmp_path / "run")
-    state["loader"]["position"], state["step"] = 72, 3
-    checkpoint.save(tmp_path / "run", state)
-    assert train(tmp_path / "run", "--train.epochs", "2").returncode == 0
-    assert [position for _, position, _ in losses(tmp_path / "run")] == [24, 48, 72, 84, 96, 108, 120]
+    after = losses(tmp_path / "run")
+    assert after[:len(before)] == before and after[-1][1] == 240
+    steps = [b - a for (_, a, _), (_, b, _) in zip(after[len(before):], after[len(before) + 1:])]
+    assert set(steps) == {12} and all(loss < 20 for _, _, loss in after)
+
+
+@pytest.mark.heavy
+def test_two_ranks_are_deterministic_and_validate_as_one_would(tmp_path, train):
+    """Steps of 24 images on 2 ranks; the val split of 18 leaves the ranks unequal shares."""
+    runs = [tmp_path / name for name in ("a", "b")]
+    for out in runs:
+        done = train(out, "--train.epochs", "2", "--train.global_batch", "24", ranks=2)
+        assert done.returncode == 0, done.stderr
+    assert losses(runs[0]) == losses(runs[1]) and [p for _, p, _ in losses(runs[0])] == [24, 48, 72, 96, 120]
+    for line in metrics_log.read(runs[0], metrics_log.VALIDATION):
+        assert line["val_recall@1"] * 18 == pytest.approx(round(line["val_recall@1"] * 18))
 
 
 @pytest.mark.parametrize("options, sentence", [
@@ -140,6 +177,10 @@ def test_two_ranks_train_and_one_continues(tmp_path, train):
     (["--train.epochs", "0"], "train.epochs must be positive; got 0"),
     (["--head.margin", "2"], "margin is an angle in radians, 0 <= margin < pi/2; got 2.0"),
     (["--head.scale", "0"], "scale must be positive; got 0.0"),
+    (["--train.momentum", "1"], "train.momentum lie in [0, 1); got 0.0001 and 1"),
+    (["--train.num_threads", "0"], "train.num_threads must be positive"),
+    (["--train.device", "cuda"], "needs a GPU for each process of this node"),
+    (["--model.dim", "0"], "model.dim must be positive; got 0"),
     (["--train.warmup", "2"], "train.warmup is a share of the run in [0, 1]; got 2"),
 ])
 def test_wrong_options_are_one_sentence(options, sentence, train_here, tmp_path, refused):
@@ -151,6 +192,23 @@ def test_a_wrong_key_in_a_preset_is_one_sentence(train_here, tmp_path, refused):
     (tmp_path / "c.yaml").write_text("train: {lrr: 0.2}\n")
     refused(train_here(tmp_path / "run", "--config", tmp_path / "c.yaml"),
             "Group 'train' does not accept option 'lrr'; did you mean train.lr")
+
+
+@pytest.mark.parametrize("text", ["train: 5", "{", "[1]"])
+def test_a_preset_that_is_no_preset_is_one_sentence(text, train_here, tmp_path, refused):
+    (tmp_path / "c.yaml").write_text(text)
+    refused(train_here(tmp_path / "run", "--config", tmp_path / "c.yaml"), "train.py: ")
+
+
+def test_a_file_as_output_is_one_sentence(train_here, tmp_path, refused):
+    (tmp_path / "file").write_text("")
+    refused(train_here(tmp_path / "file"), "check the path")
+
+
+def test_photos_without_landmark_cannot_be_trained_on(train_here, photos, tmp_path, refused):
+    folder, samples = photos
+    pack(samples.assign(split="train"), folder, tmp_path / "ds", PackOptions(), 1)
+    refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "3 have none: give them another split")
 
 
 def test_a_folder_that_is_no_dataset_is_one_sentence(train, tmp_path, refused):

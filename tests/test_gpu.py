@@ -1,0 +1,38 @@
+"""What only a GPU can show; the graph that runs there is checked without one in test_loader.py."""
+import itertools
+
+import pytest
+import torch
+
+from loader import Loader, View
+from shards import Dataset
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+
+
+def test_gpu_and_cpu_loader_agree_within_two_grey_levels(dataset_path):
+    dataset = Dataset(dataset_path)
+    options = {"batch_size": 12, "size": 96, "view": View(area=(0.5, 1.0), brightness=0.2)}
+    for cpu, gpu in itertools.islice(zip(Loader(dataset, **options), Loader(dataset, device="gpu", **options)), 5):
+        assert gpu.images.is_cuda and gpu.labels.is_cuda and torch.equal(cpu.ids, gpu.ids)
+        difference = (cpu.images.int() - gpu.images.cpu().int()).abs().float().mean((1, 2, 3))
+        assert difference.max() < 2
+
+
+def test_batches_stay_what_they_are_while_later_ones_are_decoded(dataset_path):
+    """No buffer of DALI's is reused under torch's tensors."""
+    batches = list(itertools.islice(Loader(Dataset(dataset_path), batch_size=12, size=64, device="gpu"), 10))
+    again = itertools.islice(Loader(Dataset(dataset_path), batch_size=12, size=64, device="gpu"), 10)
+    for kept, fresh in zip(batches, again):
+        assert torch.equal(kept.images, fresh.images)
+
+
+@pytest.mark.heavy
+def test_train_compiled_on_cuda_and_continue(call, dataset_path, tmp_path):
+    words = ["train.py", "--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.size", "64",
+             "--train.global_batch", "12", "--train.device", "cuda", "--train.log_every", "1", "--data", dataset_path,
+             "--out", tmp_path / "run"]
+    for epochs in ("1", "1"):
+        done = call(*words, "--train.epochs", epochs)
+        assert done.returncode == 0, done.stderr
+    assert "already trained" in done.stdout
