@@ -23,14 +23,14 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise UserError(_why_missing(path)) from None
     except ValueError:
         raise UserError(f"{path / MANIFEST} must be JSON, but is not: pack the dataset again") from None
-    missing = KEYS - (manifest.keys() if isinstance(manifest, dict) else set())
-    if missing and "format_version" not in missing:
-        raise UserError(f"{path / MANIFEST} must hold {', '.join(sorted(KEYS))}, but lacks "
-                        f"{', '.join(sorted(missing))}: pack the dataset again")
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(f"this arcshard reads datasets of format version {FORMAT_VERSION}, but {path} has "
                         f"version {version}: pack it again, or use the arcshard that wrote it")
+    missing = sorted(KEYS - manifest.keys())
+    if missing:
+        raise UserError(f"{path / MANIFEST} must hold {', '.join(sorted(KEYS))}, but lacks {', '.join(missing)}: "
+                        "pack the dataset again")
     return manifest
 
 
