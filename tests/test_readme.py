@@ -25,6 +25,10 @@ def test_every_flag_that_it_shows_exists(script, words, call):
         assert flag in done.stdout, f"{script} has no {flag}"
 
 
+def test_nothing_is_left_to_fill_in():
+    assert not re.search(r"@[A-Z]+@|TODO|TBD", README)
+
+
 def test_files_and_make_targets_that_it_names_exist():
     for path in re.findall(r"\b(?:configs|docs|tests|benchmarks|preprocess)/[\w.-]+\.\w+", README):
         assert (ROOT / path).is_file(), path
