@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,26 @@ def _tasks(samples: pd.DataFrame, images: Path, work: Path, options: PackOptions
 
 
 def _run(tasks: list[ShardTask], workers: int) -> None:
+    """Run the tasks; at the first that the system refuses (a full disk) begin no more, and raise its OSError."""
+    failures: list[OSError] = []
+    jobs = (delayed(_attempt)(task) for task in takewhile(lambda _: not failures, tasks))
     todo = sum(len(task.ids) for task in tasks)
     with progress(total=todo, unit="photo", what="pack", disable=not tasks) as bar:
-        parallel = Parallel(n_jobs=workers, return_as="generator_unordered")
-        for photos in parallel(delayed(pack_shard)(task) for task in tasks):
-            bar.update(photos)
+        for done in Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
+            if isinstance(done, OSError):
+                failures.append(done)
+            else:
+                bar.update(done)
+    if failures:
+        raise failures[0]
+
+
+def _attempt(task: ShardTask) -> int | OSError:
+    """Photos of the finished shard. An OSError is returned: raised, joblib would kill its workers, noisily."""
+    try:
+        return pack_shard(task)
+    except OSError as error:
+        return error
 
 
 def _work_folder(out: Path, images: Path, packing: dict[str, Any]) -> Path:
