@@ -104,9 +104,9 @@ def answer(model: RunModel, gallery: Embeddings, queries: Dataset | None) -> dic
     if queries is None:
         return {}
     asked = embed_split(model, queries, None)
-    cosines, neighbours = nearest(asked.vectors, gallery.vectors, min(VOTERS, len(gallery.keys)),
-                                  device=model.device.type)
-    labels, scores = vote(cosines, gallery.labels[neighbours], min(VOTERS, len(gallery.keys)), POWER)
+    voters = min(VOTERS, len(gallery.keys))
+    cosines, neighbours = nearest(asked.vectors, gallery.vectors, voters, device=model.device.type)
+    labels, scores = vote(cosines, gallery.labels[neighbours], voters, POWER)
     landmark_of = dict(zip(gallery.labels.tolist(), gallery.landmark_ids))
     return {key: (landmark_of[label], score)
             for key, label, score in zip(asked.keys, labels.tolist(), scores.tolist(), strict=True)}
