@@ -1,0 +1,101 @@
+"""Fetch a competition's photos (or a dataset) from Kaggle; go on where an interrupted download stopped.
+
+    python preprocess/fetch.py --out DIR [--competition landmark-recognition-2020 | --dataset OWNER/NAME] [--file NAME]
+
+The result is one zip, DIR/NAME.zip, which make_shards.py reads as it is; with --file it is that file. Kaggle wants a
+token (https://www.kaggle.com/settings/api, Generate New Token; put it into ~/.kaggle/access_token or the environment
+variable KAGGLE_API_TOKEN; the older kaggle.json does as well) and that you accept the rules on the competition's page.
+"""
+import argparse
+import errno
+import fcntl
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from arcshard.console import Parser, UserError, run
+from preprocess.download import download
+from preprocess.kaggle_source import ask
+from preprocess.part_file import MB, PartFile
+from preprocess.persist import persist
+from preprocess.wanted import Wanted, wanted_from
+
+COMPETITION = "landmark-recognition-2020"
+
+
+def main() -> None:
+    args = parse_args()
+    wanted = wanted_from(args.competition, args.dataset, args.file)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with only_fetcher(args.out), full_disk_is_a_sentence(args.out):
+        fetch(wanted, args.out)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the zip")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--competition", default=COMPETITION, metavar="NAME", help=f"(default: {COMPETITION})")
+    source.add_argument("--dataset", metavar="OWNER/NAME", help="a dataset instead")
+    parser.add_argument("--file", metavar="NAME", help="only this file of it")
+    return parser.parse_args()
+
+
+def fetch(wanted: Wanted, out: Path) -> None:
+    """Put the file into the folder `out`, unless it is there."""
+    for path in (out / wanted.name, out / f"{wanted.name}.zip"):
+        if path.exists():
+            return stay(path)
+    name = wanted.name
+    if wanted.file is not None:  # only Kaggle knows whether it comes zipped
+        name = wanted.name_at(str(persist(lambda: ask(wanted), lambda: 0).url))
+    part = PartFile(out / name)
+    served = download(part, lambda: ask(wanted))
+    hashed = served.md5 or served.crc32c
+    proof = "size and hash" if hashed else "size" if served.size is not None else "nothing to compare"
+    print(f"fetched {part.whole}: {size_text(part.whole)}, checked: {proof}")
+
+
+def stay(path: Path) -> None:
+    """Say that the file is there; raises UserError if it is half a zip, as other programs leave it."""
+    if path.suffix == ".zip" and not zipfile.is_zipfile(path):
+        raise UserError(f"{path} must be a whole zip, but has no zip directory at its end (did another program break "
+                        "off?): delete it and run the same command again")
+    PartFile(path).record.unlink(missing_ok=True)  # a kill may have come between the last two steps
+    print(f"{path} is there ({size_text(path)}): nothing to fetch; delete it to fetch it again")
+
+
+def size_text(path: Path) -> str:
+    return f"{path.stat().st_size / MB:,.1f} MB"
+
+
+@contextmanager
+def only_fetcher(out: Path) -> Iterator[None]:
+    """Hold the folder `out` alone; the kernel frees it however the process ends."""
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"only one process may fetch into a folder, but another one works in {out}: wait for it, "
+                            "or choose another --out") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def full_disk_is_a_sentence(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(f"{out} must take the whole file, but writing ended with: {error.strerror}; make space and run "
+                        "the same command again, it goes on where it stopped") from None
+
+
+if __name__ == "__main__":
+    run(main)
