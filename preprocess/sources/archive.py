@@ -1,0 +1,97 @@
+"""A zip or a tar: which it is, what is in it, and whether it is what its publisher made."""
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from arcshard.console import UserError
+from preprocess.sources.entry import Damaged, Entry
+from preprocess.sources.tar_archive import is_tar, tar_entries
+from preprocess.sources.urls import filesystem, reaching, read_file
+from preprocess.sources.zip_archive import is_zip, zip_entries
+
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}  # by first bytes
+
+# Where the md5 of <folder>/images_000.tar is looked for: beside it, and as in Google's bucket (train/images_000.tar,
+# md5sum/train/md5.images_000.txt).
+MD5_FILES = ("{folder}/md5.{stem}.txt", "{folder}/md5sum/md5.{stem}.txt", "{parent}/md5sum/{name}/md5.{stem}.txt")
+CHUNK = 1 << 20  # bytes
+
+
+def archive_entries(url: str) -> Iterator[Entry]:
+    """The regular files of a zip or tar, names as they stand there. Raises UserError if it is none, or not whole.
+
+    A local tar's headers are read, and the whole tar if its md5 lies beside it; a zip's directory; a remote tar is
+    read whole, since a request takes as long as some megabytes do.
+    """
+    with reaching(url):
+        try:
+            yield from _entries(url)
+        except Damaged as error:
+            raise UserError(f"photos come from folders, whole zips and uncompressed tars, but {url} {error}") from None
+
+
+def _entries(url: str) -> Iterator[Entry]:
+    fs, path = filesystem(url)
+    with fs.open(path, "rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(0)
+        head = stream.read(512)
+        stream.seek(0)
+        if is_zip(head):
+            yield from zip_entries(stream, size)
+        elif is_tar(head):
+            yield from _checked_tar_entries(url, stream, size)
+        else:
+            raise _refusal(head)
+
+
+def _refusal(head: bytes) -> Damaged:
+    for magic, name in COMPRESSED.items():
+        if head.startswith(magic):
+            return Damaged(f"is compressed with {name}, which has no random access", "decompress it first")
+    return Damaged("is none of these", "check --images")
+
+
+def _checked_tar_entries(url: str, stream: BinaryIO, size: int) -> Iterator[Entry]:
+    expected = _published_md5(url)
+    if expected is None:
+        yield from tar_entries(stream, size)
+        return
+    digested = _Digested(stream)
+    yield from tar_entries(cast(BinaryIO, digested), size)
+    if digested.md5.hexdigest() != expected:
+        raise Damaged(f"has the md5 {digested.md5.hexdigest()}, its publisher says {expected}")
+
+
+class _Digested:
+    """A stream that can only be read and moved forward, and the md5 of all that it passed."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.md5, self.tell = stream, hashlib.md5(usedforsecurity=False), stream.tell
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self.md5.update(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        while offset > self.tell() and self.read(min(offset - self.tell(), CHUNK)):
+            pass
+
+
+def _published_md5(url: str) -> str | None:
+    """The md5 that the publisher gives for this tar; None: no file with it lies where it should."""
+    folder, file_name = posixpath.split(url)
+    parent, name = posixpath.split(folder)
+    stem = file_name.removesuffix(".tar")
+    for pattern in MD5_FILES:
+        md5_url = pattern.format(folder=folder, parent=parent, name=name, stem=stem)
+        text = read_file(md5_url)
+        if text is not None:
+            line = re.search(rf"^([0-9a-f]{{32}}) [ *](.*/)?{re.escape(file_name)}\s*$", text.decode("latin-1"), re.M)
+            if line is None:
+                raise UserError(f"{md5_url} must have the line '<md5>  {file_name}', but has not: fetch it again")
+            return line[1]
+    return None

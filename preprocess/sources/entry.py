@@ -1,0 +1,31 @@
+"""What the index of an archive keeps of each photo, and what the readers of zips and tars share."""
+from typing import NamedTuple
+
+STORED, DEFLATED = 0, 8  # compression methods of a zip: APPNOTE.TXT 4.4.5
+TAR = 256  # stands for a member of a tar, which has no method
+
+# Pillow takes at most 89,478,485 pixels, which are 256 MiB of RGB. Zips can claim far more.
+MAX_PHOTO = 1 << 28
+TOO_LARGE = f"larger than {MAX_PHOTO >> 20} MiB"
+
+
+class Damaged(Exception):
+    """An archive that cannot be indexed; the message goes on after its name: "is cut off"."""
+
+    def __init__(self, what: str, mend: str = "fetch it again"):
+        super().__init__(f"{what}: {mend}")
+
+
+class Entry(NamedTuple):
+    """One regular file of an archive: where it lies and how it is stored."""
+
+    name: str
+    offset: int
+    """Where its (first) header begins."""
+    size: int
+    """Bytes of the file."""
+    packed: int
+    """Zip: bytes of the compressed file. Tar: bytes from `offset` to the file's end, headers included."""
+    crc32: int
+    """Of the file; 0 in a tar, which has none."""
+    method: int

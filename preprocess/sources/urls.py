@@ -1,0 +1,114 @@
+"""Folders and files by local path or fsspec URL: find what the user named, read bytes of it.
+
+A URL here is a string: an absolute path if it begins with "/", else protocol://… . Whatever goes wrong on the way to
+a remote one is a UserError, never a rejected photo: a lost connection must stop a packing, not empty it.
+"""
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from glob import has_magic
+from typing import Any, NamedTuple
+
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from arcshard.console import UserError
+
+S3_PROTOCOLS = ("s3", "s3a")
+STAMPS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")  # what says that a file changed, best first
+
+
+class Found(NamedTuple):
+    """A folder or file that exists; stamp: its size and time or etag, another one once the file has changed."""
+
+    url: str
+    is_folder: bool
+    stamp: str
+
+
+def find(images: Sequence[str]) -> list[Found]:
+    """What the paths, URLs and patterns (photos_*.tar) name: in their order, matches of a pattern sorted by name.
+
+    Raises UserError for what does not exist, cannot be reached, or needs a package that is missing.
+    """
+    return [found for given in images for found in _find(given)]
+
+
+def read_file(url: str) -> bytes | None:
+    """A file's bytes; None: there is none. Raises UserError if they cannot be had."""
+    with reaching(url):
+        fs, path = filesystem(url)
+        # s3fs would ask for the size first, to fetch parts side by side: a second request for each photo.
+        options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+        try:
+            return fs.cat_file(path, **options)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def read_range(url: str, start: int, size: int) -> bytes:
+    """`size` bytes of a file from `start` on, fewer where it ends. Raises UserError if they cannot be had."""
+    with reaching(url):
+        if is_local(url):
+            with open(url, "rb", buffering=0) as f:
+                return os.pread(f.fileno(), size, start)
+        fs, path = filesystem(url)
+        return fs.cat_file(path, start, start + size)
+
+
+def is_local(url: str) -> bool:
+    """Whether it is a path of this machine."""
+    return url.startswith("/")
+
+
+def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
+    """fsspec's file system for a URL or path, and the path within it. Raises UserError if a package is missing."""
+    if "://" not in url:
+        return LocalFileSystem(), os.path.abspath(url)
+    protocol = url.partition("://")[0]
+    try:
+        return fsspec.url_to_fs(url)
+    except ImportError as error:
+        mend = "pip install 'arcshard[s3]'" if protocol in S3_PROTOCOLS else error
+        raise UserError(f"{url} cannot be read, since a package for {protocol}:// is not installed: {mend}") from None
+    except ValueError as error:
+        raise UserError(f"{url} must have a protocol that fsspec knows, but has not ({error}): check it") from None
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turn what any protocol's packages raise into a UserError that names the URL."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{url} must be readable, but is not ({why}): check the address, your rights to it and the "
+                        "connection, then run the same command again") from error
+
+
+def _find(given: str) -> Iterator[Found]:
+    fs, path = filesystem(given)
+    with reaching(given):
+        fs.invalidate_cache()  # a process that opens twice must see what changed in between
+        infos = _infos(fs, path)
+    if not infos:
+        raise UserError(f"photos come from folders, zips and tars, but {given} does not exist: check --images")
+    for name, info in infos.items():
+        if info["type"] not in ("directory", "file"):  # a pipe would block for ever
+            raise UserError(f"photos come from folders, zips and tars, but {name} is none of these: check --images")
+        url = name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name)
+        yield Found(url, info["type"] == "directory", _stamp(info))
+
+
+def _infos(fs: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
+    try:
+        return {path: fs.info(path)}
+    except FileNotFoundError:
+        return dict(sorted(fs.glob(path, detail=True).items())) if has_magic(path) else {}
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    return f"{info['size']} {next((info[name] for name in STAMPS if info.get(name)), '')}"

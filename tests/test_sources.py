@@ -1,0 +1,267 @@
+"""Photos come from folders and archives in the order given, and each mistake is answered in a sentence."""
+import hashlib
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+import preprocess.sources.index
+from arcshard.console import UserError
+from preprocess.sources import Place, PhotoSource, open_source
+from tests.photo_archives import KEYS, NAMED, PHOTOS, kaggle_path, outcome, tar_bytes, write_folder, zip_bytes
+
+KEY = "abc123"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache" / "sources"
+
+
+def opened(cache: Path, *images: Path | str, workers: int = 1) -> PhotoSource:
+    return open_source([str(image) for image in images], cache, workers)
+
+
+def reads(places: list[Place]) -> list[bytes | str]:
+    return [outcome(place) for place in places]
+
+
+def test_a_folder_is_searched_in_its_order_of_layouts(tmp_path, cache):
+    source = opened(cache, tmp_path)
+    for folder in ("", "index/a/b/c/", "test/a/b/c/", "train/a/b/c/", "a/b/c/"):  # each before those that are there
+        write_folder(tmp_path, {f"{folder}{KEY}.jpg": folder.encode()})
+        assert reads(source.places([KEY], None)) == [folder.encode()]
+    assert not cache.exists()
+
+
+def test_a_short_key_is_found_in_a_flat_folder(tmp_path, cache):
+    write_folder(tmp_path, {"x.jpg": b"one", "xy.jpg": b"two"})
+    assert reads(opened(cache, tmp_path).places(["x", "xy", "z"], None)) == [b"one", b"two", "file not found"]
+
+
+def test_paths_stay_within_the_folder(tmp_path, cache):
+    folder = write_folder(tmp_path / "in", {"class 1/é.png": b"photo", "..odd/x.jpg": b"odd"})
+    write_folder(tmp_path, {"out.jpg": b"secret"})
+    leaves, missing = "path leaves the folder", "file not found"
+    expected: dict[str, bytes | str] = {
+        "class 1/é.png": b"photo", "./class 1//é.png": b"photo", "..odd/x.jpg": b"odd", "../out.jpg": leaves,
+        "class 1/../../out.jpg": leaves, str(tmp_path / "out.jpg"): leaves, "a\0b": leaves, "missing.jpg": missing,
+        "class 1/é.png/x": missing, "\ud800": missing}
+    places = opened(cache, folder).places(["k"] * len(expected), list(expected))
+    assert dict(zip(expected, reads(places))) == expected
+
+
+def test_links_that_the_user_made_are_followed(tmp_path, cache):
+    write_folder(tmp_path / "elsewhere", {"a.jpg": b"photo"})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / f"{KEY}.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert reads(opened(cache, tmp_path / "link").places([KEY], None)) == [b"photo"]
+
+
+def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(tmp_path, cache, monkeypatch):
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    monkeypatch.setattr("preprocess.sources.folder.MAX_PHOTO", 10)
+    write_folder(tmp_path, {"large.jpg": bytes(11), "fits.jpg": bytes(10), "empty.jpg": b""})
+    expected: dict[str, bytes | str] = {
+        "folder": "unreadable: Is a directory", "loop": "unreadable: Too many levels of symbolic links",
+        "large": "larger than 256 MiB", "fits": bytes(10), "empty": b"", "y" * 300: "unreadable: File name too long"}
+    assert dict(zip(expected, reads(opened(cache, tmp_path).places(list(expected), None)))) == expected
+
+
+def test_no_photo_is_left_out_because_the_process_or_the_disk_failed(tmp_path, cache):
+    folder = write_folder(tmp_path / "in", NAMED)
+    tar = tmp_path / "photos.tar"
+    tar.write_bytes(tar_bytes(NAMED))
+    place, = opened(cache, folder).places(KEYS[:1], None)
+    in_tar, = opened(cache, tar).places(KEYS[:1], None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            place.read()
+        with pytest.raises(UserError, match="Too many open files"):
+            in_tar.read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    folder.rename(tmp_path / "unmounted")
+    tar.unlink()
+    with pytest.raises(UserError, match=r"must stay until all are packed, but .*/in is gone: bring it back"):
+        place.read()
+    with pytest.raises(UserError, match=r"photos\.tar must be readable, but is not \(.*No such file"):
+        in_tar.read()
+
+
+def test_the_first_source_that_has_a_photo_gives_it(tmp_path, cache):
+    def holding(word: str, *numbers: int) -> dict[str, bytes]:
+        return {kaggle_path(KEYS[number]): f"{word} {number}".encode() for number in numbers}
+
+    one = write_folder(tmp_path / "one", holding("one", 0))
+    (tmp_path / "two.tar").write_bytes(tar_bytes(holding("two", 0, 1)))
+    (tmp_path / "three.zip").write_bytes(zip_bytes(holding("three", 0, 1, 2)))
+    four = write_folder(tmp_path / "four", holding("four", 0, 1, 2, 3))
+    source = opened(cache, one, tmp_path / "two.tar", tmp_path / "three.zip", four)
+    wanted = [b"one 0", b"two 1", b"three 2", b"four 3", "file not found"]
+    assert reads(source.places(KEYS[:5], None)) == wanted
+    assert reads(source.places(["k"] * 5, [kaggle_path(key) for key in KEYS[:5]])) == wanted
+    assert reads(opened(cache, four, tmp_path / "two.tar").places(KEYS[:1], None)) == [b"four 0"]
+    assert reads(opened(cache, tmp_path / "three.zip", tmp_path / "two.tar").places(KEYS[:1], None)) == [b"three 0"]
+
+
+def test_places_are_read_by_other_processes(tmp_path, cache, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.tar").write_bytes(tar_bytes(dict(list(NAMED.items())[:6])))
+    Path("b.zip").write_bytes(zip_bytes(dict(list(NAMED.items())[6:])))
+    Path("f").mkdir()
+    source = opened(cache, "a.tar", f"file://{tmp_path}/b.zip", "f", workers=2)
+    assert source.urls == [str(tmp_path / name) for name in ("a.tar", "b.zip", "f")]
+    monkeypatch.chdir("/")
+    places = source.places(KEYS, None)
+    assert len(pickle.dumps(places)) < 200 * len(places)
+    photos = joblib.Parallel(2, backend="loky")(joblib.delayed(Place.read)(place) for place in places)
+    assert photos == list(PHOTOS.values())
+
+
+def test_a_pattern_names_many_archives_and_a_name_that_looks_like_one_is_itself(tmp_path, cache):
+    for number, (name, data) in enumerate(NAMED.items()):
+        (tmp_path / f"images_{number % 3}.tar").write_bytes(tar_bytes({name: data}))
+    source = opened(cache, tmp_path / "images_*.tar")
+    assert source.urls == [f"{tmp_path}/images_{number}.tar" for number in range(3)]
+    assert reads(source.places(KEYS[-3:], None)) == [PHOTOS[key] for key in KEYS[-3:]]
+    odd = write_folder(tmp_path / "photos[1]", {f"{KEY}.jpg": b"photo"})
+    assert opened(cache, odd).urls == [str(odd)]
+
+
+def test_an_empty_folder_and_an_empty_zip_have_no_photos(tmp_path, cache):
+    (tmp_path / "empty.zip").write_bytes(zip_bytes({}))
+    (tmp_path / "folder").mkdir()
+    source = opened(cache, tmp_path / "folder", tmp_path / "empty.zip")
+    assert reads(source.places([KEY], None)) == ["file not found"]
+    assert reads(source.places([KEY], [f"{KEY}.jpg"])) == ["file not found"]
+    assert source.places([], None) == []
+
+
+def test_an_index_is_reused_until_its_archive_changes(tmp_path, cache):
+    first, second = tmp_path / "1.tar", tmp_path / "2.tar"
+    first.write_bytes(tar_bytes({f"{KEY}.jpg": b"old"}))
+    second.write_bytes(tar_bytes({"other.jpg": b"same"}))
+
+    def files() -> dict[str, int]:
+        assert reads(opened(cache, first, second).places(["other"], None)) == [b"same"]
+        return {path.name: path.stat().st_ino for path in cache.iterdir()}
+
+    before = files()
+    assert len(before) == 3 and files() == before
+    first.write_bytes(tar_bytes({f"{KEY}2.jpg": b"new"}))  # of the same size
+    os.utime(first, (1, 1))
+    assert len(files()) == 3 and len(files().items() & before.items()) == 1  # the second one's stays, old ones go
+    assert reads(opened(cache, first).places([KEY, f"{KEY}2"], None)) == ["file not found", b"new"]
+
+
+def test_an_archive_that_changes_after_indexing_gives_no_wrong_photo(tmp_path, cache):
+    for name, make in {"a.tar": tar_bytes, "a.zip": zip_bytes}.items():
+        (tmp_path / name).write_bytes(make({"one.jpg": b"1" * 600, "two.jpg": b"2" * 600}))
+        places = opened(cache, tmp_path / name).places(["one", "two"], None)
+        (tmp_path / name).write_bytes(make({"two.jpg": b"2" * 600, "one.jpg": b"1" * 600}))
+        assert reads(places) == ["unreadable: the archive has 'two.jpg' where it was indexed",
+                                 "unreadable: the archive has 'one.jpg' where it was indexed"]
+
+
+def test_a_kill_while_indexing_loses_no_finished_index(tmp_path, cache):
+    with open(tmp_path / "0.tar", "wb") as f:
+        f.write(tar_bytes({f"{number:05}.jpg": b"" for number in range(3000)}))
+    for number in range(1, 40):
+        os.link(tmp_path / "0.tar", tmp_path / f"{number}.tar")
+    script = ("from pathlib import Path; from preprocess.sources import open_source\n"
+              f"open_source(['{tmp_path}/*.tar'], Path('{cache}'), 1)")
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while len(list(cache.glob("*.npy"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_ino for path in cache.glob("*.npy")}
+    assert len(done) < 40
+    assert all(len(np.load(path)) == 3000 for path in done)
+    source = opened(cache, tmp_path / "*.tar")
+    assert {path: path.stat().st_ino for path in cache.glob("*.npy")}.items() > done.items()
+    assert reads(source.places(["02999", "03000"], None)) == [b"", "file not found"]
+
+
+def refusal(cache: Path, *images: Path | str, workers: int = 1) -> str:
+    with pytest.raises(UserError) as error:
+        opened(cache, *images, workers=workers)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_what_is_no_source_of_photos_is_answered_in_a_sentence(tmp_path, cache):
+    start = "photos come from folders, zips and tars, but "
+    assert refusal(cache, tmp_path / "no") == f"{start}{tmp_path}/no does not exist: check --images"
+    assert refusal(cache, tmp_path / "no*.tar") == f"{start}{tmp_path}/no*.tar does not exist: check --images"
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(cache, tmp_path / "pipe") == f"{start}{tmp_path}/pipe is none of these: check --images"
+    start = "photos come from folders, whole zips and uncompressed tars, but "
+    for data in (b"", b"id,label\n" * 99, bytes(10240)):
+        (tmp_path / "table.csv").write_bytes(data)
+        assert refusal(cache, tmp_path / "table.csv") == f"{start}{tmp_path}/table.csv is none of these: check --images"
+    for name, magic in {"gzip": "1f8b08", "bzip2": "425a6839", "xz": "fd377a585a00", "zstd": "28b52ffd"}.items():
+        (tmp_path / "x.tar.gz").write_bytes(bytes.fromhex(magic) + b"x" * 600)
+        assert refusal(cache, tmp_path / "x.tar.gz") == (
+            f"{start}{tmp_path}/x.tar.gz is compressed with {name}, which has no random access: decompress it first")
+
+
+def test_a_protocol_without_its_package_names_what_to_install(cache, monkeypatch):
+    for protocol, package in {"s3": "s3fs", "gs": "gcsfs"}.items():
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
+        monkeypatch.setitem(sys.modules, package, None)
+    assert refusal(cache, "s3://b/x.zip") == (
+        "s3://b/x.zip cannot be read, since a package for s3:// is not installed: pip install 'arcshard[s3]'")
+    assert "a package for gs:// is not installed: Please install gcsfs" in refusal(cache, "gs://b/x.zip")
+    assert refusal(cache, "s4://b").startswith("s4://b must have a protocol that fsspec knows, but has not (")
+
+
+def test_one_bad_archive_is_named_and_the_others_stay_indexed(tmp_path, cache):
+    for number in range(5):
+        (tmp_path / f"{number}.tar").write_bytes(tar_bytes({f"{number}.jpg": b"photo"}))
+    os.truncate(tmp_path / "3.tar", 700)
+    for workers in (1, 2):
+        assert refusal(cache, tmp_path / "*.tar", workers=workers) == (
+            f"photos come from folders, whole zips and uncompressed tars, but {tmp_path}/3.tar ends within its member "
+            "3.jpg: fetch it again")
+    assert len(list(cache.glob("*.npy"))) >= 3
+
+
+def test_more_archives_than_the_index_can_number_are_refused(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(preprocess.sources.index, "MAX_ARCHIVES", 2)
+    for number in range(3):
+        (tmp_path / f"{number}.tar").write_bytes(tar_bytes(NAMED))
+    assert refusal(cache, tmp_path / "*.tar") == "--images takes at most 2 archives, not 3: join some of them"
+
+
+@pytest.mark.parametrize("folder_of_md5", ["", "md5sum/", "../md5sum/train/"])
+def test_a_tar_is_compared_with_its_published_md5(folder_of_md5, tmp_path, cache):
+    place = f"{folder_of_md5}md5.images_000.txt"
+    data = tar_bytes(NAMED)
+    folder = write_folder(tmp_path / "train", {"images_000.tar": data})
+    tar, right = folder / "images_000.tar", hashlib.md5(data).hexdigest()
+    write_folder(folder, {place: f"{right}  images_000.tar\n".encode()})
+    assert reads(opened(cache, tar).places(KEYS, None)) == list(PHOTOS.values())
+
+    changed = data.replace(PHOTOS[KEYS[3]][:6], b"PHOTO ")
+    tar.write_bytes(changed)
+    assert refusal(cache, tar) == (f"photos come from folders, whole zips and uncompressed tars, but {tar} has the md5 "
+                                   f"{hashlib.md5(changed).hexdigest()}, its publisher says {right}: fetch it again")
+    (folder / place).write_bytes(b"<html>404</html>")
+    assert refusal(cache, tar).endswith("must have the line '<md5>  images_000.tar', but has not: fetch it again")

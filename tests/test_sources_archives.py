@@ -1,0 +1,291 @@
+"""Tars and zips of every kind give the photos that they hold, and damaged or hostile ones never a wrong one."""
+import io
+import stat
+import struct
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import preprocess.sources.index
+import preprocess.sources.lookup
+from arcshard.console import UserError
+from preprocess.sources import PhotoSource, open_source
+from tests.photo_archives import KEYS, NAMED, PHOTOS, kaggle_path, outcome, tar_bytes, zip_bytes
+
+LONG = {f"{'folder/' * 40}{kaggle_path(key)}": data for key, data in PHOTOS.items()}
+TARS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+
+
+def streamed_zip() -> bytes:
+    """Written without seeking: sizes follow each member's data."""
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise io.UnsupportedOperation
+
+    out = Pipe()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in NAMED.items():
+            z.writestr(name, data)
+    return out.getvalue()
+
+
+def zip64() -> bytes:
+    """Local and central headers with zip64 fields, among 65,536 members and more: a zip64 end record."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        for name, data in NAMED.items():
+            with z.open(name, "w", force_zip64=True) as f:
+                f.write(data)
+        for number in range(1 << 16):
+            z.writestr(zipfile.ZipInfo(f"{number:x}.png"), b"")
+    return out.getvalue()
+
+
+def long_headers() -> bytes:
+    """Extra fields and comments as long as they can be."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        for name, data in NAMED.items():
+            member = zipfile.ZipInfo(f"{'f' * 600}/{name}")
+            member.extra, member.comment = struct.pack("<HH", 0xCAFE, 5000) + bytes(5000), b"c" * 65535
+            z.writestr(member, data)
+        z.comment = b"c" * 65535
+    return out.getvalue()
+
+
+ARCHIVES = {
+    **{kind: tar_bytes(NAMED, number) for kind, number in TARS.items()},
+    **{f"{kind} long": tar_bytes(LONG, TARS[kind]) for kind in ("gnu", "pax")},
+    "stored": zip_bytes(NAMED), "deflated": zip_bytes(NAMED, zipfile.ZIP_DEFLATED), "streamed": streamed_zip(),
+    "zip64": zip64(), "long headers": long_headers(),
+    "dot": tar_bytes({f"./{name}": data for name, data in NAMED.items()}),
+}
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[PhotoSource]:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "archive"
+        archive.write_bytes(data)
+        yield open_source([str(archive)], Path(folder) / "cache", workers=1)
+
+
+def by_key(data: bytes, *keys: str) -> list[bytes | str]:
+    """What an archive gives for those keys: bytes, or the reason of the rejection."""
+    with opened(data) as source:
+        return [outcome(place) for place in source.places(keys, None)]
+
+
+def by_path(data: bytes, *paths: str) -> list[bytes | str]:
+    with opened(data) as source:
+        return [outcome(place) for place in source.places(["k"] * len(paths), paths)]
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    """Names and bytes of the regular files as Python's own readers see them, the first of each name."""
+    found: dict[str, bytes] = {}
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as z:
+            for info in z.infolist():
+                if not info.is_dir():
+                    found.setdefault(info.filename, z.read(info))
+    else:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.isreg() else None
+                if file is not None:
+                    found.setdefault(member.name, file.read())
+    return found
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_every_photo_is_found_by_key_and_by_path(kind):
+    data = ARCHIVES[kind]
+    files = {name: photo for name, photo in members(data).items() if name.endswith(".jpg")}
+    assert by_key(data, *KEYS, "nowhere") == [*PHOTOS.values(), "file not found"]
+    assert by_path(data, *files, KEYS[0]) == [*files.values(), "file not found"]
+
+
+PARTS = ["a", "b", "..", ".", "", "é", "x.jpg", "y.jpg", "x.JPG", "ж" * 70, "c\\d", "..x", " "]
+NAME = st.one_of(st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("/".join).filter(bool),
+                 st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+
+
+@given(st.lists(NAME, min_size=1, max_size=6, unique=True), st.sampled_from(["gnu", "pax", "zip"]))
+@settings(deadline=None, max_examples=100)
+def test_wild_names_are_found_as_they_are_or_not_at_all(names, kind):
+    files = {name: f"{number}".encode() for number, name in enumerate(names)}
+    data = zip_bytes(files) if kind == "zip" else tar_bytes(files, TARS[kind])
+    safe: dict[str, bytes] = {}
+    for name, content in members(data).items():
+        if not name.startswith("/") and ".." not in name.split("/") and "\0" not in name:
+            safe.setdefault(str(PurePosixPath(name)), content)
+    stems = [PurePosixPath(name).name.removesuffix(".jpg") for name in safe if name.endswith(".jpg")]
+    with opened(data) as source:
+        for place, content in zip(source.places(["k"] * len(safe), list(safe)), safe.values()):
+            assert place.read() == content
+        for place in source.places(["k"] * len(names), names):
+            assert outcome(place) in [*safe.values(), "file not found", "path leaves the folder"]
+        for place, stem in zip(source.places(stems, None), stems):
+            assert place.read() == next(safe[name] for name in safe if PurePosixPath(name).name == f"{stem}.jpg")
+
+
+def test_the_first_of_two_members_counts():
+    tar = tar_bytes({"x.jpg": b"1"})[:1024] + tar_bytes({"x.jpg": b"2"})
+    zip_ = zip_bytes({"x.jpg": b"1", "y.jpg": b"2"}).replace(b"y.jpg", b"x.jpg")
+    for data in (tar, zip_, tar_bytes({"a/x.jpg": b"1", "x.jpg": b"2"}), zip_bytes({"b/x.jpg": b"1", "a/x.jpg": b"2"})):
+        assert by_key(data, "x") == [b"1"]
+    assert by_path(tar, "x.jpg") == by_path(zip_, "x.jpg") == [b"1"]
+
+
+def test_links_devices_and_folders_are_never_photos():
+    out = io.BytesIO()
+    kinds = {"symbolic": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "character": tarfile.CHRTYPE,
+             "block": tarfile.BLKTYPE, "folder": tarfile.DIRTYPE, "pipe": tarfile.FIFOTYPE}
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        photo = tarfile.TarInfo("photo.jpg")
+        photo.size = 5
+        tar.addfile(photo, io.BytesIO(b"photo"))
+        for name, kind in kinds.items():
+            member = tarfile.TarInfo(f"{name}.jpg")
+            member.type, member.linkname = kind, "photo.jpg"
+            tar.addfile(member)
+    assert by_key(out.getvalue(), *kinds, "photo") == ["file not found"] * len(kinds) + [b"photo"]
+
+    out = io.BytesIO()
+    modes = {"link": stat.S_IFLNK, "character": stat.S_IFCHR, "folder": stat.S_IFDIR, "pipe": stat.S_IFIFO,
+             "file": stat.S_IFREG, "from windows": 0}
+    with zipfile.ZipFile(out, "w") as z:
+        for name, mode in modes.items():
+            entry = zipfile.ZipInfo(f"{name}.jpg")
+            entry.external_attr = (mode | 0o644 if mode else 0) << 16
+            z.writestr(entry, b"photo.jpg")
+        z.mkdir("made.jpg")
+    assert by_key(out.getvalue(), "made", *modes) == ["file not found"] * 5 + [b"photo.jpg"] * 2
+
+
+def test_sparse_files_of_a_tar_are_no_photos_and_do_not_hide_the_next():
+    sparse = tarfile.TarInfo("sparse.jpg")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 5
+    data = sparse.tobuf(tarfile.GNU_FORMAT) + b"bytes".ljust(512, b"\0") + tar_bytes({"x.jpg": b"photo"})
+    assert by_key(data, "sparse", "x") == ["file not found", b"photo"]
+
+
+def test_encrypted_members_are_not_found_and_unknown_methods_are_rejected():
+    data = bytearray(zip_bytes({"x.jpg": b"photo"}))
+    at = data.index(b"PK\1\2")
+    data[at + 8] |= 1
+    assert by_key(bytes(data), "x") == ["file not found"]
+    bzip2 = zip_bytes({"x.jpg": b"photo" * 100}, zipfile.ZIP_BZIP2)
+    assert by_key(bzip2, "x") == ["unreadable: compression method 12 of a zip is neither stored nor deflated"]
+
+
+def test_a_photo_that_claims_more_than_memory_is_rejected_before_it_is_read(monkeypatch):
+    monkeypatch.setattr("preprocess.sources.member.MAX_PHOTO", 100)
+    files = {"x.jpg": bytes(101), "y.jpg": bytes(100)}
+    for data in (tar_bytes(files), zip_bytes(files, zipfile.ZIP_DEFLATED)):
+        assert by_key(data, "x") == ["larger than 256 MiB"]
+    assert by_key(zip_bytes(files, zipfile.ZIP_DEFLATED), "y") == [bytes(100)]
+
+
+def test_names_with_one_hash_give_no_wrong_photo(monkeypatch):
+    for module in (preprocess.sources.index, preprocess.sources.lookup):
+        monkeypatch.setattr(module, "name_hash", lambda name: 1)
+    for kind in ("ustar", "stored"):
+        for found in (by_key(ARCHIVES[kind], *KEYS), by_path(ARCHIVES[kind], *NAMED)):
+            assert found[0] == PHOTOS[KEYS[0]]
+            name = kaggle_path(KEYS[0])
+            assert found[1:] == [f"unreadable: the archive has {name!r} where it was indexed"] * (len(KEYS) - 1)
+
+
+MENDS = (": fetch it again", ": check --images", ": join them (zip -s 0)")
+DAMAGED = [kind for kind, data in ARCHIVES.items() if len(data) < 1 << 16]
+
+
+def assert_no_wrong_photo(kind: str, data: bytes, damaged: int | None = None) -> None:
+    """Right or rejected, each photo; but a tar has no checksum of a photo whose own byte was damaged."""
+    try:
+        found = by_key(data, *KEYS)
+    except UserError as error:
+        assert str(error).endswith(MENDS), error
+        return
+    for (key, photo), result in zip(PHOTOS.items(), found):
+        start = ARCHIVES[kind].find(photo) if kind in (*TARS, "gnu long", "pax long", "dot") else -1
+        own_byte = damaged is not None and 0 <= damaged - start < len(photo) and start >= 0
+        assert isinstance(result, str) or result == photo or own_byte, key
+
+
+@given(st.sampled_from(DAMAGED), st.integers(0), st.integers(1, 255))
+@settings(deadline=None, max_examples=400)
+def test_a_flipped_byte_gives_no_wrong_photo(kind, position, flip):
+    data = bytearray(ARCHIVES[kind])
+    data[position % len(data)] ^= flip
+    assert_no_wrong_photo(kind, bytes(data), position % len(data))
+
+
+@given(st.sampled_from(DAMAGED), st.integers(0), st.binary(min_size=1, max_size=600))
+@settings(deadline=None, max_examples=100)
+def test_overwritten_bytes_give_no_wrong_photo_of_a_zip_and_no_traceback_of_a_tar(kind, position, junk):
+    data, position = ARCHIVES[kind], position % len(ARCHIVES[kind])
+    damaged = data[:position] + junk + data[position + len(junk):]
+    if kind in ("stored", "deflated", "streamed"):
+        assert_no_wrong_photo(kind, damaged)
+    else:
+        with suppress(UserError):
+            by_key(damaged, *KEYS)
+
+
+def test_no_flipped_bit_in_the_headers_of_a_zip_gives_a_wrong_photo():
+    data = ARCHIVES["deflated"]
+    directory = data.index(b"PK\1\2")
+    for position in [*range(80), *range(directory, directory + 90), *range(len(data) - 22, len(data))]:
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << position % 8
+        assert_no_wrong_photo("deflated", bytes(flipped))
+
+
+@given(st.sampled_from(DAMAGED), st.integers(0))
+@settings(deadline=None, max_examples=100)
+def test_a_cut_off_archive_is_refused(kind, size):
+    data = ARCHIVES[kind]
+    end = data.rindex(PHOTOS[KEYS[-1]][-6:]) + 6 if kind in (*TARS, "gnu long", "pax long", "dot") else len(data)
+    with pytest.raises(UserError, match=r": (fetch it again|check --images)$"):
+        by_key(data[:size % end], *KEYS)
+
+
+@given(st.binary(max_size=3000), st.sampled_from([b"", b"PK\3\4", b"PK\5\6"]))
+@settings(deadline=None)
+def test_wild_bytes_are_refused(data, magic):
+    with pytest.raises(UserError, match=r"^photos come from folders, whole zips and uncompressed tars, but "):
+        by_key(magic + data, *KEYS)
+
+
+def test_a_hole_of_zeros_in_a_tar_is_not_taken_for_its_end():
+    data = bytearray(ARCHIVES["ustar"])
+    data[1024:1536] = bytes(512)
+    with pytest.raises(UserError, match="holds more behind its end mark at byte 1,024: it is damaged, or"):
+        by_key(bytes(data), *KEYS)
+
+
+def test_a_damaged_tar_header_is_not_taken_for_the_end():
+    data = bytearray(ARCHIVES["ustar"])
+    data[1024 + 3] ^= 1
+    with pytest.raises(UserError, match=r"has a damaged header at byte 1,024 \(bad checksum\): fetch it again"):
+        by_key(bytes(data), *KEYS)
+
+
+def test_one_part_of_a_split_zip_is_refused():
+    data = bytearray(ARCHIVES["stored"])
+    data[-18] = 1
+    with pytest.raises(UserError, match=r"is one part of several: join them \(zip -s 0\)"):
+        by_key(bytes(data), *KEYS)
