@@ -1,27 +1,78 @@
-"""Check a dataset, or say what it is.
+"""Check a dataset, say what it is, mend it, or make one of tars that are there.
 
-    python -m shards verify DATASET    exit code 0: whole, 1: faults, one a line, 2: wrong usage
-    python -m shards info DATASET
+    python -m shards verify DATASET [--workers N]      exit code 0: whole, 1: faults, one a line, 2: wrong usage
+    python -m shards info DATASET [--html FILE]
+    python -m shards repair DATASET [--workers N]      exit code 0: whole now, 1: not all of it could be rebuilt
+    python -m shards adopt TAR… --out DATASET [--val TAR…] [--test TAR…] [--classes CSV] [--workers N]
 """
+import argparse
 import sys
 from pathlib import Path
 
-from arcshard.console import Parser, run
+import joblib
+
+from arcshard.console import Parser, UserError, run
+from arcshard.files import write_text
+from shards.adopt import adopt
 from shards.info import info
+from shards.repair import repair
 from shards.verify import verify
 
 
 def main() -> int:
+    args = parse_args()
+    if getattr(args, "workers", 1) < 1:
+        raise UserError(f"--workers must be at least 1, not {args.workers}")
+    return {"verify": _verify, "info": _info, "repair": _repair, "adopt": _adopt}[args.command](args)
+
+
+def parse_args() -> argparse.Namespace:
     parser = Parser(prog="python -m shards", description=__doc__)
-    parser.add_argument("command", choices=["verify", "info"])
-    parser.add_argument("dataset", type=Path, help="folder that preprocess/make_shards.py wrote")
-    args = parser.parse_args()
-    if args.command == "info":
-        print(info(args.dataset))
-        return 0
-    faults = verify(args.dataset)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (("verify", "re-read every byte and name each fault"), ("info", "say what a dataset is"),
+                       ("repair", "rebuild index, labels, .idx and dataset.json from the tars")):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("dataset", type=Path, help="folder of the dataset")
+    commands.choices["info"].add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures too")
+    adopting = commands.add_parser("adopt", help="make a dataset of tars", description="make a dataset of tars")
+    adopting.add_argument("train", type=Path, nargs="+", metavar="TAR", help="WebDataset tar, a shard of split train")
+    adopting.add_argument("--val", type=Path, nargs="+", default=[], metavar="TAR", help="of split val")
+    adopting.add_argument("--test", type=Path, nargs="+", default=[], metavar="TAR", help="of split test")
+    adopting.add_argument("--out", type=Path, required=True, help="folder of the dataset, made if missing")
+    adopting.add_argument("--classes", type=Path, help="CSV with columns label, landmark_id[, name] (default: landmark "
+                                                       "ids are the labels' numbers)")
+    for name in ("verify", "repair", "adopt"):
+        commands.choices[name].add_argument("--workers", type=int, default=joblib.cpu_count(),
+                                            help="processes (default: cores)")
+    return parser.parse_args()
+
+
+def _verify(args: argparse.Namespace) -> int:
+    faults = verify(args.dataset, args.workers)
     print("\n".join(faults) or f"{args.dataset} is whole: every byte is as it was packed")
     return 1 if faults else 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    print(info(args.dataset))
+    if args.html:
+        from shards.info_page import page  # here, since it imports matplotlib, which the other commands never need
+        write_text(args.html, page(args.dataset))
+        print(f"page: {args.html}")
+    return 0
+
+
+def _repair(args: argparse.Namespace) -> int:
+    rebuilt, lost = repair(args.dataset, args.workers)
+    print("\n".join([*(f"rebuilt {name}" for name in rebuilt), *lost])
+          or f"{args.dataset} is whole: there is nothing to repair")
+    return 1 if lost else 0
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    adopt({"train": args.train, "val": args.val, "test": args.test}, args.out, args.classes, args.workers)
+    print(info(args.out))
+    return 0
 
 
 if __name__ == "__main__":

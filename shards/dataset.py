@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from arcshard.console import UserError
-from shards.format import CLASSES, index_name, labels_name, shard_name
+from shards.format import CLASSES, NO_LANDMARK, index_name, labels_name, shard_name, truths_name
 from shards.manifest import read_manifest
+from shards.truths import read_truths
 
 # A Python mmap keeps a file descriptor (until 3.13), and a process often has only 1024 of them.
 MAX_OPEN_SHARDS = 256
@@ -63,6 +64,19 @@ class Dataset:
         """Landmark ids as the raw data spells them; position = label."""
         with open(self.path / CLASSES, newline="", encoding="utf-8") as f:
             return [row["landmark_id"] for row in csv.DictReader(f)]
+
+    def truths(self) -> list[set[int]]:
+        """All true labels of each sample, (N,): its label, several for a photo of several landmarks, or none.
+
+        Raises UserError if the file of the several is damaged.
+        """
+        path = self.path / truths_name(self.split)
+        try:
+            several = {key.encode(): set(labels) for key, labels in read_truths(path).items()}
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): run python -m shards verify {self.path}") from None
+        own = ({label} if label != NO_LANDMARK else set() for label in self.labels.tolist())
+        return [several.get(key, label) for key, label in zip(self.index["key"].tolist(), own)]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ classes.csv, rejected.csv     label -> landmark_id; what could not be packed
 SPLIT-000000.tar and .idx     WebDataset tar (USTAR) with members <key>.jpg, <key>.cls; DALI index v1.2 of it
 SPLIT.index.npy               INDEX_DTYPE, one row a sample, in the order of the shards
 SPLIT.labels.npy              int32, one a sample; -1: no landmark
+SPLIT.truths.csv              only where samples have several true labels: all of them, the sample's own first
 """
 import re
 
@@ -16,7 +17,9 @@ CLASSES = "classes.csv"
 REJECTED = "rejected.csv"
 CLASSES_COLUMNS = ["label", "landmark_id", "images", "name"]
 REJECTED_COLUMNS = ["id", "split", "reason"]
+TRUTHS_COLUMNS = ["id", "labels"]  # labels separated by spaces
 UNFINISHED = ".packing"  # the packer's work folder inside an output that is not a dataset yet
+REPAIRING = ".repair"  # the work folder of repair; a killed one leaves it, the next one removes it
 
 NO_LANDMARK = -1
 TAR_BLOCK = 512  # bytes: headers and data of a tar start at multiples of it
@@ -52,3 +55,8 @@ def index_name(split: str) -> str:
 def labels_name(split: str) -> str:
     """File name of a split's labels."""
     return f"{split}.labels.npy"
+
+
+def truths_name(split: str) -> str:
+    """File name of the samples of a split that have several true labels."""
+    return f"{split}.truths.csv"

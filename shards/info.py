@@ -1,12 +1,15 @@
-"""Say what a dataset is, from its manifest and indexes (no photo is read)."""
-from collections.abc import Iterable
+"""Say in text what a dataset is, from its manifest and indexes; no photo is read."""
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from arcshard.console import size_text
 from shards.dataset import Dataset
-from shards.format import NO_LANDMARK
 from shards.manifest import read_manifest
+from shards.statistics import Statistics, octaves, read_statistics
+
+BAR = 40  # characters of the longest bar
 
 
 def info(path: str | Path) -> str:
@@ -18,28 +21,37 @@ def info(path: str | Path) -> str:
     sizes = [entry["size"] for entry in manifest["files"].values()]
     options = ", ".join(f"{name} {value}" for name, value in manifest["packing"].items())
     lines = [f"format version {manifest['format_version']}, {manifest['num_classes']:,} classes, "
-             f"{len(sizes):,} files, {_megabytes(sizes)}", f"packed with {options}"]
+             f"{len(sizes):,} files, {size_text(sum(sizes))}", f"packed with {options}"]
     for split in manifest["splits"]:
-        lines += _split_lines(Dataset(path, split))
+        lines += _split_lines(read_statistics(Dataset(path, split)))
     return "\n".join(lines)
 
 
-def _split_lines(dataset: Dataset) -> list[str]:
-    index, labels = dataset.index, dataset.labels
-    counts = np.bincount(labels[labels != NO_LANDMARK], minlength=dataset.num_classes)
-    return [f"{dataset.split}: {len(dataset):,} samples in {index['shard'].max() + 1:,} shards",
-            f"  photos     {_megabytes(index['size'])}, bytes {_spread(index['size'])}",
-            f"  width      {_spread(index['width'])} pixels",
-            f"  height     {_spread(index['height'])} pixels",
-            f"  classes    {np.count_nonzero(counts):,} occur, photos a class {_spread(counts[counts > 0])}",
-            f"  landmark   {np.count_nonzero(labels == NO_LANDMARK):,} samples have none"]
-
-
-def _spread(values: np.ndarray) -> str:
+def spread(values: np.ndarray) -> list[str]:
+    """Least, median and most of some numbers; "-" where there are none."""
     if not len(values):
-        return "-"
-    return f"{values.min():,} / {np.median(values):,.0f} / {values.max():,} (least / median / most)"
+        return ["-"] * 3
+    return [f"{value:,.0f}" for value in (values.min(), np.median(values), values.max())]
 
 
-def _megabytes(sizes: Iterable[int]) -> str:
-    return f"{sum(map(int, sizes)) / 1e6:,.1f} MB"
+def _split_lines(found: Statistics) -> Iterator[str]:
+    counts = found.class_sizes[found.class_sizes > 0]
+    sizes, widths, heights, photos = (" / ".join(spread(values)) for values in (found.sizes, found.widths,
+                                                                                found.heights, counts))
+    yield f"{found.split}: {len(found.sizes):,} samples in {found.shards:,} shards"
+    yield f"  photos     {size_text(found.sizes.sum(dtype=np.int64))}, bytes {sizes} (least / median / most)"
+    yield f"  width      {widths} pixels"
+    yield f"  height     {heights} pixels"
+    yield f"  classes    {len(counts):,} occur, photos a class {photos}"
+    yield f"  landmark   {found.without_landmark:,} samples have none"
+    yield from _bars("photos a class", "classes", octaves(counts))
+
+
+def _bars(what: str, of: str, bins: list[tuple[str, int]]) -> Iterator[str]:
+    """A histogram in text, its longest bar BAR wide; a bin that is not empty shows."""
+    if not bins:
+        return
+    most = max(number for _, number in bins)
+    yield f"  {what:>16}  {of:>9}"
+    for label, number in bins:
+        yield f"  {label:>16}  {number:>9,}  {'█' * -(-BAR * number // most)}".rstrip()

@@ -1,12 +1,20 @@
-"""Read dataset.json, the file that makes a folder a dataset."""
+"""Read and write dataset.json, the file that makes a folder a dataset."""
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from arcshard.console import UserError
-from shards.format import FORMAT_VERSION, MANIFEST, UNFINISHED
+from arcshard.files import write_text
+from shards.format import FORMAT_VERSION, MANIFEST, SPLIT_PATTERN, UNFINISHED
 
 KEYS = {"format_version", "num_classes", "packing", "splits", "files"}
+DIGEST = re.compile("[0-9a-f]{64}")
+REMEDY = "rebuild it with python -m shards repair"
+
+
+class LostManifest(UserError):
+    """dataset.json is missing or damaged, where the rest of a dataset may well be there."""
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -14,32 +22,82 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
     Keys: format_version, num_classes, packing (the options), splits {name: {samples, shards}} and files
     {name: {size in bytes, sha256}}, which lists all but dataset.json. Raises UserError for what is not a
-    dataset.
+    dataset, of which LostManifest where its other files can mend it.
     """
     path = Path(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        return parse_manifest((path / MANIFEST).read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(_why_missing(path)) from None
+        raise _missing(path) from None
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
+    """The manifest in the bytes of a dataset.json; `where` names its folder. Raises as read_manifest does."""
+    try:
+        manifest = json.loads(data)
     except ValueError:
-        raise UserError(f"{path / MANIFEST} must be JSON, but is not: pack the dataset again") from None
+        raise LostManifest(f"{where}/{MANIFEST} must be JSON, but is not: {REMEDY}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(f"this arcshard reads datasets of format version {FORMAT_VERSION}, but {path} has "
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        raise UserError(f"this arcshard reads datasets of format version {FORMAT_VERSION}, but {where} has "
                         f"version {version}: pack it again, or use the arcshard that wrote it")
-    missing = sorted(KEYS - manifest.keys())
-    if missing:
-        raise UserError(f"{path / MANIFEST} must hold {', '.join(sorted(KEYS))}, but lacks {', '.join(missing)}: "
-                        "pack the dataset again")
+    if fault := _fault(manifest):
+        raise LostManifest(f"{where}/{MANIFEST} {fault}: {REMEDY}")
     return manifest
 
 
-def _why_missing(path: Path) -> str:
+def write_manifest(path: Path, num_classes: int, splits: dict[str, Any], packing: dict[str, Any],
+                   files: dict[str, Any]) -> None:
+    """Write dataset.json into folder `path`; it appears whole."""
+    write_text(path / MANIFEST, manifest_text(num_classes, splits, packing, files))
+
+
+def manifest_text(num_classes: int, splits: dict[str, Any], packing: dict[str, Any], files: dict[str, Any]) -> str:
+    """The text of a dataset.json, with the keys that read_manifest explains."""
+    manifest = {"format_version": FORMAT_VERSION, "num_classes": num_classes, "splits": dict(sorted(splits.items())),
+                "packing": packing, "files": dict(sorted(files.items()))}
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def _fault(manifest: Any) -> str | None:
+    """What is wrong with the form of a manifest."""
+    if not isinstance(manifest, dict) or KEYS - manifest.keys():
+        missing = KEYS - manifest.keys() if isinstance(manifest, dict) else KEYS
+        return f"must hold {', '.join(sorted(KEYS))}, but lacks {', '.join(sorted(missing))}"
+    if not _is_count(manifest["num_classes"], 0) or not isinstance(manifest["packing"], dict):
+        return "must hold a count of classes and the options of its packing"
+    for what, is_good in (("splits", _is_split), ("files", _is_file)):
+        entries = manifest[what]
+        if not isinstance(entries, dict) or not entries:
+            return f"must name its {what}"
+        if wrong := [name for name, entry in entries.items() if not is_good(name, entry)]:
+            return f"has damaged {what}, the first {wrong[0]!r}"
+    return None
+
+
+def _is_split(name: str, entry: Any) -> bool:
+    return (re.fullmatch(SPLIT_PATTERN, name) is not None and isinstance(entry, dict)
+            and entry.keys() == {"samples", "shards"} and all(_is_count(value, 1) for value in entry.values()))
+
+
+def _is_file(name: str, entry: Any) -> bool:
+    return ("/" not in name and isinstance(entry, dict) and entry.keys() == {"size", "sha256"}
+            and _is_count(entry["size"], 0) and isinstance(entry["sha256"], str)
+            and DIGEST.fullmatch(entry["sha256"]) is not None)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and value >= least
+
+
+def _missing(path: Path) -> UserError:
     if not path.is_dir():
-        return (f"a dataset is a folder that preprocess/make_shards.py made, but there is no folder {path}: "
-                "check the path")
+        return UserError("a dataset is a folder that preprocess/make_shards.py made, but there is no folder "
+                         f"{path}: check the path")
     if (path / UNFINISHED).is_dir():
-        return (f"{path} is not a dataset yet, its packing was interrupted: run the same make_shards.py "
-                "command again")
-    return (f"a dataset is a folder that holds {MANIFEST}, but {path} has none: give the folder that "
-            "preprocess/make_shards.py wrote")
+        return UserError(f"{path} is not a dataset yet, its packing was interrupted: run the same make_shards.py "
+                         "command again")
+    if any(path.glob("*.tar")):
+        return LostManifest(f"a dataset is a folder that holds {MANIFEST}, but {path} has only the tars: {REMEDY}")
+    return UserError(f"a dataset is a folder that holds {MANIFEST}, but {path} has none: give the folder that "
+                     "preprocess/make_shards.py wrote")

@@ -1,99 +1,99 @@
-"""Re-read every byte of a dataset and name each fault."""
-import csv
-import tokenize
-from collections.abc import Iterator
+"""Re-read every byte of a dataset and name each fault.
+
+Each tar is an independent task: it is read once, and what it holds is compared with its rows of index and labels, with
+its .idx and with its sha256. Memory does not grow with the number of photos, but for 16 bytes each.
+"""
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from arcshard.console import progress
-from arcshard.files import sha256
-from shards.format import CLASSES, INDEX_DTYPE, MANIFEST, NO_LANDMARK, index_name, labels_name, shard_name
-from shards.idx import idx_text
+from shards.file_entry import entry_faults, file_entry
+from shards.format import CLASSES, MANIFEST, REJECTED, index_name, labels_name, shard_name, truths_name
 from shards.manifest import read_manifest
-from shards.verify_tar import tar_faults
+from shards.tables import Tables, labels_of, read_tables
+from shards.verify_shard import ShardCheck, shard_faults
+from shards.verify_tables import class_faults, count_faults, key_faults, label_faults, truth_faults
+
+SHARD_KINDS = (".tar", ".idx")
 
 
-def verify(path: str | Path) -> list[str]:
+def verify(path: str | Path, workers: int = 1) -> list[str]:
     """One sentence for each fault of the dataset in folder `path`, the file's name first; [] if it is whole.
 
-    Raises UserError for a folder that is no dataset.
+    The order depends on the dataset alone, not on `workers` (processes). Raises UserError for a folder that is no
+    dataset.
     """
     path = Path(path)
     manifest = read_manifest(path)
-    faults = [*_folder_faults(path, manifest), *_class_faults(path, manifest)]
-    for split, counts in manifest["splits"].items():
-        faults += _split_faults(path, split, counts, manifest["num_classes"])
-    return faults
+    changed = {fault.partition(":")[0]: fault for fault in _digest_faults(path, manifest)}
+    tables = [read_tables(path, split, counts["shards"]) for split, counts in manifest["splits"].items()]
+    faults = [*_listing_faults(path, manifest), *_table_faults(path, manifest, tables, changed.keys())]
+    checks = [check for table in tables for check in _checks(path, table, manifest)]
+    with progress(total=len(checks), unit="shard", what="verify") as bar:
+        for found in Parallel(workers, return_as="generator")(delayed(shard_faults)(check) for check in checks):
+            faults += found
+            bar.update()
+    named = {fault.partition(":")[0] for fault in faults}
+    return faults + [fault for name, fault in changed.items() if name not in named]
 
 
-def _folder_faults(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    """Files that are missing, too many, or not those that were packed."""
-    files = manifest["files"]
+def _listing_faults(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    """Files that are missing, too many, or not listed."""
+    files, splits, needed = manifest["files"], manifest["splits"], {*_needed(manifest)}
     for name in sorted({entry.name for entry in path.iterdir()} - {MANIFEST, *files}):
         yield f"{name}: an extra file that {MANIFEST} does not list"
-    for name, entry in progress(files.items(), unit="file", what="verify files"):
+    for name in sorted(needed - files.keys()):
+        yield f"{MANIFEST}: lists no {name}, which its splits need"
+    for name in sorted(files.keys() - needed - {truths_name(split) for split in splits}):
+        yield f"{MANIFEST}: lists {name}, which its splits do not have"
+    for name in sorted(files):
         if not (path / name).is_file():
             yield f"{name}: missing"
-        elif (size := (path / name).stat().st_size) != entry["size"]:
-            yield f"{name}: has {size} bytes, was packed with {entry['size']}"
-        elif sha256(path / name) != entry["sha256"]:
-            yield f"{name}: its sha256 is not the one it was packed with"
 
 
-def _class_faults(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    if (path / CLASSES).is_file():
-        with open(path / CLASSES, newline="", encoding="utf-8", errors="replace") as f:
-            rows = sum(1 for _ in csv.DictReader(f))
-        if rows != manifest["num_classes"]:
-            yield f"{CLASSES}: has {rows} classes, {MANIFEST} counts {manifest['num_classes']}"
+def _needed(manifest: dict[str, Any]) -> Iterator[str]:
+    """Names that dataset.json must list for its splits."""
+    yield from (CLASSES, REJECTED)
+    for split, counts in manifest["splits"].items():
+        yield from (index_name(split), labels_name(split))
+        for number in range(min(counts["shards"], len(manifest["files"]))):  # at most, should the count be damaged
+            yield from (shard_name(split, number) + kind for kind in SHARD_KINDS)
 
 
-def _split_faults(path: Path, split: str, counts: dict[str, int], num_classes: int) -> Iterator[str]:
-    rows, unreadable_rows = _load(path / index_name(split), INDEX_DTYPE)
-    labels, unreadable_labels = _load(path / labels_name(split), np.dtype("<i4"))
-    yield from unreadable_rows + unreadable_labels
-    if rows is None or labels is None:
-        return
-    yield from _count_faults(split, rows, labels, counts, num_classes)
-    shards = rows["shard"][:len(labels)]
-    order = np.argsort(shards, kind="stable")
-    starts = np.searchsorted(shards[order], range(counts["shards"] + 1))
-    for number in progress(range(counts["shards"]), unit="shard", what=f"verify {split}"):
-        own = order[starts[number]:starts[number + 1]]
-        yield from _shard_faults(path / shard_name(split, number), rows[own], labels[own])
+def _digest_faults(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    """Files that are no shards, whose size or sha256 is not the one in dataset.json."""
+    for name, entry in sorted(manifest["files"].items()):
+        if not name.endswith(SHARD_KINDS) and (path / name).is_file():
+            yield from entry_faults(name, file_entry(path / name), entry)
 
 
-def _load(path: Path, dtype: np.dtype) -> tuple[np.ndarray | None, list[str]]:
-    """The memory-mapped array, or None and why not; a missing file has been named before."""
-    if not path.is_file():
-        return None, []
-    try:
-        array = np.load(path, mmap_mode="r").view(np.ndarray)
-    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # numpy's header parser
-        return None, [f"{path.name}: cannot be read ({error})"]
-    if array.dtype != dtype or array.ndim != 1:
-        return None, [f"{path.name}: must be a row of {dtype}, not {array.dtype} of shape {array.shape}"]
-    return array, []
+def _table_faults(path: Path, manifest: dict[str, Any], tables: list[Tables], changed: Set[str]) -> Iterator[str]:
+    """What the files that are no shards say wrongly, but for what follows from one that was `changed`."""
+    num_classes = manifest["num_classes"]
+    for table in tables:
+        split, sound = table.split, not {index_name(table.split), labels_name(table.split)} & changed
+        yield from table.faults
+        yield from count_faults(table, manifest["splits"][split]["samples"])
+        yield from label_faults(table, num_classes)
+        if sound:
+            yield from truth_faults(path / truths_name(split), table, num_classes)
+    train = None if labels_name("train") in changed else labels_of(tables, "train")
+    yield from class_faults(path / CLASSES, train, num_classes)
+    yield from key_faults(tables)
 
 
-def _count_faults(split: str, rows: np.ndarray, labels: np.ndarray, counts: dict[str, int],
-                  num_classes: int) -> Iterator[str]:
-    for name, array in ((index_name(split), rows), (labels_name(split), labels)):
-        if len(array) != counts["samples"]:
-            yield f"{name}: has {len(array)} rows, {MANIFEST} counts {counts['samples']} samples"
-    shards = rows["shard"]
-    if not np.array_equal(np.unique(shards), np.arange(counts["shards"])) or (np.diff(shards) < 0).any():
-        yield f"{index_name(split)}: its shards are not 0 to {counts['shards'] - 1} in order"
-    wrong = (labels < NO_LANDMARK) | (labels >= num_classes)
-    if wrong.any():
-        yield f"{labels_name(split)}: {wrong.sum()} labels are not -1 to {num_classes - 1}"
-
-
-def _shard_faults(stem: Path, rows: np.ndarray, labels: np.ndarray) -> Iterator[str]:
-    tar, idx = stem.with_name(f"{stem.name}.tar"), stem.with_name(f"{stem.name}.idx")
-    if tar.is_file():
-        yield from (f"{tar.name}: {fault}" for fault in tar_faults(tar, rows, labels))
-    if idx.is_file() and idx.read_bytes() != idx_text(rows, labels).encode():
-        yield f"{idx.name}: stale, it is not the index of this tar"
+def _checks(path: Path, tables: Tables, manifest: dict[str, Any]) -> Iterator[ShardCheck]:
+    """A task for each shard that dataset.json lists, with its rows."""
+    files, nothing = manifest["files"], np.empty(0, np.int32)
+    for number in range(manifest["splits"][tables.split]["shards"]):
+        name, rows = shard_name(tables.split, number), tables.rows_of(number)
+        if not all(name + kind in files for kind in SHARD_KINDS):
+            return
+        first, count = rows or (0, 0)
+        labels = nothing if tables.labels is None else tables.labels[first:first + count]
+        yield ShardCheck(path, tables.split, number, files[f"{name}.tar"], files[f"{name}.idx"],
+                         tables.index if rows else None, first, count, labels)

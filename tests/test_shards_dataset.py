@@ -18,7 +18,9 @@ from PIL import Image
 
 import shards.dataset
 from arcshard.console import UserError
-from preprocess.packing import PackOptions, pack
+from preprocess.engine import Engine
+from preprocess.options import PackOptions
+from preprocess.packing import pack
 from shards import CorruptSample, Dataset, splits
 
 
@@ -35,7 +37,7 @@ def make(folder: Path, seed: int = 0) -> Path:
         split = "train" if number < 30 else "test"
         rows.append((f"k{number}", "" if label == -1 else f"L{label}", label, split))
     samples = pd.DataFrame(rows, columns=["id", "landmark_id", "label", "split"])
-    pack(samples, photos, folder / "out", PackOptions(shard_size=3), workers=1)
+    pack(samples, [photos], folder / "out", PackOptions(shard_size=3), Engine())
     return folder / "out"
 
 
@@ -153,8 +155,8 @@ def test_file_descriptors_are_few_and_returned(whole, monkeypatch):
 
 
 def test_importing_shards_imports_neither_torch_nor_dali():
-    code = ("import sys, shards, shards.verify, shards.info, shards.writer\n"
-            "assert not {'torch', 'nvidia.dali', 'webdataset'} & set(sys.modules)")
+    code = ("import sys, shards.__main__, shards.writer\n"
+            "assert not {'torch', 'nvidia.dali', 'webdataset', 'matplotlib'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -179,4 +181,56 @@ def test_mistakes_get_one_sentence(copy, tmp_path):
     assert error_of(copy) == (f"this arcshard reads datasets of format version 1, but {copy} has version 7: "
                               "pack it again, or use the arcshard that wrote it")
     (copy / "dataset.json").write_text('{"format_ver')
-    assert error_of(copy) == f"{copy}/dataset.json must be JSON, but is not: pack the dataset again"
+    assert error_of(copy) == (f"{copy}/dataset.json must be JSON, but is not: rebuild it with python -m shards "
+                              "repair")
+    (copy / "dataset.json").unlink()
+    assert error_of(copy) == (f"a dataset is a folder that holds dataset.json, but {copy} has only the tars: "
+                              "rebuild it with python -m shards repair")
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (lambda m: m.pop("files"), "must hold files, format_version, num_classes, packing, splits, but lacks files"),
+    (lambda m: m.update(num_classes=-1), "must hold a count of classes and the options of its packing"),
+    (lambda m: m.update(num_classes="3"), "must hold a count of classes and the options of its packing"),
+    (lambda m: m.update(packing=None), "must hold a count of classes and the options of its packing"),
+    (lambda m: m.update(splits=[]), "must name its splits"),
+    (lambda m: m["splits"].update({"a/b": {"samples": 1, "shards": 1}}), "has damaged splits, the first 'a/b'"),
+    (lambda m: m["splits"]["test"].update(samples=0), "has damaged splits, the first 'test'"),
+    (lambda m: m["splits"]["test"].update(shards="2"), "has damaged splits, the first 'test'"),
+    (lambda m: m["splits"].update(val=3), "has damaged splits, the first 'val'"),
+    (lambda m: m["files"].update({"../x": {"size": 0, "sha256": "0" * 64}}), "has damaged files, the first '../x'"),
+    (lambda m: m["files"]["classes.csv"].pop("size"), "has damaged files, the first 'classes.csv'"),
+    (lambda m: m["files"]["classes.csv"].update(sha256="0"), "has damaged files, the first 'classes.csv'"),
+    (lambda m: m["files"]["classes.csv"].update(size=1.5), "has damaged files, the first 'classes.csv'")])
+def test_a_damaged_manifest_is_one_sentence(copy, change, sentence):
+    manifest = json.loads((copy / "dataset.json").read_text())
+    change(manifest)
+    (copy / "dataset.json").write_text(json.dumps(manifest))
+    assert error_of(copy) == f"{copy}/dataset.json {sentence}: rebuild it with python -m shards repair"
+
+
+def test_truths_are_the_labels_unless_a_file_says_more(copy):
+    dataset = Dataset(copy, "test")
+    assert dataset.truths() == [{label} if label >= 0 else set() for label in dataset.labels.tolist()]
+    rows = [3, 0]
+    keys = [dataset.index["key"][row].decode() for row in rows]
+    (copy / "test.truths.csv").write_text(f"id,labels\n{keys[0]},2 0\n{keys[1]},1 0 2\n")
+    several = Dataset(copy, "test").truths()
+    assert several[3] == {0, 2} and several[0] == {0, 1, 2}
+    assert several[1:3] + several[4:] == dataset.truths()[1:3] + [
+        {label} if label >= 0 else set() for label in dataset.labels[4:].tolist()]
+    assert Dataset(copy).truths() == [{label} for label in Dataset(copy).labels.tolist()]
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("id,label\n", "its columns must be id, labels"), ("", "its columns must be id, labels"),
+    ("id,labels\nk1\n", "its columns must be id, labels"),
+    ("id,labels\nk1,1\n", "sample k1 must have several labels, separated by spaces, not '1'"),
+    ("id,labels\nk1,1  2\n", "sample k1 must have several labels, separated by spaces, not '1  2'"),
+    ("id,labels\nk1,1 -1\n", "sample k1 must have several labels, separated by spaces, not '1 -1'"),
+    ("id,labels\nk1,1 2\nk1,2 1\n", "it has sample k1 twice")])
+def test_damaged_truths_are_one_sentence(copy, text, reason):
+    (copy / "test.truths.csv").write_text(text)
+    with pytest.raises(UserError) as error:
+        Dataset(copy, "test").truths()
+    assert str(error.value) == f"{copy}/test.truths.csv is damaged ({reason}): run python -m shards verify {copy}"

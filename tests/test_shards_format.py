@@ -1,5 +1,6 @@
 """A shard is a plain ustar tar that webdataset, wds2idx and DALI read as we do."""
 import gc
+import hashlib
 import io
 import subprocess
 import sys
@@ -15,9 +16,12 @@ from hypothesis import strategies as st
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
-from preprocess.packing import PackOptions, pack
+from preprocess.engine import Engine
+from preprocess.options import PackOptions
+from preprocess.packing import pack
 from shards import Dataset
-from shards.format import INDEX_DTYPE, TAR_BLOCK
+from shards.format import INDEX_DTYPE, KEY_PATTERN, TAR_BLOCK
+from shards.hashing import HashingStream
 from shards.idx import idx_text
 from shards.writer import Sample, write_tar
 
@@ -42,7 +46,7 @@ def dataset(tmp_path_factory) -> Dataset:
         (folder / "photos" / f"{key}.jpg").write_bytes(photo(number, 40 + number))
     rows = [(key, f"{number % 12}", number % 12, "train") for number, key in enumerate(keys)]
     samples = pd.DataFrame(rows, columns=["id", "landmark_id", "label", "split"])
-    pack(samples, folder / "photos", folder / "out", PackOptions(shard_size=10), workers=1)
+    pack(samples, [folder / "photos"], folder / "out", PackOptions(shard_size=10), Engine())
     return Dataset(folder / "out")
 
 
@@ -128,6 +132,35 @@ def test_rows_and_idx_against_tarfile(contents):
     lines = [f"jpg {p.offset_data} {p.size} {p.name} cls {c.offset_data} {c.size} {c.name}"
              for p, c in zip(photos, classes, strict=True)]
     assert idx_text(rows, labels) == "\n".join([f"v1.2 {len(contents)}", *lines, ""])
+
+
+def webdataset_tar(contents: list[tuple[str, bytes, int]]) -> bytes:
+    """What webdataset itself writes of (key, photo, label), with USTAR headers as its format argument promises."""
+    stream = io.BytesIO()
+    with webdataset.TarWriter(stream, encoder=False, mtime=0, compress=False) as tar:
+        tar.tarstream.format = tarfile.USTAR_FORMAT  # TarWriter 1.0.2 does not hand it to tarfile
+        for key, data, label in contents:
+            # One call a member: within one call TarWriter sorts by extension, which would put .cls first.
+            tar.write({"__key__": key, "jpg": data})
+            tar.write({"__key__": key, "cls": str(label).encode()})
+    return stream.getvalue()
+
+
+sizes = st.one_of(st.integers(0, 1100), st.sampled_from([511, 512, 513, 8191, 10240, 20000]))
+named = st.tuples(st.from_regex(KEY_PATTERN, fullmatch=True), sizes, st.integers(-1, 2**31 - 1))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(named, max_size=12, unique_by=lambda sample: sample[0]))
+def test_bytes_are_those_of_webdataset(contents):
+    """The writer uses the standard library; any keys, sizes and labels give what TarWriter gives."""
+    photos = [(key, bytes([len(key)]) * size, label) for key, size, label in contents]
+    stream = io.BytesIO()
+    hashing = HashingStream(stream)
+    write_tar(hashing, [Sample(key, label, data, 1, 1) for key, data, label in photos])
+    assert stream.getvalue() == webdataset_tar(photos)
+    assert hashing.size == len(stream.getvalue())
+    assert hashing.sha256 == hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 @pytest.mark.parametrize("key", ["", "a.b", "a b", "A", "ä", "a/b", "a\n", "z" * 97])

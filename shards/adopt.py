@@ -1,0 +1,151 @@
+"""Make a dataset of WebDataset tars that are there, without packing them again.
+
+Every member is read and every photo decoded once, since what breaks the format would later break a DALI pipeline. The
+tars are hard-linked under their new names, copied only onto another disk, and never changed.
+"""
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from arcshard.console import UserError
+from arcshard.files import sync_folder, write_text
+from shards.adopt_classes import MAX_CLASSES, class_rows, own_numbers, read_classes
+from shards.csv_table import write_table
+from shards.file_entry import Entry, file_entry
+from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
+from shards.lock import alone
+from shards.manifest import write_manifest
+from shards.rebuild import found_packing, read_shards, write_index
+from shards.shard_content import ShardContent
+from shards.tables import Tables, labels_of, read_tables, repeated_keys
+
+MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+REPACK = "unpack the tars and pack the photos with preprocess/make_shards.py"
+
+
+Tars = dict[str, list[Path]]
+"""By split, in the order of its shards."""
+
+
+def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) -> None:
+    """Make the dataset `out` of `tars`, each of them a shard.
+
+    classes: CSV with columns label, landmark_id and, if there, name; None: a label's number is its landmark id.
+    Raises UserError, and leaves nothing, for a tar that holds what the format forbids. A killed call leaves a folder
+    OUT.part, which the next one removes.
+    """
+    out, tars = out.absolute(), {split: paths for split, paths in sorted(tars.items()) if paths}
+    _refuse_paths(tars, out)
+    names = read_classes(classes) if classes else None
+    work = out.with_name(f"{out.name}.part")
+    work.mkdir(parents=True, exist_ok=True)
+    with alone(work):
+        _empty(work)
+        try:
+            _make(work, tars, names, workers)
+        except BaseException:
+            shutil.rmtree(work)
+            raise
+        os.rename(work, out)
+    sync_folder(out.parent)
+
+
+def _make(work: Path, tars: Tars, names: list[tuple[str, str]] | None, workers: int) -> None:
+    files: dict[str, Entry] = {}
+    faults: list[tuple[Path, list[str]]] = []
+    splits = {split: write_index(work, split, _contents(work, split, paths, files, faults, workers))
+              for split, paths in tars.items()}
+    _refuse_faults(faults)
+    tables = [read_tables(work, split, counts["shards"]) for split, counts in splits.items()]
+    _refuse_repeated_keys(tables, tars)
+    names = own_numbers(_highest_label(tables, tars, MAX_CLASSES) + 1) if names is None else names
+    _highest_label(tables, tars, len(names))
+    labels = labels_of(tables, "train")
+    assert labels is not None
+    write_table(work / CLASSES, CLASSES_COLUMNS, class_rows(names, labels))
+    write_table(work / REJECTED, REJECTED_COLUMNS, [])
+    files |= {path.name: file_entry(path) for path in work.iterdir() if path.name not in files}
+    for split, paths in tars.items():
+        for number, path in enumerate(paths):
+            _bring(path, work / f"{shard_name(split, number)}.tar")
+    packing = found_packing("adopted", [table.index for table in tables if table.index])
+    write_manifest(work, len(names), splits, packing, files)
+
+
+def _contents(work: Path, split: str, paths: list[Path], files: dict[str, Entry],
+              faults: list[tuple[Path, list[str]]], workers: int) -> Iterator[ShardContent]:
+    """What the tars hold, while each one's .idx is written and its entry and faults are noted."""
+    shards = read_shards(paths, f"adopt {split}", workers, decode=True)
+    for number, (content, path) in enumerate(zip(shards, paths)):
+        if content.faults:
+            faults.append((path, content.faults))
+        name = shard_name(split, number)
+        write_text(work / f"{name}.idx", content.idx.decode())
+        files[f"{name}.tar"] = content.entry
+        yield content
+
+
+def _bring(tar: Path, name: Path) -> None:
+    try:
+        os.link(tar.resolve(), name)
+    except OSError:  # another disk, a file system without links, another owner's file
+        shutil.copyfile(tar, name)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a killed call left."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _refuse_paths(tars: Tars, out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out must be a new folder, but {out} is there: choose another")
+    for tar in [tar for paths in tars.values() for tar in paths]:
+        if not tar.is_file():
+            raise UserError(f"there is no file {tar}: check the path")
+        with open(tar, "rb") as f:
+            start = f.read(6)
+        if kind := next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None):
+            raise UserError(f"a shard is a plain tar, since a compressed one cannot be read from its middle, but {tar} "
+                            f"is packed by {kind}: unpack it to a .tar first")
+
+
+def _refuse_faults(faults: list[tuple[Path, list[str]]]) -> None:
+    if faults:
+        tar, of_tar = faults[0]
+        count = sum(len(texts) for _, texts in faults)
+        raise UserError(f"a shard holds pairs KEY.jpg and KEY.cls, but {tar}: {of_tar[0]} (faults in all: {count:,}, "
+                        f"tars that have any: {len(faults):,}): {REPACK}")
+
+
+def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:
+    places: dict[bytes, Path] = {}
+    for key, table, row in repeated_keys(tables):
+        tar = _tar_of(tars, table, row)
+        if key in places:
+            raise UserError(f"a key must occur once, but {places[key]} and {tar} hold a sample {key.decode()}: "
+                            f"{REPACK}")
+        places[key] = tar
+
+
+def _highest_label(tables: list[Tables], tars: Tars, num_classes: int) -> int:
+    """The highest label of all splits. Raises UserError for one beyond `num_classes`."""
+    highest = -1
+    for table in tables:
+        assert table.index is not None and table.labels is not None
+        row = int(table.labels.argmax())
+        highest = max(highest, int(table.labels[row]))
+        if highest >= num_classes:
+            key = table.index.read(row, 1)["key"][0].decode()
+            raise UserError(f"labels must be below {num_classes:,}, the number of classes, but {key}.cls in "
+                            f"{_tar_of(tars, table, row)} is {highest}: name all classes with --classes")
+    return highest
+
+
+def _tar_of(tars: Tars, table: Tables, row: int) -> Path:
+    assert table.bounds is not None
+    return tars[table.split][int(np.searchsorted(table.bounds, row, side="right")) - 1]

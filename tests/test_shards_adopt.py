@@ -1,0 +1,317 @@
+"""adopt: tars that webdataset and GNU tar wrote become a dataset as they are; what the format forbids is refused."""
+import gzip
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from arcshard.console import UserError
+from loader import Loader
+from shards import Dataset, splits
+from shards.adopt import adopt
+from shards.format import is_key
+from shards.repair import repair
+from shards.verify import verify
+
+
+def photo(seed: int, **options) -> bytes:
+    """A JPEG of 40 × 30 pixels of noise, 4:2:0."""
+    out = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, "JPEG", **{"subsampling": "4:2:0"} | options)
+    return out.getvalue()
+
+
+def webdataset_tars(folder: Path, samples: list[dict]) -> list[Path]:
+    """What webdataset.ShardWriter writes by default, three samples a shard."""
+    with webdataset.ShardWriter(str(folder / "wds-%04d.tar"), maxcount=3, verbose=0) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return sorted(folder.glob("wds-*.tar"))
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes]], **options) -> Path:
+    """A tar of named members; options: of tarfile."""
+    with tarfile.open(path, "w", **{"format": tarfile.USTAR_FORMAT} | options) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def pairs(*keys: str) -> list[tuple[str, bytes]]:
+    """Members of sound samples with labels 0, 1, 2, …"""
+    return [member for label, key in enumerate(keys)
+            for member in ((f"{key}.jpg", photo(label)), (f"{key}.cls", str(label).encode()))]
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory) -> list[Path]:
+    """Seven samples in three tars of webdataset: .cls before .jpg, and PAX headers for the fraction of mtime."""
+    folder = tmp_path_factory.mktemp("wds")
+    samples = [{"__key__": f"k{number}", "jpg": photo(number), "cls": number % 4} for number in range(7)]
+    return webdataset_tars(folder, samples)
+
+
+def test_tars_of_webdataset_are_adopted_as_they_are(tars, tmp_path):
+    """Linked, not copied or changed; samples, labels and landmark ids are there, .idx is what wds2idx writes."""
+    before = [tar.read_bytes() for tar in tars]
+    assert b"PaxHeader" in before[0] and before[0].index(b"k0.cls") < before[0].index(b"k0.jpg")
+    adopt({"train": tars, "val": [tar_of(tmp_path / "v.tar", pairs("v0", "v1"))]}, tmp_path / "out")
+    assert verify(tmp_path / "out") == [] and repair(tmp_path / "out") == ([], [])
+    assert splits(tmp_path / "out") == ["train", "val"]
+    dataset = Dataset(tmp_path / "out")
+    assert (len(dataset), dataset.num_classes, dataset.landmark_ids) == (7, 4, ["0", "1", "2", "3"])
+    assert [dataset.read(i) for i in range(7)] == [photo(i) for i in range(7)]
+    assert dataset.labels.tolist() == [0, 1, 2, 3, 0, 1, 2] and dataset.index["key"][6] == b"k6"
+    assert dataset.manifest["packing"] == {"adopted": True, "short_side": 30, "quality": 90}
+    assert (tmp_path / "out" / "classes.csv").read_text() == (
+        "label,landmark_id,images,name\n0,0,2,\n1,1,2,\n2,2,2,\n3,3,1,\n")
+    for number, tar in enumerate(tars):
+        name = tmp_path / "out" / f"train-00000{number}.tar"
+        assert tar.read_bytes() == before[number] and os.path.samefile(tar, name)
+        command = [str(Path(sys.executable).with_name("wds2idx")), str(tar), str(tmp_path / "x.idx")]
+        subprocess.run(command, check=True, capture_output=True)
+        assert name.with_suffix(".idx").read_bytes() == (tmp_path / "x.idx").read_bytes()
+
+
+def test_tars_of_gnu_tar_are_adopted(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name, data in pairs("a", "b"):
+        (folder / name).write_bytes(data)
+    subprocess.run(["tar", "--sort=name", "-cf", str(tmp_path / "a.tar"), "-C", str(folder),
+                    *sorted(os.listdir(folder))], check=True)
+    adopt({"train": [tmp_path / "a.tar"]}, tmp_path / "out")
+    assert verify(tmp_path / "out") == [] and Dataset(tmp_path / "out").index["key"].tolist() == [b"a", b"b"]
+
+
+def test_the_loader_reads_adopted_tars(tars, tmp_path):
+    adopt({"train": tars}, tmp_path / "out")
+    dataset = Dataset(tmp_path / "out")
+    loader = Loader(dataset, batch_size=4, size=30, train=False, num_threads=1)
+    found = [(int(i), int(label)) for batch in loader for i, label in zip(batch.ids, batch.labels)]
+    assert found == list(enumerate([0, 1, 2, 3, 0, 1, 2]))
+
+
+def test_both_orders_in_one_dataset_survive_repair(tars, tmp_path):
+    adopt({"train": [*tars, tar_of(tmp_path / "p.tar", pairs("p0", "p1"))]}, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix in (".idx", ".npy", ".json"):
+            path.unlink()
+    assert repair(tmp_path / "out").lost == []
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert after["dataset.json"] == before["dataset.json"].replace(b'"adopted"', b'"repaired"')
+    assert after | {"dataset.json": b""} == before | {"dataset.json": b""}
+
+
+def test_the_result_does_not_depend_on_the_processes(tars, tmp_path):
+    for workers in (1, 2):
+        adopt({"train": tars}, tmp_path / f"{workers}", workers=workers)
+    assert [path.read_bytes() for path in sorted((tmp_path / "1").iterdir())] == [
+        path.read_bytes() for path in sorted((tmp_path / "2").iterdir())]
+
+
+def test_tars_on_another_disk_are_copied(tars, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+    monkeypatch.setattr(os, "link", refuse)
+    adopt({"train": tars}, tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+    assert not os.path.samefile(tars[0], tmp_path / "out" / "train-000000.tar")
+
+
+def test_a_link_to_a_tar_is_followed(tars, tmp_path):
+    (tmp_path / "link.tar").symlink_to(tars[0])
+    adopt({"train": [tmp_path / "link.tar"]}, tmp_path / "out")
+    assert not (tmp_path / "out" / "train-000000.tar").is_symlink() and verify(tmp_path / "out") == []
+
+
+def test_classes_name_the_labels(tars, tmp_path):
+    (tmp_path / "c.csv").write_text('name,label,landmark_id\nEiffel,1,77\n"Dom, Köln",0,9\n,3,x\n,2,5\n,4,none\n')
+    adopt({"train": tars}, tmp_path / "out", tmp_path / "c.csv")
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.landmark_ids == ["9", "77", "5", "x", "none"] and dataset.num_classes == 5
+    assert (tmp_path / "out" / "classes.csv").read_text().splitlines()[1] == '0,9,2,"Dom, Köln"'
+    assert verify(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("label,landmark_id\n0,a\n1,b\n2,c\n", "labels must be below 3, the number of classes, but k3.cls in "),
+    ("label,landmark_id\n0,a\n1,b\n3,c\n", "the labels of --classes must be 0, 1, 2, …, each once, but row 3 of "),
+    ("label,landmark_id\n0,a\n1,a\n", "a landmark_id must have one label, but "),
+    ("label,id\n0,a\n", "must have the columns label and landmark_id, but lacks landmark_id: check the path"),
+    ("label,landmark_id\nx,a\n", "must be a CSV file in UTF-8 whose labels are numbers, but is not (invalid literal"),
+    ("landmark_id,label\na\n", "must be a CSV file in UTF-8 whose labels are numbers, but is not (invalid literal"),
+    ("label,landmark_id\n0\n", "must be a CSV file in UTF-8 whose labels are numbers, but is not (label 0 has no "),
+    (None, "check --classes")])
+def test_classes_that_do_not_fit_are_refused(tars, tmp_path, text, sentence):
+    if text is not None:
+        (tmp_path / "c.csv").write_text(text)
+    with pytest.raises(UserError) as error:
+        adopt({"train": tars}, tmp_path / "out", tmp_path / "c.csv")
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return photo(0, exif=exif.tobytes())
+
+
+JPG, CLS = ("a.jpg", photo(0)), ("a.cls", b"0")
+LONG = "z" * 120
+REFUSED = {
+    "dot": (pairs("a.b"), "at offset 0: member 'a.b.jpg' must be KEY.jpg or KEY.cls, KEY being 1 to 96 characters"),
+    "space": (pairs("a b"), "member 'a b.jpg' must be KEY.jpg"),
+    "capital": (pairs("A"), "member 'A.jpg' must be KEY.jpg"),
+    "folder": (pairs("x/a"), "member 'x/a.jpg' must be KEY.jpg"),
+    "not ASCII": (pairs("ä"), "member 'ä.jpg' must be KEY.jpg"),
+    "other extension": ([("a.jpeg", photo(0)), CLS], "member 'a.jpeg' must be KEY.jpg"),
+    "another member": ([JPG, ("a.json", b"{}"), CLS], "member 'a.json' must be KEY.jpg"),
+    "no label": ([JPG, *pairs("b")], "at offset 0: member a.jpg has no a.cls beside it"),
+    "no photo": ([CLS, *pairs("b")], "at offset 0: member a.cls has no a.jpg beside it"),
+    "apart": ([JPG, ("b.jpg", photo(1)), CLS, ("b.cls", b"0")], "member a.jpg has no a.cls beside it"),
+    "two photos": ([JPG, JPG, CLS], "member a.jpg has no a.cls beside it"),
+    "word": ([JPG, ("a.cls", b"cat")], "member a.cls must be a label -1, 0, 1, 2, …, not 'cat'"),
+    "newline": ([JPG, ("a.cls", b"1\n")], "member a.cls must be a label -1, 0, 1, 2, …, not '1\\n'"),
+    "empty label": ([JPG, ("a.cls", b"")], "member a.cls must be a label -1, 0, 1, 2, …, not ''"),
+    "no class": ([JPG, ("a.cls", b"-2")], "member a.cls must be a label -1, 0, 1, 2, …, not '-2'"),
+    "long label": ([JPG, ("a.cls", b"9" * 99)], f"not '{'9' * 20}…'"),
+    "large label": ([JPG, ("a.cls", b"10000000")], "labels must be below 10,000,000, the number of classes, but a.cls"),
+    "progressive": ([("a.jpg", photo(0, progressive=True)), CLS], "member a.jpg is progressive, not baseline"),
+    "4:4:4": ([("a.jpg", photo(0, subsampling="4:4:4")), CLS], "a.jpg has chroma sampling 1x1 1x1 1x1, not 4:2:0"),
+    "turned": ([("a.jpg", turned()), CLS], "member a.jpg is stored turned (EXIF orientation 6)"),
+    "cut photo": ([("a.jpg", photo(0)[:-300]), CLS], "member a.jpg cannot be decoded (Premature end of JPEG file)"),
+    "no photo at all": ([("a.jpg", b"<html>"), CLS], "member a.jpg cannot be decoded ("),
+    "empty photo": ([("a.jpg", b""), CLS], "member a.jpg cannot be decoded ("),
+    "no members": ([], "holds no sample"),
+    "twice": (pairs("b", "b"), "a key must occur once, but "),
+}
+
+
+@pytest.mark.parametrize("members, sentence", REFUSED.values(), ids=REFUSED)
+def test_what_the_format_forbids_is_refused_by_tar_and_member(tmp_path, members, sentence):
+    """Whatever sound tars come before it; nothing is left behind."""
+    good, bad = tar_of(tmp_path / "good.tar", pairs("g")), tar_of(tmp_path / "bad.tar", members)
+    with pytest.raises(UserError) as error:
+        adopt({"train": [good], "val": [bad]}, tmp_path / "out")
+    assert sentence in str(error.value) and str(bad) in str(error.value) and "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.tar", "good.tar"]
+
+
+@pytest.mark.parametrize("form, sentence", [
+    (tarfile.PAX_FORMAT, "at offset 0: a PAX header that says path, which DALI reads wrong"),
+    (tarfile.GNU_FORMAT, "at offset 0: member '././@LongLink' is a long name in GNU format: only plain files")])
+def test_long_names_are_refused(tmp_path, form, sentence):
+    bad = tar_of(tmp_path / "bad.tar", pairs(LONG), format=form)
+    with pytest.raises(UserError) as error:
+        adopt({"train": [bad]}, tmp_path / "out")
+    assert f"{bad}: {sentence}" in str(error.value)
+
+
+def test_links_and_folders_are_refused(tmp_path):
+    for kind, word in ((tarfile.SYMTYPE, "a link"), (tarfile.LNKTYPE, "a link"), (tarfile.DIRTYPE, "a folder"),
+                       (tarfile.FIFOTYPE, "of type b'6'")):
+        with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+            info = tarfile.TarInfo("a.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        with pytest.raises(UserError, match=f"member 'a.jpg' is {word}: only plain files may be there"):
+            adopt({"train": [tmp_path / "bad.tar"]}, tmp_path / "out")
+
+
+def test_a_compressed_tar_is_refused(tars, tmp_path):
+    (tmp_path / "a.tar").write_bytes(gzip.compress(tars[0].read_bytes()))
+    with pytest.raises(UserError) as error:
+        adopt({"train": [tmp_path / "a.tar"]}, tmp_path / "out")
+    assert str(error.value) == ("a shard is a plain tar, since a compressed one cannot be read from its middle, but "
+                                f"{tmp_path}/a.tar is packed by gzip: unpack it to a .tar first")
+
+
+def test_the_same_key_in_two_tars_is_refused(tars, tmp_path):
+    again = tar_of(tmp_path / "again.tar", pairs("other", "k4"))
+    with pytest.raises(UserError) as error:
+        adopt({"train": tars, "test": [again]}, tmp_path / "out")
+    assert sorted([str(tars[1]), str(again)]) == sorted(
+        str(error.value).partition("but ")[2].partition(" hold a sample k4")[0].split(" and "))
+
+
+def test_faults_are_counted(tmp_path):
+    bad = [tar_of(tmp_path / f"{name}.tar", pairs(*keys)) for name, keys in (("x", ["A", "b", "C"]), ("y", ["D"]))]
+    with pytest.raises(UserError, match=r"\(faults in all: 6, tars that have any: 2\): unpack the tars and pack"):
+        adopt({"train": bad}, tmp_path / "out")
+
+
+def test_mistaken_paths_are_sentences(tars, tmp_path):
+    with pytest.raises(UserError, match=f"there is no file {tmp_path}/no.tar: check the path"):
+        adopt({"train": [*tars, tmp_path / "no.tar"]}, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    with pytest.raises(UserError, match=f"--out must be a new folder, but {tmp_path}/full is there: choose another"):
+        adopt({"train": tars}, tmp_path / "full")
+
+
+def test_what_a_killed_call_left_is_no_obstacle(tars, tmp_path):
+    (tmp_path / "out.part").mkdir()
+    shutil.copy(tars[0], tmp_path / "out.part" / "train-000009.tar")
+    (tmp_path / "out").mkdir()
+    adopt({"train": tars}, tmp_path / "out")
+    assert verify(tmp_path / "out") == [] and not (tmp_path / "out.part").exists()
+
+
+def test_the_command(tars, tmp_path, call, refused):
+    val = tar_of(tmp_path / "v.tar", pairs("v0"))
+    done = call("-m", "shards", "adopt", *tars, "--val", val, "--out", tmp_path / "out", "--workers", 2)
+    assert done.returncode == 0 and "train: 7 samples in 3 shards" in done.stdout
+    assert call("-m", "shards", "verify", tmp_path / "out").returncode == 0
+    refused(call("-m", "shards", "adopt", tmp_path / "no.tar", "--out", tmp_path / "x"), "there is no file ")
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_tar_is_refused_or_is_a_whole_dataset(tars, tmp_path, data):
+    """Bytes replaced anywhere, the end cut off anywhere: a sentence, or a dataset that verify finds whole."""
+    sound = tars[0].read_bytes()
+    at = data.draw(st.integers(0, len(sound) - 1))
+    junk = data.draw(st.one_of(st.binary(min_size=1, max_size=16), st.sampled_from([bytes(512), b"\xff" * 700])))
+    changed = sound[:at] + junk + sound[at + len(junk):]
+    (tmp_path / "a.tar").write_bytes(changed[:data.draw(st.sampled_from([len(changed), at, at // 512 * 512]))])
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    try:
+        adopt({"train": [tmp_path / "a.tar"]}, tmp_path / "out")
+    except UserError as error:
+        assert "\n" not in str(error) and list(tmp_path.glob("out*")) == []
+    else:
+        assert verify(tmp_path / "out") == []
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.one_of(st.text(max_size=40), st.from_regex(r"[0-9a-z_-]{1,110}", fullmatch=True),
+                 st.from_regex(r"[0-9a-z_. A-Z/-]{1,8}", fullmatch=True)), st.sampled_from(["USTAR", "PAX", "GNU"]))
+def test_a_name_is_adopted_only_if_it_can_be_a_key(tmp_path_factory, name, form):
+    folder = tmp_path_factory.mktemp("name")
+    assume("\0" not in name)
+    try:
+        tar = tar_of(folder / "a.tar", pairs(name), format=getattr(tarfile, f"{form}_FORMAT"))
+    except (ValueError, UnicodeEncodeError):  # names that the tar format itself cannot hold
+        return
+    try:
+        adopt({"train": [tar]}, folder / "out")
+    except UserError:
+        assert not is_key(name)
+    else:
+        assert is_key(name) and Dataset(folder / "out").index["key"].tolist() == [name.encode()]
