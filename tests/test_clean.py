@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
-from arcshard.console import UserError
-from preprocess.clean import large_classes, test_rows as query_rows
+from arcshard.console import UserError, run
+from preprocess.classes import large_classes
+from preprocess.clean import main
 from preprocess.folds import stratified_folds
 
 SCRIPT = Path(__file__).parents[1] / "preprocess" / "clean.py"
@@ -53,6 +54,8 @@ def test_small_classes_are_dropped_and_texts_stay_texts(photos):
 def test_landmarks_sort_as_texts_unless_all_are_integers():
     assert large_classes(pd.Series(["10", "9", "007", "7"]), 1, "x") == ["007", "7", "9", "10"]
     assert large_classes(pd.Series(["10", "9", "b"]), 1, "x") == ["10", "9", "b"]
+    unused = pd.Series(pd.Categorical(["10", "9"], categories=["10", "9", "b"]))
+    assert large_classes(unused, 0, "x") == ["9", "10"]
     assert large_classes(pd.Series(["123456789012345678901", "5"]), 1, "x") == ["5", "123456789012345678901"]
 
 
@@ -94,38 +97,57 @@ def test_folds_spread_every_class_however_small(labels, k):
 
 
 def test_solution_becomes_the_split_test(photos):
-    """Two landmarks: the first that was kept; none given: -1; all dropped: left out."""
+    """Two landmarks: the first that was kept, and all in truths; none given: -1; all dropped: left out."""
     write_csv(photos / "solution.csv", ["id,landmarks,Usage", "q1,2 10 9,Public", "q2,,Private",
                                         "q3,2,Public", "q4,9,Public", "q5,77 2,Public", "q6,,Public"])
     done = clean(photos, "--min-images", "3", "--folds", "2", "--solution", "solution.csv")
     assert done.returncode == 0, done.stderr
-    test = table(photos).query("split == 'test'")
-    assert test.to_numpy().tolist() == [["q1", "10", "1", "test", "-1"], ["q2", "", "-1", "test", "-1"],
-                                        ["q4", "9", "0", "test", "-1"], ["q6", "", "-1", "test", "-1"]]
+    rows = table(photos)
+    assert list(rows) == ["id", "landmark_id", "label", "split", "fold", "truths"]
+    assert (rows[rows["split"] != "test"]["truths"] == "").all()
+    assert rows.query("split == 'test'").to_numpy().tolist() == [
+        ["q1", "10", "1", "test", "-1", "1 0"], ["q2", "", "-1", "test", "-1", ""],
+        ["q4", "9", "0", "test", "-1", ""], ["q6", "", "-1", "test", "-1", ""]]
     assert done.stdout.endswith("test: 2 queries with a landmark, 2 without, 2 left out since none of their "
                                 "landmarks was kept\n")
+
+
+def test_usage_tells_two_test_splits(photos):
+    write_csv(photos / "solution.csv", ["id,landmarks,Usage", "q1,9,Public", "q2,,Private", "q3,9,Ignored", "q4,9,",
+                                        "q5,77,Private"])
+    done = clean(photos, "--solution", "solution.csv", "--usage-splits")
+    assert done.returncode == 0, done.stderr
+    test = table(photos).query("split != 'train'")
+    assert test.to_numpy().tolist() == [["q1", "9", "1", "test_public"], ["q2", "", "-1", "test_private"]]
+    assert ("left out 2 queries whose Usage is neither Public nor Private\ntest: 1 queries with a landmark, 1 without, "
+            "1 left out") in done.stdout
+
+
+def test_a_part_of_the_fold_validates_and_its_rest_is_left_out(tmp_path):
+    """Rows 0, 3, 6, … of the fold, in the order of the table: the 3rd place's index % 15 == 0."""
+    write_csv(tmp_path / "train.csv", ["id,landmark_id", *(f"a{i},{i % 7}" for i in range(200))])
+    assert clean(tmp_path, "--folds", "4", "--val-fold", "2").returncode == 0
+    whole = table(tmp_path)
+    done = clean(tmp_path, "--folds", "4", "--val-fold", "2", "--val-every", "3")
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path)
+    assert rows[rows["split"] == "val"].equals(whole[whole["split"] == "val"].iloc[::3].set_index(
+        rows.index[rows["split"] == "val"]))
+    assert rows[rows["split"] == "train"]["id"].tolist() == whole[whole["split"] == "train"]["id"].tolist()
+    assert "left out 33 images of fold 2: one in 3 of it is val\n" in done.stdout
+
+
+def test_a_drawn_number_of_images_a_class(photos):
+    """After --min-images: a class of 3 is no small one because 2 are drawn."""
+    done = clean(photos, "--min-images", "3", "--images-per-class", "2")
+    assert done.returncode == 0 and done.stdout.endswith("drew 4 of them, at most 2 a class\n"), done.stderr
+    assert table(photos)["landmark_id"].value_counts().to_dict() == {"9": 2, "10": 2}
 
 
 def test_solution_without_folds_adds_no_fold_column(photos):
     write_csv(photos / "solution.csv", ["id,landmarks", "q1,9"])
     assert clean(photos, "--solution", "solution.csv").returncode == 0
     assert list(table(photos)) == ["id", "landmark_id", "label", "split"]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.lists(st.integers(0, 9).map(str), max_size=4), min_size=1, max_size=20))
-def test_queries_against_a_loop(landmarks):
-    kept = ["0", "3", "4", "8"]
-    queries = pd.DataFrame({"id": [f"q{i}" for i in range(len(landmarks))],
-                            "landmarks": map(" ".join, landmarks)})
-    expected = []
-    for i, asked in enumerate(landmarks):
-        found = [landmark for landmark in asked if landmark in kept]
-        if found:
-            expected.append([f"q{i}", found[0], kept.index(found[0]), "test", -1])
-        elif not asked:
-            expected.append([f"q{i}", "", -1, "test", -1])
-    assert query_rows(queries, kept).to_numpy().tolist() == expected
 
 
 MISTAKES = {
@@ -156,6 +178,28 @@ MISTAKES = {
     "no class left": (["--min-images", "5"],
                       "--min-images must leave a class, but 5 leaves none: the largest of train.csv has 4 "
                       "images, choose at most that"),
+    "two sources": (["--image-folder", "tree"],
+                    "argument --image-folder: not allowed with argument --csv; see clean.py --help"),
+    "negative seed": (["--seed", "-1"], "--seed must be 0 or more, not -1"),
+    "no image a class": (["--images-per-class", "0"], "--images-per-class must be at least 1, not 0"),
+    "no val row": (["--folds", "2", "--val-fold", "0", "--val-every", "0"], "--val-every must be at least 1, not 0"),
+    "every without fold": (["--folds", "2", "--val-every", "2"],
+                           "--val-every takes a part of the fold --val-fold, but --val-fold is missing: add it"),
+    "every takes a class": (["--folds", "2", "--val-fold", "1", "--val-every", "4"],
+                            "--val-every must leave each class a photo, but takes the only one of 1 classes: choose "
+                            "--min-images 2 or more"),
+    "folds twice": (["--folds", "2", "--folds-like", "samples.csv"],
+                    "folds are cut by --folds or taken over by --folds-like, but both are given: leave one out"),
+    "usage of nothing": (["--usage-splits"],
+                         "--usage-splits splits the queries of --solution, but --solution is missing: add it"),
+    "usage missing": (["--solution", "clash.csv", "--usage-splits"],
+                      "clash.csv must have the columns id, landmarks, Usage, but lacks Usage and has id, landmarks: "
+                      "check the path"),
+    "line break": (["--csv", "lines.csv"],
+                   "a landmark_id must be one line without control characters, but lines.csv has 'x\\ny' (1 such "
+                   "rows): rename those"),
+    "column": (["--label-column", "name"],
+               "train.csv must have the columns id, name, but lacks name and has id, url, landmark_id: check the path"),
     "query is a photo": (["--solution", "clash.csv"],
                          "an id must occur once, but train.csv with clash.csv has a several times (1 rows "
                          "too many): remove the repeated rows"),
@@ -165,7 +209,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("options, sentence", MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_get_one_sentence_and_exit_code_2(photos, options, sentence):
+def test_mistakes_get_one_sentence_and_exit_code_2(photos, monkeypatch, capsys, options, sentence):
     write_csv(photos / "columns.csv", ["id,label", "a,1"])
     (photos / "empty.csv").write_bytes(b"")
     write_csv(photos / "header.csv", ["id,landmark_id"])
@@ -173,15 +217,21 @@ def test_mistakes_get_one_sentence_and_exit_code_2(photos, options, sentence):
     write_csv(photos / "bad.csv", ["id,landmark_id", "a.b,1", "ok,1", "ß,1"])
     write_csv(photos / "blank.csv", ["id,landmark_id", "a,1", "b,"])
     write_csv(photos / "clash.csv", ["id,landmarks", "a,9"])
-    done = clean(photos, *options)
-    assert (done.returncode, done.stdout, done.stderr) == (2, done.stdout, f"clean.py: {sentence}\n")
+    write_csv(photos / "lines.csv", ["id,landmark_id", 'a,"x', 'y"'])
+    monkeypatch.chdir(photos)
+    monkeypatch.setattr("sys.argv", ["clean.py", "--csv", "train.csv", "--out", "samples.csv", "--min-images", "1",
+                                     *options])
+    with pytest.raises(SystemExit, match="2"):
+        run(main)
+    assert capsys.readouterr().err == f"clean.py: {sentence}\n"
     assert not (photos / "samples.csv").exists()
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "train.csv").write_bytes(b"id,landmark_id\n\xff\xfe,1\n")
     done = clean(tmp_path)
-    assert done.returncode == 2 and "train.csv must be a CSV file in UTF-8, but is not (" in done.stderr
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("clean.py: train.csv must be a CSV file in UTF-8, but is not (")
 
 
 def test_too_many_folds_are_refused():

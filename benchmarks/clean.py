@@ -1,0 +1,65 @@
+"""Time and peak memory of clean.py on tables of the size of Google Landmarks v2, and of what reads its output.
+
+    python benchmarks/clean.py --folder DIR
+
+Makes the tables in DIR (preprocess/scale_tables.py, 0.5 GB, kept for the next time) and runs each stage of the winners
+in a process of its own, then benchmarks/sample_table.py on 10 k, 1 M and 4.1 M rows.
+"""
+import os
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+from arcshard.console import Parser, UserError, run
+
+ROOT = Path(__file__).parent.parent
+STAGES = {
+    "clean, 15 images a class": "--csv clean.csv",
+    "clean, all, 5 folds": "--csv clean.csv --min-images 1 --folds 5 --val-fold 0",
+    "full, all, 5 folds": "--csv full.csv --min-images 1 --folds 5 --val-fold 0",
+    "full, of clean's classes": "--csv full.csv --min-images 1 --classes-like samples.csv --folds-like samples.csv",
+    "full, 100 images a class": "--csv full.csv --images-per-class 100",
+}
+ROWS = (10_000, 1_000_000, 4_132_914)
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="scratch, made if missing")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, full in (("clean.csv", False), ("full.csv", True)):
+        if not (folder / name).exists():
+            make = "import sys; from preprocess.scale_tables import write_csv; write_csv(sys.argv[1], {})"
+            measured(folder, "-c", make.format(full), name)
+    clean = str(ROOT / "preprocess" / "clean.py")
+    measured(folder, clean, *STAGES["clean, all, 5 folds"].split(), "--out", "samples.csv")
+    for name, options in STAGES.items():
+        seconds, peak = measured(folder, clean, *options.split(), "--out", "out.csv")
+        print(f"{name}: {seconds:.1f} s, peak {peak / 1e6:,.0f} MB", flush=True)
+    for rows in ROWS:
+        head(folder / "full.csv", folder / "head.csv", 1 + rows)
+        measured(folder, clean, "--csv", "head.csv", "--min-images", "1", "--out", "out.csv")
+        read = [ROOT / "benchmarks" / "sample_table.py", "--samples", folder / "out.csv"]
+        subprocess.run([sys.executable, *read], check=True)
+
+
+def measured(folder: Path, *words: str) -> tuple[float, int]:
+    """Seconds and peak bytes of a Python process in that folder (at least this process's own size, as Linux counts)."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise UserError(f"{' '.join(words)} failed: see its message above")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def head(source: Path, target: Path, lines: int) -> None:
+    with open(source, "rb") as f, open(target, "wb") as out:
+        out.writelines(islice(f, lines))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,111 @@
+"""Tables are read as their texts, or refused in one sentence, whatever is in the file."""
+import csv
+import io
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arcshard.console import UserError
+from preprocess.clean import main
+from preprocess.text_table import column_names, read_columns, write_table
+
+FIELDS = st.one_of(st.sampled_from(["1e10", "007", "nan", "NA", "", "-0", "1.50", "True", "None", " a ", "\ufeff"]),
+                   st.text(st.characters(codec="utf-8"), max_size=8))
+
+
+def csv_bytes(rows: list[tuple[str, ...]], end: str, quoting: int, bom: bool) -> bytes:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator=end, quoting=quoting).writerows(rows)
+    return out.getvalue().encode("utf-8-sig" if bom else "utf-8")
+
+
+@settings(deadline=None, max_examples=200)
+@given(rows=st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]),
+       bom=st.booleans())
+def test_every_quoted_text_is_read_as_it_is(tmp_path_factory, rows, end, bom):
+    path = tmp_path_factory.getbasetemp() / "quoted.csv"
+    path.write_bytes(csv_bytes([("id", "x"), *rows], end, csv.QUOTE_ALL, bom))
+    table = read_columns(path, ["x", "id"])
+    assert list(zip(table["id"], table["x"])) == rows and table["x"].dtype == "category"
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.one_of(st.binary(max_size=60), st.text(st.sampled_from('ab,"\r\n\0 id'), max_size=40).map(str.encode)))
+def test_any_bytes_are_a_table_or_refused_in_one_sentence(tmp_path_factory, data):
+    for name in ("any.csv", "any.parquet"):
+        path = tmp_path_factory.getbasetemp() / name
+        path.write_bytes(b"id,landmark_id\n" + data if name == "any.csv" else data)
+        try:
+            read_columns(path, ["id", "landmark_id"])
+        except UserError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+
+
+@settings(deadline=None, max_examples=100)
+@given(landmarks=st.lists(FIELDS, min_size=1, max_size=8), parquet=st.booleans())
+def test_landmark_ids_survive_cleaning_or_are_refused(tmp_path_factory, landmarks, parquet):
+    """An independent reader finds in the sample table what an independent writer put into train.csv."""
+    folder = tmp_path_factory.getbasetemp()
+    out = folder / ("samples.parquet" if parquet else "samples.csv")
+    rows = [(f"p{number}", landmark) for number, landmark in enumerate(landmarks)]
+    (folder / "train.csv").write_bytes(csv_bytes([("id", "landmark_id"), *rows], "\n", csv.QUOTE_ALL, False))
+    command = ["clean.py", "--csv", str(folder / "train.csv"), "--min-images", "1", "--out", str(out)]
+    unfit = any(landmark == "" or any(ord(c) < 32 or ord(c) == 127 for c in landmark) for landmark in landmarks)
+    try:
+        with patch.object(sys, "argv", command):
+            main()
+    except UserError:
+        assert unfit
+        return
+    assert not unfit
+    if parquet:
+        written = pd.read_parquet(out).astype("str").to_numpy().tolist()
+    else:
+        written = list(csv.reader(io.StringIO(out.read_bytes().decode(), newline="")))[1:]
+    assert [tuple(row[:2]) for row in written] == rows
+    assert len({(row[1], row[2]) for row in written}) == len(set(landmarks))
+
+
+def test_parquet_gives_the_same_as_csv(tmp_path):
+    table = pd.DataFrame({"id": ["a", None, "c"], "number": [3, 10, 3], "kind": pd.Categorical(["x", None, "x"])})
+    for name in ("t.csv", "t.parquet"):
+        write_table(tmp_path / name, table)
+    first, second = (read_columns(tmp_path / name, ["number", "id", "kind"]) for name in ("t.csv", "t.parquet"))
+    assert first.equals(second) and first["number"].tolist() == ["3", "10", "3"] and first["id"].tolist()[1] == ""
+    assert column_names(tmp_path / "t.csv") == column_names(tmp_path / "t.parquet") == ["id", "number", "kind"]
+
+
+def test_a_row_of_a_million_ids_is_read(tmp_path):
+    """train_clean.csv has a class's ids in one field: 7 MB here, the largest real one 0.1 MB."""
+    ids = " ".join(f"{number:06x}" for number in range(1 << 20))
+    (tmp_path / "t.csv").write_text(f"landmark_id,images\n1,{ids}\n2,a\n")
+    assert read_columns(tmp_path / "t.csv", ["images"], ["images"])["images"].tolist() == [ids, "a"]
+
+
+@pytest.mark.parametrize("text, sentence", [
+    (b"id,x,id\na,b,c\n", "each column of a table must have its own name, but {} has 'id' several times: rename one"),
+    (b"id,x\na\n", "{} must be a CSV file in UTF-8, but is not (CSV parse error: Expected 2 columns, got 1: a): save "
+                   "it as one"),
+    (b'id,"y\nz"\na,b\n', "{} must have the columns id, x, but lacks x and has id, y z: check the path"),
+    (b"id,x\n", "{} must have a row for each photo, but has only the header: fill it"),
+])
+def test_unfit_csv_files_are_refused(tmp_path, text, sentence):
+    (tmp_path / "t.csv").write_bytes(text)
+    with pytest.raises(UserError) as error:
+        read_columns(tmp_path / "t.csv", ["id", "x"])
+    assert str(error.value) == sentence.format(tmp_path / "t.csv")
+
+
+def test_unfit_parquet_files_are_refused(tmp_path):
+    path: Path = tmp_path / "t.parquet"
+    path.write_bytes(b"id,x\n")
+    with pytest.raises(UserError, match=r"t.parquet must be a Parquet file, but is not \(.+\): save it as one"):
+        read_columns(path, ["id", "x"])
+    pd.DataFrame({"id": ["a"], "x": [1.5]}).to_parquet(path)
+    with pytest.raises(UserError, match="must hold texts or whole numbers, but x is double: convert it"):
+        read_columns(path, ["id", "x"])
