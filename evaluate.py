@@ -49,14 +49,14 @@ def main() -> None:
     keep_freed_memory()
     data, out = args.data, args.run
     model = load_untrained(out) if args.untrained else load_model(out)
-    queries: list[str] = [split for split in ("val", "test") if split in splits(data)]
+    queries = [split for split in splits(data) if split == "val" or split.startswith("test")]
     if not queries or GALLERY not in splits(data):
         raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
                         f"{', '.join(splits(data))}: give clean.py --val-fold or --solution and pack again")
     embedded = {split: embed_split(model, Dataset(data, split), None if args.untrained else store(out, split))
                 for split in (GALLERY, *queries)}
-    results = {split: evaluate_split(embedded[split], embedded[GALLERY], model.device.type).metrics
-               for split in queries}
+    results = {split: evaluate_split(embedded[split], Dataset(data, split).truths(), embedded[GALLERY],
+                                     model.device.type).metrics for split in queries}
     name = "eval-untrained.json" if args.untrained else "eval.json"
     write_text(out / name, json.dumps(results, indent=2) + "\n")
     print(table(results))
@@ -131,9 +131,9 @@ def _batches(model: RunModel, dataset: Dataset) -> Iterator[Any]:
             bar.update(len(batch.ids))
 
 
-def evaluate_split(queries: Embeddings, gallery: Embeddings, device: str) -> Evaluation:
-    """Answers and metrics of the queries."""
-    return evaluate(queries.vectors, queries.labels, gallery.vectors, gallery.labels, voters=VOTERS, power=POWER,
+def evaluate_split(queries: Embeddings, truths: list[set[int]], gallery: Embeddings, device: str) -> Evaluation:
+    """Answers and metrics of the queries, whose true labels are `truths`."""
+    return evaluate(queries.vectors, truths, gallery.vectors, gallery.labels, voters=VOTERS, power=POWER,
                     device=device)
 
 

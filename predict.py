@@ -19,7 +19,9 @@ import pandas as pd
 from arcshard.console import Parser, UserError, run
 from arcshard.memory import keep_freed_memory
 from evaluate import GALLERY, RunModel, embed_split, load_model, store
-from preprocess.packing import PackOptions, pack
+from preprocess.engine import Engine
+from preprocess.options import PackOptions
+from preprocess.packing import pack
 from preprocess.publish import NothingPacked
 from retrieval import Embeddings, nearest, vote, write_submission
 from retrieval.answers import POWER, VOTERS
@@ -91,9 +93,9 @@ def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Data
         (images / f"{key_of(number)}.jpg").symlink_to(photo.resolve())
     keys = [key_of(number) for number in range(len(photos))]
     samples = pd.DataFrame({"id": keys, "landmark_id": "", "label": -1, "split": QUERY})
-    options = PackOptions(short_side=packing["short_side"], quality=packing["quality"])
+    options = PackOptions(short_side=packing.get("short_side"), quality=packing.get("quality", 90))  # not if adopted
     try:
-        pack(samples, images, work / "dataset", options, joblib.cpu_count())
+        pack(samples, [images], work / "dataset", options, Engine(joblib.cpu_count()))
     except NothingPacked:
         return None
     return Dataset(work / "dataset", QUERY)

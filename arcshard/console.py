@@ -43,3 +43,12 @@ def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None,
     """A tqdm bar: done/total, rate and time left; in a log file one line every 10 s instead of a redrawn one."""
     return tqdm(iterable, total=total, initial=initial, unit=f" {unit}", desc=what, disable=disable, dynamic_ncols=True,
                 mininterval=0.2 if sys.stderr.isatty() else 10.0)
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people: 58.9 GB, 190.0 kB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:.0f} B"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -1,64 +1,73 @@
-"""Make a dataset of finished shards: name them, write the files that bind them, dataset.json last.
+"""Make a dataset of kept shards: write the files that bind them, name everything, dataset.json last.
 
-Everything is first complete in the work folder, then renamed. A kill in between loses nothing: the same call
-goes on, since what it writes depends only on the finished shards, and what was moved stays moved.
+    prepare   tables and the new dataset.json are complete in the work folder, publish.json lists the renames
+    finish    the renames, then dataset.json, then the work folder goes
+
+A kill during prepare leaves what was there before; after it, finish() ends the work, whoever calls it.
 """
-import csv
-import io
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from arcshard.console import UserError
-from arcshard.files import whole_file, write_text
-from preprocess.shard_task import IDX, LABELS, PART, ROWS, TAR, file_entry
-from shards.format import (CLASSES, CLASSES_COLUMNS, FORMAT_VERSION, INDEX_DTYPE, MANIFEST, NO_LANDMARK,
-                           REJECTED, REJECTED_COLUMNS, index_name, labels_name, shard_name)
+from preprocess.before import Before
+from preprocess.output import Output
+from preprocess.shard_part import IDX, PART, TAR
+from preprocess.tables import Contents, Shard, write_tables
+from shards.file_entry import file_entry
+from shards.format import MANIFEST, UNFINISHED, shard_name
+from shards.manifest import manifest_text
+
+PUBLISH = f"{UNFINISHED}/publish.json"
+TABLES = f"{UNFINISHED}/tables"
 
 
 class NothingPacked(UserError):
     """Not one photo could be packed."""
 
 
-class Shard(NamedTuple):
-    """A finished shard: its split, its folder in the work folder, what its part.json says."""
-
-    split: str
-    folder: Path
-    part: dict[str, Any]
+def kept_shard(output: Output, split: str, name: str) -> Shard:
+    """The shard that a finished task kept under `name`."""
+    with output.open(f"{UNFINISHED}/{name}/{PART}") as f:
+        return Shard(split, name, json.loads(f.read()))
 
 
-def finished_shard(split: str, folder: Path) -> Shard:
-    """The shard that a finished task left in `folder`."""
-    return Shard(split, folder, json.loads((folder / PART).read_text()))
+def prepare(output: Output, shards: list[Shard], contents: Contents, before: Before, packing: dict[str, Any]) -> None:
+    """Write all that finish() needs. `shards` are in order within their split.
 
-
-def publish(out: Path, work: Path, shards: list[Shard], landmark_ids: list[str],
-            packing: dict[str, Any]) -> None:
-    """Turn finished shards (ordered within their split) into the dataset `out`, then remove `work`.
-
-    landmark_ids: position = label. packing: the options, for dataset.json. Raises NothingPacked, after
-    removing `work`, if no photo was packed.
+    before: what they are added to. packing: the options, for dataset.json. Raises NothingPacked, after removing
+    the work folder, if no photo was packed.
     """
     filled = _filled(shards)
     if not filled:
-        shutil.rmtree(work)  # the rejects too may have another cause the next time
+        output.remove_work()  # the rejects too may have another cause the next time
         _refuse(shards)
-    tables = work / "tables"
+    tables = output.local_work() / "tables"
     shutil.rmtree(tables, ignore_errors=True)
     tables.mkdir()
-    _write_tables(tables, filled, shards, landmark_ids)
-    manifest = _manifest(tables, filled, len(landmark_ids), packing)
-    for name, path in _moves(tables, filled).items():
-        if path.exists():  # else an interrupted call moved it
-            os.replace(path, out / name)
-    write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    shutil.rmtree(work)
+    write_tables(tables, filled, shards, contents, before)
+    moves = {path.name: f"{TABLES}/{path.name}" for path in sorted(tables.iterdir())}
+    text = _manifest(tables, filled, len(contents.landmark_ids), before, packing)
+    for name, source in moves.items():
+        output.put(tables / name, source)
+    for name, shard in _numbered(filled, before):
+        moves |= {f"{name}.tar": f"{UNFINISHED}/{shard.name}/{TAR}",
+                  f"{name}.idx": f"{UNFINISHED}/{shard.name}/{IDX}"}
+    output.write(PUBLISH, json.dumps({"moves": moves, "manifest": text}).encode())
+
+
+def finish(output: Output) -> None:
+    """Do what prepare() wrote down, if it did and nobody has finished it."""
+    if "publish.json" not in output.names(UNFINISHED):
+        return
+    with output.open(PUBLISH) as f:
+        plan = json.loads(f.read())
+    output.remove(MANIFEST)  # of the dataset that is added to: between two states it is none
+    for name, source in plan["moves"].items():
+        output.move(source, name)
+    output.write(MANIFEST, plan["manifest"].encode())
+    output.remove_work()
 
 
 def _filled(shards: list[Shard]) -> dict[str, list[Shard]]:
@@ -77,74 +86,20 @@ def _refuse(shards: list[Shard]) -> None:
                         f"{reason}): check --images")
 
 
-def _write_tables(tables: Path, filled: dict[str, list[Shard]], shards: list[Shard],
-                  landmark_ids: list[str]) -> None:
-    for split, of_split in filled.items():
-        _write_array(tables / index_name(split), of_split, INDEX_DTYPE, _rows)
-        _write_array(tables / labels_name(split), of_split, np.dtype("<i4"), _labels)
-    images = _class_sizes(filled.get("train", []), len(landmark_ids))
-    classes = ((label, landmark, images[label], "") for label, landmark in enumerate(landmark_ids))
-    _write_csv(tables / CLASSES, CLASSES_COLUMNS, classes)
-    rejected = [(key, s.split, reason) for s in shards for key, reason in s.part["rejected"].items()]
-    _write_csv(tables / REJECTED, REJECTED_COLUMNS, sorted(rejected))
+def _numbered(filled: dict[str, list[Shard]], before: Before) -> list[tuple[str, Shard]]:
+    """The name in the dataset of each shard that holds a sample."""
+    return [(shard_name(split, number), shard) for split, of_split in filled.items()
+            for number, shard in enumerate(of_split, start=before.count(split, "shards"))]
 
 
-def _write_array(path: Path, shards: list[Shard], dtype: np.dtype,
-                 read: Callable[[int, Shard], np.ndarray]) -> None:
-    """One .npy of all shards' parts, a part at a time: memory does not grow with the number of photos."""
-    samples = sum(shard.part["samples"] for shard in shards)
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (samples,)}
-    with whole_file(path) as f:
-        np.lib.format.write_array_header_1_0(f, header)
-        for number, shard in enumerate(shards):
-            f.write(read(number, shard).astype(dtype).tobytes())
-
-
-def _rows(number: int, shard: Shard) -> np.ndarray:
-    rows = np.load(shard.folder / ROWS)
-    rows["shard"] = number
-    return rows
-
-
-def _labels(number: int, shard: Shard) -> np.ndarray:
-    return np.load(shard.folder / LABELS)
-
-
-def _class_sizes(shards: list[Shard], num_classes: int) -> np.ndarray:
-    """Packed photos of each class, int64 (num_classes,)."""
-    sizes = np.zeros(num_classes, np.int64)
-    for number, shard in enumerate(shards):
-        labels = _labels(number, shard)
-        sizes += np.bincount(labels[labels != NO_LANDMARK], minlength=num_classes)
-    return sizes
-
-
-def _write_csv(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def _manifest(tables: Path, filled: dict[str, list[Shard]], num_classes: int,
-              packing: dict[str, Any]) -> dict[str, Any]:
-    files = {path.name: file_entry(path) for path in tables.iterdir()}
-    for split, of_split in filled.items():
-        for number, shard in enumerate(of_split):
-            name = shard_name(split, number)
-            files |= {f"{name}.tar": shard.part["tar"], f"{name}.idx": shard.part["idx"]}
-    splits = {split: {"samples": sum(shard.part["samples"] for shard in of_split), "shards": len(of_split)}
-              for split, of_split in filled.items()}
-    return {"format_version": FORMAT_VERSION, "num_classes": num_classes, "splits": splits,
-            "packing": packing, "files": dict(sorted(files.items()))}
-
-
-def _moves(tables: Path, filled: dict[str, list[Shard]]) -> dict[str, Path]:
-    """Name in the dataset -> where the file lies now."""
-    moves = {path.name: path for path in tables.iterdir()}
-    for split, of_split in filled.items():
-        for number, shard in enumerate(of_split):
-            name = shard_name(split, number)
-            moves |= {f"{name}.tar": shard.folder / TAR, f"{name}.idx": shard.folder / IDX}
-    return moves
+def _manifest(tables: Path, filled: dict[str, list[Shard]], num_classes: int, before: Before,
+              packing: dict[str, Any]) -> str:
+    """The text of the new dataset.json."""
+    files, splits = before.files(), before.splits()
+    files |= {path.name: file_entry(path) for path in tables.iterdir()}
+    for name, shard in _numbered(filled, before):
+        files |= {f"{name}.tar": shard.part["tar"], f"{name}.idx": shard.part["idx"]}
+        counts = splits.setdefault(shard.split, {"samples": 0, "shards": 0})
+        counts["samples"] += shard.part["samples"]
+        counts["shards"] += 1
+    return manifest_text(num_classes, splits, packing, files)

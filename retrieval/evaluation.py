@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.answers import vote
-from retrieval.metrics import NO_LANDMARK, count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
+from retrieval.metrics import Truths, count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
 from retrieval.neighbours import nearest
 
 DEPTH = 100  # neighbours that mAP@100 looks at
@@ -26,14 +26,13 @@ class Evaluation:
     """(Q,) of the answers."""
 
 
-def evaluate(queries: NDArray[np.float32], query_labels: NDArray[np.int64], gallery: NDArray[np.float32],
-             gallery_labels: NDArray[np.int64], *, voters: int, power: float,
-             device: str = "cpu") -> Evaluation:
+def evaluate(queries: NDArray[np.float32], truths: Truths, gallery: NDArray[np.float32],
+             gallery_labels: NDArray[np.int64], *, voters: int, power: float, device: str = "cpu") -> Evaluation:
     """Answer each query from the gallery and measure the answers.
 
     Args:
         queries, gallery: float32 (Q, D) and (N, D), rows of length 1. A query must not be in the gallery.
-        query_labels, gallery_labels: int (Q,) and (N,), -1 for no landmark.
+        truths: Q sets of true labels, empty for no landmark. gallery_labels: int (N,), -1 for none.
         voters, power: `vote` over the nearest `voters` (all of a smaller gallery).
 
     Raises ValueError where `nearest` or `vote` does, an empty gallery included.
@@ -42,7 +41,6 @@ def evaluate(queries: NDArray[np.float32], query_labels: NDArray[np.int64], gall
     cosines, neighbours = nearest(queries, gallery, depth, device=device)
     labels = gallery_labels[neighbours]
     answers, scores = vote(cosines, labels, min(voters, depth), power)
-    truths = [set() if label == NO_LANDMARK else {label} for label in query_labels.tolist()]
     metrics = {"gap": gap(answers, scores, truths),
                "gap_landmark_only": gap_landmark_only(answers, scores, truths),
                "recall@1": recall_at_k(labels, truths, 1),

@@ -1,7 +1,8 @@
 """Re-read every byte of a dataset and name each fault.
 
 Each tar is an independent task: it is read once, and what it holds is compared with its rows of index and labels, with
-its .idx and with its sha256. Memory does not grow with the number of photos, but for 16 bytes each.
+its .idx and with its sha256. Memory does not grow with the number of photos, but for about 45 bytes each while the
+tables are checked (4.1 million: 190 MB).
 """
 from collections.abc import Iterator, Set
 from pathlib import Path

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preprocess.packing import PackOptions, pack
+from preprocess.engine import Engine
+from preprocess.options import PackOptions
+from preprocess.packing import pack
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 6
@@ -46,7 +48,7 @@ def photos(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
 def dataset_path(photos, tmp_path_factory) -> Path:
     """The photos packed, 25 a shard."""
     out = tmp_path_factory.mktemp("packed") / "dataset"
-    pack(photos[1], photos[0], out, PackOptions(shard_size=25), workers=1)
+    pack(photos[1], [photos[0]], out, PackOptions(shard_size=25), Engine())
     return out
 
 

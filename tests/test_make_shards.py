@@ -15,11 +15,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import preprocess.publish
 from arcshard.console import UserError
 from arcshard.files import sha256
-from preprocess.packing import PackOptions, pack
-from preprocess.sample_table import shuffled
+from preprocess.engine import Engine
+from preprocess.local_output import LocalOutput
+from preprocess.options import PackOptions
+from preprocess.packing import pack
+from preprocess.sample_table import read_samples, shuffled
 from shards import Dataset
 from shards.verify import verify
 
@@ -107,7 +109,8 @@ def test_nothing_of_the_machine_is_in_the_manifest(raw, packed):
     manifest = json.loads((packed / "dataset.json").read_text())
     assert list(manifest) == ["format_version", "num_classes", "splits", "packing", "files"]
     assert manifest["splits"] == {"train": {"samples": 56, "shards": 9}, "val": {"samples": 12, "shards": 2}}
-    assert list(manifest["packing"]) == ["short_side", "quality", "shard_size", "seed", "samples_sha256"]
+    assert list(manifest["packing"]) == ["short_side", "quality", "verify", "shard_size", "seed", "jpeg",
+                                         "colour", "resample", "samples_sha256"]
     assert set(manifest["files"]) == {path.name for path in packed.iterdir()} - {"dataset.json"}
     assert str(raw) not in (packed / "dataset.json").read_text()
 
@@ -148,27 +151,24 @@ def test_an_interruption_at_any_step_of_publishing_loses_nothing(raw, packed, tm
     """The 1st move fails, then the 2nd, … until a call goes through; dataset.json is not there before."""
     samples = pd.read_csv(raw / "samples.csv", dtype={"id": str, "landmark_id": str})
     out = tmp_path / "out"
-    move, moves_left = os.replace, 0
+    move, moves_left = LocalOutput.move, 0
 
-    def failing_replace(source: Path, target: Path) -> None:
+    def failing_move(output: LocalOutput, source: str, name: str) -> None:
         nonlocal moves_left
         if moves_left == 0:
             raise KeyboardInterrupt
         moves_left -= 1
-        move(source, target)
+        move(output, source, name)
 
-    class FailingOs:
-        replace = staticmethod(failing_replace)
-
-    monkeypatch.setattr(preprocess.publish, "os", FailingOs)
-    for step in range(30):
+    monkeypatch.setattr(LocalOutput, "move", failing_move)
+    for step in range(40):
         moves_left = step
         try:
-            assert pack(samples, raw / "img", out, PackOptions(shard_size=7), workers=1)
+            pack(samples, [raw / "img"], out, PackOptions(shard_size=7), Engine())
             break
         except KeyboardInterrupt:
             assert not (out / "dataset.json").exists()
-    assert step > 7  # tables, which come first in each call, and shards after them were interrupted
+    assert step > 25  # each of the 6 tables and 22 files of shards was the first that failed
     assert digests(out) == digests(packed)
 
 
@@ -185,7 +185,7 @@ def test_a_finished_output_is_left_alone(raw, packed, tmp_path):
 def refusal(done: subprocess.CompletedProcess) -> str:
     """The one sentence on stderr of a command that exits with code 2."""
     assert done.returncode == 2, done.stderr
-    return done.stderr.removeprefix("make_shards.py: ").removesuffix("\n")
+    return done.stderr.rpartition("make_shards.py: ")[2].removesuffix("\n")
 
 
 def test_changed_options_and_samples_are_refused(raw, packed, tmp_path):
@@ -231,11 +231,26 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(raw, packed, small_disk):
+def test_a_disk_too_small_is_said_before_the_first_photo(raw, packed, small_disk):
     out = small_disk / "out"
-    sentence = refusal(make(raw, out, "--workers", "2")).rpartition("make_shards.py: ")[2]
-    assert sentence == (f"the disk that holds {out} is full: make space and run the same command again, "
-                        "it goes on where it stopped")
+    sentence = refusal(make(raw, out, "--workers", "2"))
+    assert sentence.startswith("the dataset needs about ")
+    assert sentence.endswith(f" kB more (guessed from some of its photos), but the disk of {out} has 159.7 kB left: "
+                             "make space, choose another --out, or a smaller --short-side")
+    assert not list((out / ".packing").glob("train-*"))
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    assert make(raw, out, "--workers", "1").returncode == 0
+    assert digests(out) == digests(packed)
+
+
+def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(raw, packed, small_disk, monkeypatch):
+    out = small_disk / "out"
+    samples = read_samples(raw / "samples.csv")
+    monkeypatch.setattr(LocalOutput, "free_bytes", lambda output: None)  # as if others had filled it meanwhile
+    with pytest.raises(UserError) as error:
+        pack(samples, [raw / "img"], out, PackOptions(shard_size=7), Engine(2))
+    assert str(error.value) == (f"the disk that holds {out} is full: make space and run the same command again, "
+                                "it goes on where it stopped")
     assert [path.name for path in out.iterdir()] == [".packing"] and list((out / ".packing").glob("train-*"))
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert make(raw, out, "--workers", "1").returncode == 0
@@ -246,17 +261,18 @@ def test_wrong_arguments_are_refused(raw, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "photos.zip").write_bytes(b"PK")
     assert refusal(make(raw, out, "--images", str(tmp_path / "photos.zip"))) == (
-        f"photos are read from a folder so far, but {tmp_path}/photos.zip is none: check --images")
+        f"photos come from folders, whole zips and uncompressed tars, but {tmp_path}/photos.zip is none of these: "
+        "check --images")
     assert refusal(make(raw, out, "--samples", "no.csv")) == "there is no file no.csv: check the path"
     assert refusal(make(raw, out, "--workers", "0")) == "--workers must be at least 1, not 0"
     assert refusal(make(raw, out, "--quality", "101")) == "--quality must be 1 to 100, not 101"
     assert refusal(make(raw, out, "--short-side", "0")) == "--short-side must be at least 1, not 0"
-    assert not out.exists() or not list(out.iterdir())
+    assert [path.name for path in out.iterdir()] == [".packing"]  # archives that were indexed stay so
     write(out / "thesis.tex", b"")
     assert refusal(make(raw, out)) == (
         f"--out must be a new folder or one that this command began, but {out} holds thesis.tex: choose "
         "another")
-    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    assert {path.name for path in out.iterdir()} == {".packing", "thesis.tex"}
 
 
 def frame(rows: list[tuple]) -> pd.DataFrame:
@@ -279,7 +295,7 @@ UNFIT_LABELS = "the labels of a sample table must be 0, 1, …, one for each lan
 ], ids=["gap", "two landmarks", "two labels", "key", "double", "split"])
 def test_tables_that_the_format_cannot_hold_are_refused(tmp_path, rows, sentence):
     with pytest.raises(UserError) as error:
-        pack(frame(rows), tmp_path, tmp_path / "out", PackOptions(), workers=1)
+        pack(frame(rows), [tmp_path], tmp_path / "out", PackOptions(), Engine())
     assert str(error.value).startswith(sentence)
 
 
@@ -297,7 +313,7 @@ def test_where_photos_are_looked_for(tmp_path):
         images = tmp_path / str(first)
         for later, candidate in enumerate(places[first:], first):
             write(images / candidate / "abcd.jpg", photo(later))
-        pack(frame([("abcd", "1", 0, "train")]), images, tmp_path / f"out{first}", PackOptions(), workers=1)
+        pack(frame([("abcd", "1", 0, "train")]), [images], tmp_path / f"out{first}", PackOptions(), Engine())
         assert Dataset(tmp_path / f"out{first}").read(0) == photo(first)
 
 
@@ -305,7 +321,7 @@ def test_short_keys_lie_flat_and_folders_are_no_photos(tmp_path):
     write(tmp_path / "img" / "ab.jpg", photo(0))
     (tmp_path / "img" / "folder.jpg").mkdir()
     samples = frame([("ab", "", -1, "test"), ("folder", "", -1, "test")])
-    pack(samples, tmp_path / "img", tmp_path / "out", PackOptions(), workers=1)
+    pack(samples, [tmp_path / "img"], tmp_path / "out", PackOptions(), Engine())
     test = Dataset(tmp_path / "out", "test")
     assert (len(test), test.num_classes, test.landmark_ids, test.labels.tolist()) == (1, 0, [], [-1])
     rejected = (tmp_path / "out" / "rejected.csv").read_text()
@@ -318,7 +334,7 @@ def test_empty_shards_and_splits_are_not_published(tmp_path):
     for key in keys[::2]:
         write(tmp_path / "img" / f"{key}.jpg", photo(1))
     samples = frame([(key, "1", 0, "train") for key in keys] + [("gone", "1", 0, "val")])
-    pack(samples, tmp_path / "img", tmp_path / "out", PackOptions(shard_size=1), workers=1)
+    pack(samples, [tmp_path / "img"], tmp_path / "out", PackOptions(shard_size=1), Engine())
     assert verify(tmp_path / "out") == []
     assert Dataset(tmp_path / "out").index["shard"].tolist() == [0, 1, 2, 3, 4]
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["splits"] == {
@@ -331,9 +347,9 @@ def test_a_dataset_without_photos_is_refused_and_can_be_packed_again(tmp_path):
         (tmp_path / "img").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=r"a dataset needs at least one photo, but all 2 were rejected "
                                             r"\(the first, .: file not found\): check --images"):
-            pack(samples, tmp_path / "img", tmp_path / "out", PackOptions(), workers=1)
+            pack(samples, [tmp_path / "img"], tmp_path / "out", PackOptions(), Engine())
     write(tmp_path / "img" / "a.jpg", photo(0))
-    assert pack(samples, tmp_path / "img", tmp_path / "out", PackOptions(), workers=1)
+    assert pack(samples, [tmp_path / "img"], tmp_path / "out", PackOptions(), Engine())
     assert len(Dataset(tmp_path / "out")) == 1
 
 
@@ -341,7 +357,7 @@ def test_short_side_is_applied(tmp_path):
     write(tmp_path / "a.jpg", photo(0, 400, 300))
     write(tmp_path / "b.jpg", photo(0, 40, 30))
     samples = frame([("a", "1", 0, "train"), ("b", "1", 0, "train")])
-    pack(samples, tmp_path, tmp_path / "out", PackOptions(short_side=100), workers=1)
+    pack(samples, [tmp_path], tmp_path / "out", PackOptions(short_side=100), Engine())
     rows = Dataset(tmp_path / "out").index
     sizes = {row["key"].decode(): (int(row["width"]), int(row["height"])) for row in rows}
     assert sizes == {"a": (133, 100), "b": (40, 30)}

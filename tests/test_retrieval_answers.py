@@ -54,8 +54,8 @@ def directions(*degrees):
 def test_evaluate_by_hand():
     """By confidence: 0 right (1), no landmark, 1 right (2/3), then a query of 1 that is answered 0."""
     gallery, gallery_labels = directions(0, 90, 180), np.array([0, 1, -1])
-    queries, labels = directions(1, 2, 87, 10), np.array([0, -1, 1, 1])
-    found = evaluate(queries, labels, gallery, gallery_labels, voters=1, power=1)
+    queries, truths = directions(1, 2, 87, 10), [{0}, set(), {1, 3}, {1}]
+    found = evaluate(queries, truths, gallery, gallery_labels, voters=1, power=1)
     assert found.metrics == {
         "gap": pytest.approx((1 + 2 / 3) / 3), "gap_landmark_only": pytest.approx((1 + 1) / 3),
         "recall@1": pytest.approx(2 / 3), "map@100": pytest.approx((1 + 1 + 1 / 2) / 3)}
@@ -67,14 +67,15 @@ def test_evaluate_is_the_parts_put_together():
     rng = np.random.default_rng(3)
     gallery, queries = (rng.normal(size=(rows, 8)).astype(np.float32) for rows in (300, 50))
     gallery_labels, labels = rng.integers(-1, 9, 300), rng.integers(-1, 9, 50)
-    found = evaluate(queries, labels, gallery, gallery_labels, voters=5, power=8)
+    truths = [{x} if x >= 0 else set() for x in labels.tolist()]
+    found = evaluate(queries, truths, gallery, gallery_labels, voters=5, power=8)
     cosines, neighbours = nearest(queries, gallery, 100)
     answers, scores = vote(cosines, gallery_labels[neighbours], 5, 8)
     assert (found.neighbours == neighbours).all() and (found.cosines == cosines).all()
     assert (found.answers == answers).all() and (found.scores == scores).all()
-    assert found.metrics["gap"] == gap(answers, scores, [{x} if x >= 0 else set() for x in labels.tolist()])
+    assert found.metrics["gap"] == gap(answers, scores, truths)
 
 
 def test_evaluate_refuses_an_empty_gallery():
     with pytest.raises(ValueError, match="k must be 1 to the gallery's 0 rows"):
-        evaluate(directions(1), np.array([0]), directions(), np.zeros(0, np.int64), voters=1, power=1)
+        evaluate(directions(1), [{0}], directions(), np.zeros(0, np.int64), voters=1, power=1)

@@ -10,7 +10,9 @@ import torch
 
 import train as train_page
 from arcshard import checkpoint, console, metrics_log
-from preprocess.packing import PackOptions, pack
+from preprocess.engine import Engine
+from preprocess.options import PackOptions
+from preprocess.packing import pack
 from train import passed
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
@@ -207,7 +209,7 @@ def test_a_file_as_output_is_one_sentence(train_here, tmp_path, refused):
 
 def test_photos_without_landmark_cannot_be_trained_on(train_here, photos, tmp_path, refused):
     folder, samples = photos
-    pack(samples.assign(split="train"), folder, tmp_path / "ds", PackOptions(), 1)
+    pack(samples.assign(split="train"), [folder], tmp_path / "ds", PackOptions(), Engine())
     refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "3 have none: give them another split")
 
 

@@ -1,0 +1,45 @@
+"""What decides the bytes of a dataset, next to the photos and their table."""
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from arcshard.console import UserError
+
+# How photos are brought into normal form; a dataset says it of itself.
+NORMAL_FORM = {"jpeg": "baseline 4:2:0", "colour": "sRGB", "resample": "area"}
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Options of a packing. Raises UserError for values out of range."""
+
+    short_side: int | None = None
+    """Longest short side in pixels, larger photos are scaled down to it. None: all keep their size."""
+    quality: int = 90
+    """JPEG quality (1-100) of the photos that must be encoded."""
+    verify: bool = True
+    """Whether a photo that keeps its bytes is decoded once; without it, damaged photos are packed too."""
+    shard_size: int = 1000
+    """Photos a shard, before rejects."""
+    seed: int = 0
+    """Of the shuffle."""
+
+    def __post_init__(self) -> None:
+        for name in ("short_side", "quality", "shard_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if self.quality > 100:
+            raise UserError(f"--quality must be 1 to 100, not {self.quality}")
+
+    def record(self) -> dict[str, Any]:
+        """What dataset.json says of them."""
+        return asdict(self) | NORMAL_FORM
+
+
+def refuse_changes(out: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UserError that names each value of `now` which is not that of `before`."""
+    changes = [f"{name} was {before.get(name)}, is {value}" for name, value in now.items()
+               if before.get(name) != value]
+    if changes:
+        raise UserError(f"{out} was packed with other options ({'; '.join(changes)}): repeat those, "
+                        "or choose another --out")

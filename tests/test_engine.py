@@ -1,0 +1,155 @@
+"""Packing on clusters: a real dask scheduler with two workers, a real ray, and workers that die."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed import Client
+
+import preprocess.packing
+from arcshard.console import UserError
+from arcshard.files import sha256
+from preprocess.engine import Engine, run_tasks
+from preprocess.options import PackOptions
+from preprocess.packing import pack
+
+BIN = Path(sys.executable).parent
+OPTIONS = PackOptions(shard_size=10)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def packed(photos, tmp_path_factory) -> dict[str, str]:
+    """Digests of what one process packs."""
+    out = tmp_path_factory.mktemp("packed") / "out"
+    pack(photos[1], [photos[0]], out, OPTIONS, Engine())
+    return digests(out)
+
+
+@pytest.fixture(scope="module")
+def dask_cluster(tmp_path_factory):
+    """Address of a scheduler, and its two workers."""
+    log = tmp_path_factory.mktemp("dask") / "scheduler.log"
+    shared = {"cwd": log.parent, "start_new_session": True,
+              "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}}  # for die_once
+    with open(log, "w") as f:
+        command = [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+        scheduler = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, **shared)
+    while not (found := re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text())):
+        assert scheduler.poll() is None, log.read_text()
+        time.sleep(0.05)
+    command = [BIN / "dask", "worker", found[0], "--nthreads", "1", "--no-dashboard"]
+    workers = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **shared)
+               for _ in range(2)]
+    with Client(found[0]) as client:
+        client.wait_for_workers(2, timeout=60)
+    yield found[0]
+    for process in [*workers, scheduler]:
+        os.killpg(process.pid, signal.SIGKILL)  # a worker's nanny outlives SIGTERM while it starts a new worker
+        process.wait()
+
+
+def die_once(task: Path) -> str | None:
+    """Kills its worker when it does the task for the first time."""
+    if not task.exists():
+        task.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task.name
+
+
+def die(task: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def test_dask_gives_the_same_bytes(photos, packed, dask_cluster, tmp_path):
+    pack(photos[1], [photos[0]], tmp_path / "out", OPTIONS, Engine(backend="dask", scheduler=dask_cluster))
+    assert digests(tmp_path / "out") == packed
+
+
+def test_ray_gives_the_same_bytes(photos, packed, tmp_path, call):
+    photos[1].to_csv(tmp_path / "samples.csv", index=False)
+    done = call("preprocess/make_shards.py", "--samples", tmp_path / "samples.csv", "--images", photos[0],
+                "--out", tmp_path / "out", "--shard-size", 10, "--backend", "ray", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "out") == packed
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask"])
+def test_a_worker_that_dies_stops_nothing(backend, request, tmp_path):
+    tasks = [tmp_path / f"task{number}" for number in range(6)]
+    for task in tasks[:2] + tasks[3:]:
+        task.touch()
+    scheduler = request.getfixturevalue("dask_cluster") if backend == "dask" else None
+    done: set[str] = set()
+    for name in run_tasks(Engine(2, backend, scheduler), die_once,
+                          lambda: (task for task in tasks if task.name not in done)):
+        done.add(name)
+    assert done == {task.name for task in tasks}
+
+
+def test_workers_that_always_die_end_in_a_sentence():
+    with pytest.raises(UserError) as error:
+        list(run_tasks(Engine(2), die, lambda: iter(range(4))))
+    assert re.fullmatch(r"workers must live, but those of --backend loky failed 5 times in a row "
+                        r"\(TerminatedWorkerError: .*\): look at memory and at the cluster, then run the same command "
+                        r"again", str(error.value))
+
+
+def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos, tmp_path, monkeypatch):
+    """One shard's photos kill; the others are kept, and the sentence names it."""
+    monkeypatch.setattr(preprocess.packing, "_attempt", _attempt_or_die)
+    with pytest.raises(UserError) as error:
+        pack(photos[1], [photos[0]], tmp_path / "out", OPTIONS, Engine(2))
+    assert str(error.value) == ("workers died 3 times on train-000003, out of memory or at a photo: give --workers 1, "
+                                "or more memory, and run it again")
+    kept = {path.name for path in (tmp_path / "out" / ".packing").glob("t*-*")}
+    assert "train-000003" not in kept and {"train-000000", "train-000001", "train-000002"} <= kept
+    monkeypatch.undo()
+    assert pack(photos[1], [photos[0]], tmp_path / "out", OPTIONS, Engine(2))
+
+
+def _attempt_or_die(task):
+    from preprocess.attempts import begin
+    from preprocess.packing import _attempt
+    if (task.split, task.number) != ("train", 3):
+        return _attempt(task)
+    if begin(task.output, "train-000003"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _attempt(task)
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"workers": 0}, "--workers must be at least 1, not 0"),
+    ({"backend": "spark"}, "--backend must be loky, dask, ray, not spark"),
+    ({"scheduler": "tcp://a:1"}, "--scheduler is the address of a dask or ray cluster, but --backend is loky: give "
+                                 "--backend dask or --backend ray"),
+])
+def test_engines_that_make_no_sense_are_refused(options, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        Engine(**options)
+
+
+def test_a_scheduler_that_does_not_answer_is_a_sentence(photos, tmp_path, call):
+    photos[1].to_csv(tmp_path / "samples.csv", index=False)
+    done = call("preprocess/make_shards.py", "--samples", tmp_path / "samples.csv", "--images", photos[0], "--out",
+                tmp_path / "out", "--backend", "dask", "--scheduler", "tcp://127.0.0.1:9",
+                env=os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"})
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("make_shards.py: --scheduler must be the address of a running dask "
+                                                   "scheduler, but tcp://127.0.0.1:9 does not answer (")
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch, photos, tmp_path):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r"--backend dask needs the package distributed, which is not installed: "
+                                        r"pip install 'arcshard\[dask\]'"):
+        pack(pd.DataFrame(photos[1]), [photos[0]], tmp_path / "out", OPTIONS, Engine(backend="dask"))
