@@ -1,0 +1,125 @@
+"""Find photos that are in several splits: a query that was trained on tells nothing about other queries.
+
+    python preprocess/duplicates.py --samples samples.csv --images DIR|ZIP|TAR… --out duplicates.csv
+        [--distance 4] [--within] [--drop train --cleaned samples2.csv] [--html duplicates.html] [--workers N]
+
+Exact duplicates are equal files. Near ones look alike: 64-bit perceptual hashes that differ in at most --distance
+bits; another scale, another JPEG quality, little else. --within also looks inside each split, for one photo in
+two classes. The report has a row a pair: id_a, split_a, landmark_a, id_b, split_b, landmark_b, kind (exact or
+near), distance.
+
+Hashes are kept in OUT.hashes: killed at any moment, the same command goes on where it stopped, and another --distance
+takes seconds. They stand for the photos as they were: delete the folder if photos have changed.
+
+--drop writes the table without the photos of that split that have a duplicate in another one. Labels stay, so
+a class that would lose all its photos keeps one. Classes may now have fewer photos than clean.py's --min-images;
+to drop those, clean the photos that are left, with --min-images and --solution as before:
+
+    awk -F, 'NR == 1 || $4 != "test"' samples2.csv > photos.csv
+    python preprocess/clean.py --csv photos.csv --folds-like samples2.csv --min-images 15 … --out samples3.csv
+"""
+import argparse
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from arcshard.console import Parser, UserError, run
+from arcshard.files import write_text
+from preprocess import duplicates_page
+from preprocess.duplicate_pairs import Duplicates, find_duplicates
+from preprocess.duplicate_report import failures, summary, write_report
+from preprocess.engine import Engine
+from preprocess.hash_photos import Hashed, hash_photos
+from preprocess.near_pairs import MAX_PAIRS, TooManyPairs
+from preprocess.photo_hash import check_library
+from preprocess.sample_table import check_samples, read_samples
+from preprocess.sources import open_source
+from preprocess.text_table import column_names, read_columns, write_table
+from preprocess.thinning import thin
+
+MAX_DISTANCE = 12  # bits; from there on different photos of the demo begin to match (6 of 2.4 million pairs)
+
+
+def main() -> None:
+    args = parse_args()
+    engine = Engine(args.workers)
+    check_library()
+    samples = read_samples(args.samples)
+    check_samples(samples)
+    check_splits(args, samples)
+    samples = samples.sort_values("id", ignore_index=True)
+    store = args.out.with_name(f"{args.out.name}.hashes")
+    source = open_source(args.images, store / "sources", args.workers)
+    hashed = hash_photos(samples, source, store, engine)
+    print(f"hashed {len(samples) - hashed.reused - len(hashed.reasons):,} photos, {hashed.reused:,} were hashed before "
+          f"(in {store})")
+    duplicates = compare(samples, hashed, args.distance, args.within)
+    write_report(args.out, samples, duplicates)
+    lines = [*summary(samples, duplicates), *failures(samples, hashed.reasons)]
+    print("\n".join(lines))
+    if args.drop is not None:
+        print(drop(args.samples, args.cleaned, samples, duplicates, args.drop))
+    if args.html is not None:
+        write_text(args.html, duplicates_page.render(samples, duplicates, lines, source))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--samples", type=Path, required=True, help="the table that clean.py wrote")
+    parser.add_argument("--images", nargs="+", required=True, metavar="DIR|ZIP|TAR", help="where the photos are")
+    parser.add_argument("--out", type=Path, required=True, help="the report, a CSV")
+    parser.add_argument("--distance", type=int, default=4, help=f"bits, 0 to {MAX_DISTANCE} (default: 4)")
+    parser.add_argument("--within", action="store_true", help="also pairs inside a split")
+    parser.add_argument("--drop", metavar="SPLIT", help="drop this split's photos that another split has, too")
+    parser.add_argument("--cleaned", type=Path, help="where to write the table without them")
+    parser.add_argument("--html", type=Path, help="page that shows pairs side by side")
+    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: cores)")
+    args = parser.parse_args()
+    if not 0 <= args.distance <= MAX_DISTANCE:
+        raise UserError(f"--distance must be 0 to {MAX_DISTANCE} bits, not {args.distance}: beyond, different photos "
+                        "match")
+    if (args.drop is None) != (args.cleaned is None):
+        given, missing = ("--cleaned", "--drop") if args.drop is None else ("--drop", "--cleaned")
+        raise UserError(f"--drop names a split, --cleaned the table to write without its duplicates, but only {given} "
+                        f"is given: add {missing}")
+    return args
+
+
+def check_splits(args: argparse.Namespace, samples: pd.DataFrame) -> None:
+    """Raise UserError if the table's splits leave nothing to compare, or --drop names none of them."""
+    names = sorted(samples["split"].unique())
+    if len(names) == 1 and not args.within:
+        raise UserError(f"duplicates are looked for between splits, but {args.samples} has only {names[0]}: "
+                        "add --within to look inside it")
+    if args.drop is not None and args.drop not in names:
+        raise UserError(f"--drop must be a split of {args.samples}, which has {', '.join(names)}, not {args.drop}")
+
+
+def compare(samples: pd.DataFrame, hashed: Hashed, distance: int, within: bool) -> Duplicates:
+    """The duplicates among the photos that could be hashed. Raises UserError if there are too many to list."""
+    could = np.ones(len(samples), bool)
+    could[list(hashed.reasons)] = False
+    splits = {str(name): np.flatnonzero(could & (samples["split"] == name)) for name in samples["split"].unique()}
+    try:
+        return find_duplicates(hashed.records, splits, distance, within)
+    except TooManyPairs:
+        raise UserError(f"a report lists at most {MAX_PAIRS:,} pairs, but --distance {distance} finds more: choose a "
+                        "smaller one") from None
+
+
+def drop(path: Path, cleaned: Path, samples: pd.DataFrame, duplicates: Duplicates, split: str) -> str:
+    """Write the table at `path` without the duplicates of `split` to `cleaned`; returns a line for the user."""
+    thinning = thin(samples, duplicates, split)
+    table = read_columns(path, column_names(path))
+    write_table(cleaned, table[~table["id"].isin(samples["id"].iloc[thinning.dropped])])
+    line = f"dropped {len(thinning.dropped):,} photos of {split}: {cleaned}"
+    if len(thinning.kept):
+        line += (f"; kept {len(thinning.kept):,} that have a duplicate, since each is the only one left of its class: "
+                 + ", ".join(samples["id"].iloc[thinning.kept[:3]]) + (", …" if len(thinning.kept) > 3 else ""))
+    return line
+
+
+if __name__ == "__main__":
+    run(main)
