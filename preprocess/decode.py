@@ -136,7 +136,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "1" else "RGB")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

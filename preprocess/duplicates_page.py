@@ -26,7 +26,7 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1.25rem 4rem; color: #1f2328; background: #fff;
        font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
 h1 { margin: 0 0 1rem; font-size: 1.75rem; }
-ul { padding-left: 1.25rem; white-space: pre-wrap; line-height: 1.1; }
+.found { white-space: pre-wrap; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(21.5rem, 1fr)); gap: 1rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; align-content: start; gap: .5rem; padding: .75rem;
         border: 1px solid #d8dee4; border-radius: .5rem; }
@@ -39,11 +39,7 @@ figcaption { font-size: .8125rem; line-height: 1.35; overflow-wrap: anywhere; }
 </head>
 <body>
 <h1>Duplicates</h1>
-<ul>
-{% for line in lines %}
-<li>{{ line }}</li>
-{% endfor %}
-</ul>
+<p class="found">{{ lines }}</p>
 <p>{{ "{:,}".format(pairs | length) }} of {{ "{:,}".format(total) }} pairs, those that differ most first: judge by
 them whether the distance is right.</p>
 <div class="pairs">
@@ -71,7 +67,7 @@ def render(samples: pd.DataFrame, duplicates: Duplicates, lines: list[str], sour
     samples: the table that the pairs' rows refer to. The same photos give the same bytes.
     """
     farthest = np.concatenate([found.pairs[-PAIRS:] for found in duplicates.values()])
-    farthest = farthest[np.argsort(farthest["distance"].astype(int) * -1, kind="stable")][:PAIRS]
+    farthest = farthest[np.argsort(-farthest["distance"].astype(int), kind="stable")][:PAIRS]
     pairs: list[dict[str, Any]] = pair_rows(samples, farthest).to_dict("records")  # type: ignore[assignment]
     for side in "ab":
         for pair, uri in zip(pairs, _thumbnails(samples.iloc[farthest[side]], source)):
@@ -79,7 +75,7 @@ def render(samples: pd.DataFrame, duplicates: Duplicates, lines: list[str], sour
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     return environment.from_string(TEMPLATE).render(
-        lines=lines, pairs=pairs, total=sum(len(found.pairs) for found in duplicates.values()))
+        lines="\n".join(lines), pairs=pairs, total=sum(len(found.pairs) for found in duplicates.values()))
 
 
 def _thumbnails(photos: pd.DataFrame, source: PhotoSource) -> list[str]:

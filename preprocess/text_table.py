@@ -52,7 +52,7 @@ def read_columns(path: str | Path, columns: Sequence[str], plain: Collection[str
         raise _no_table(path, error) from None
     if not len(table):
         raise UserError(f"{path} must have a row for each photo, but has only the header: fill it")
-    columns_read = table.unify_dictionaries().to_pandas()
+    columns_read = table.to_pandas()
     del table
     pa.default_memory_pool().release_unused()  # 180 MB at 4.1 M rows, which pyarrow would keep
     return columns_read

@@ -11,6 +11,9 @@ BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.03
 GAMMA_22 = b"curv" + struct.pack(">IIH", 0, 1, 563)  # 2 51/256, as u8Fixed8
 SRGB_CURVE = b"para" + struct.pack(">IHH5i", 0, 3, 0, *(round(65536 * v) for v in (
     2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)))
+COARSE = np.arange(26) / 25
+SRGB_TABLE = b"curv" + struct.pack(">II26H", 0, 26, *np.round(65535 * np.where(
+    COARSE <= 0.04045, COARSE / 12.92, ((COARSE + 0.055) / 1.055) ** 2.4)).astype(int))
 SRGB_PRIMARIES = [(0.64, 0.33), (0.30, 0.60), (0.15, 0.06)]
 
 
@@ -67,3 +70,5 @@ def _profile(kind: bytes, tags: dict[str, bytes]) -> bytes:
 ADOBE_RGB = matrix_profile([(0.64, 0.33), (0.21, 0.71), (0.15, 0.06)], GAMMA_22)
 DISPLAY_P3 = matrix_profile([(0.680, 0.320), (0.265, 0.690), (0.150, 0.060)], SRGB_CURVE)
 SRGB = matrix_profile(SRGB_PRIMARIES, SRGB_CURVE)
+COARSE_SRGB = matrix_profile(SRGB_PRIMARIES, SRGB_TABLE)
+NEARLY_SRGB = matrix_profile(SRGB_PRIMARIES, GAMMA_22)

@@ -137,11 +137,41 @@ def test_a_part_of_the_fold_validates_and_its_rest_is_left_out(tmp_path):
     assert "left out 33 images of fold 2: one in 3 of it is val\n" in done.stdout
 
 
+def test_a_stage_after_another_keeps_its_labels_and_validation_photos(photos):
+    """Of photos that the table before did not have, those of its classes train."""
+    write_csv(photos / "before.csv", ["id,landmark_id,label,split,fold", "d,9,1,val,0", "nan,10,0,train,1"])
+    done = clean(photos, "--classes-like", "before.csv", "--folds-like", "before.csv")
+    assert done.returncode == 0, done.stderr
+    assert (photos / "samples.csv").read_text() == (
+        "id,landmark_id,label,split,fold\n0012e3,10,0,train,-1\n1e10,9,1,train,-1\n007,9,1,train,-1\n"
+        "nan,10,0,train,1\nb-1,9,1,train,-1\nc_2,10,0,train,-1\nd,9,1,val,0\n")
+    assert done.stdout.startswith("left out 1 images of classes that before.csv does not have\nkept 7 images of 2 ")
+    write_csv(photos / "raw.csv", ["id,landmark_id", "x,9", "y,10"])
+    assert clean(photos, "--classes-like", "raw.csv").returncode == 0
+    assert set(zip(table(photos)["landmark_id"], table(photos)["label"])) == {("9", "0"), ("10", "1")}
+
+
+def test_an_image_folder_becomes_a_table_with_paths(tmp_path):
+    for path in ("cat/B 1.JPG", "dog/b1.jpg", "dog/b2.jpg", "dog/notes.txt"):
+        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / path).write_bytes(b"")
+    command = [sys.executable, str(SCRIPT), "--image-folder", "tree", "--out", "samples.csv", "--min-images", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == ("found 3 photos, and 1 other files that are left out\n"
+                           "kept 2 images of 1 classes, dropped 1 images of 1 classes with fewer than 2 images\n")
+    rows = table(tmp_path)
+    assert list(rows) == ["id", "landmark_id", "label", "split", "path"]
+    assert rows["path"].tolist() == ["dog/b1.jpg", "dog/b2.jpg"] and rows["landmark_id"].tolist() == ["dog", "dog"]
+
+
 def test_a_drawn_number_of_images_a_class(photos):
     """After --min-images: a class of 3 is no small one because 2 are drawn."""
     done = clean(photos, "--min-images", "3", "--images-per-class", "2")
     assert done.returncode == 0 and done.stdout.endswith("drew 4 of them, at most 2 a class\n"), done.stderr
-    assert table(photos)["landmark_id"].value_counts().to_dict() == {"9": 2, "10": 2}
+    drawn = table(photos)
+    assert drawn["landmark_id"].value_counts().to_dict() == {"9": 2, "10": 2}
+    assert clean(photos, "--min-images", "3", "--images-per-class", "2", "--seed", "1").returncode == 0
+    assert set(table(photos)["id"]) != set(drawn["id"])
 
 
 def test_solution_without_folds_adds_no_fold_column(photos):
@@ -178,8 +208,14 @@ MISTAKES = {
     "no class left": (["--min-images", "5"],
                       "--min-images must leave a class, but 5 leaves none: the largest of train.csv has 4 "
                       "images, choose at most that"),
-    "two sources": (["--image-folder", "tree"],
+    "two sources": (["--csv", "train.csv", "--image-folder", "tree"],
                     "argument --image-folder: not allowed with argument --csv; see clean.py --help"),
+    "folder and columns": (["--image-folder", "tree", "--label-column", "x"],
+                           "--id-column, --label-column, --path-column and --solution go with --csv, but "
+                           "--image-folder is given: leave them out, or list the photos in a table"),
+    "folder and queries": (["--image-folder", "tree", "--solution", "clash.csv"],
+                           "--id-column, --label-column, --path-column and --solution go with --csv, but "
+                           "--image-folder is given: leave them out, or list the photos in a table"),
     "negative seed": (["--seed", "-1"], "--seed must be 0 or more, not -1"),
     "no image a class": (["--images-per-class", "0"], "--images-per-class must be at least 1, not 0"),
     "no val row": (["--folds", "2", "--val-fold", "0", "--val-every", "0"], "--val-every must be at least 1, not 0"),
@@ -219,8 +255,8 @@ def test_mistakes_get_one_sentence_and_exit_code_2(photos, monkeypatch, capsys, 
     write_csv(photos / "clash.csv", ["id,landmarks", "a,9"])
     write_csv(photos / "lines.csv", ["id,landmark_id", 'a,"x', 'y"'])
     monkeypatch.chdir(photos)
-    monkeypatch.setattr("sys.argv", ["clean.py", "--csv", "train.csv", "--out", "samples.csv", "--min-images", "1",
-                                     *options])
+    source = [] if "--image-folder" in options else ["--csv", "train.csv"]
+    monkeypatch.setattr("sys.argv", ["clean.py", *source, "--out", "samples.csv", "--min-images", "1", *options])
     with pytest.raises(SystemExit, match="2"):
         run(main)
     assert capsys.readouterr().err == f"clean.py: {sentence}\n"

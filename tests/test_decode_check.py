@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from preprocess.decode import check
 from preprocess.normal_form import Rejected, normalise
-from tests.pictures import encoded, normal_jpeg, strict, texture
+from tests.pictures import encoded, exif_of, normal_jpeg, strict, texture
 
 JPEGS = {
     "4:2:0": encoded(texture(161, 119), quality=88, subsampling="4:2:0"),
@@ -90,6 +90,19 @@ def test_damage_is_named_whether_or_not_the_photo_must_be_encoded(data, reason, 
     with pytest.raises(Rejected) as rejected:
         normalise(data, short_side, 90)
     assert str(rejected.value)[:60] == reason[:60]
+
+
+def test_damage_is_found_behind_an_odd_header():
+    """Pillow alone, which decodes such a file, would take most of them."""
+    odd, draw, found = normal_jpeg(exif=exif_of(1)).replace(b"Exif\0\0MM", b"Exif\0\0XX"), random.Random(0), 0
+    for _ in range(200):
+        data = bytearray(odd)
+        flip(data, draw.randrange(data.index(b"\xff\xda") + 14, len(data)), draw)
+        if strict(bytes(data)) is not None:
+            found += 1
+            with pytest.raises(Rejected, match="^truncated or corrupt: "):
+                normalise(bytes(data), None, 90)
+    assert found > 20
 
 
 def test_without_the_check_only_photos_that_keep_their_bytes_go_unseen():

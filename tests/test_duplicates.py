@@ -332,7 +332,8 @@ def leaky(tmp_path_factory) -> Path:
         (folder / "photos" / f"{key}.jpg").write_bytes(encoded(image, quality=90))
     (folder / "photos" / "broken.jpg").write_bytes(b"no photo")
     rows = [("val1", "<b>9", 1, "val", "6"), ("val0", "7", 0, "val", "5")]
-    rows += [(f"train{number}", *(("7", 0) if number < 3 else ("<b>9", 1)), "train", number) for number in reversed(range(6))]
+    rows += [(f"train{number}", "<b>9", 1, "train", number) for number in (5, 4, 3)]
+    rows += [(f"train{number}", "7", 0, "train", number) for number in (2, 1, 0)]
     rows += [("test0", "7", 0, "test", "-1"), ("test1", "", -1, "test", "-1"), ("test2", "7", 0, "test", "-1"),
              ("gone", "7", 0, "test", "-1"), ("broken", "7", 0, "train", "9")]
     table = pd.DataFrame(rows, columns=["id", "landmark_id", "label", "split", "fold"])
@@ -531,10 +532,13 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, call):
                              "--cleaned is given: add --drop"),
     (["--drop", "tests", "--cleaned", "x.csv"], "samples.csv, which has test, train, val, not tests"),
     (["--workers", "0"], "--workers must be at least 1, not 0"),
-    (["--distance", "few"], "argument --distance: invalid int value: 'few'"),
 ])
-def test_a_wrong_option_is_answered_in_one_sentence(duplicates, refused, options, sentence):
-    refused(duplicates(*options), sentence)
+def test_a_wrong_option_is_answered_in_a_sentence(leaky, tmp_path, monkeypatch, options, sentence):
+    monkeypatch.setattr(sys, "argv", [SCRIPT, "--samples", f"{leaky}/samples.csv", "--images", f"{leaky}/photos",
+                                      "--out", f"{tmp_path}/d.csv", *options])
+    with pytest.raises(UserError, match=re.escape(sentence) + "$"):
+        duplicates_command.main()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_of_one_split_needs_within(call, leaky, tmp_path, refused):

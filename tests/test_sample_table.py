@@ -80,6 +80,7 @@ def test_a_table_is_read_with_its_optional_columns(tmp_path, suffix):
     assert list(rows) == ["id", "landmark_id", "label", "split", "path", "truths"] and rows["label"].dtype == np.int64
     assert rows.astype({"label": "int64"} | {name: "str" for name in rows if name != "label"}).equals(table[list(rows)])
     assert rows["split"].cat.categories.tolist() == ["test", "val"]
+    assert rows["id"].dtype == rows["path"].dtype == "str" and rows["landmark_id"].dtype == "category"
 
 
 @pytest.mark.parametrize("label", ["", "zero", "-2", "1.0", "9999999999", "1\n"])
@@ -127,6 +128,7 @@ LINES = "must be one line without control characters, but the sample table has"
     ("path", "", "each photo of a table with a path column must have a path, but 1 of the sample table have none: fill "
                  "them in"),
     ("path", "a\tb", f"a path {LINES} 'a\\tb' (1 such rows): rename those"),
+    ("path", "a\x7f", f"a path {LINES} 'a\\x7f' (1 such rows): rename those"),
     ("landmark_id", "a\rb", f"a landmark_id {LINES} 'a\\rb' (1 such rows): rename those"),
     *(("truths", text, TRUTHS.format(text)) for text in ("1", "0 1", "1 2", "1 1", "1 x", " 1 0", "1  0", "1 -1")),
 ])

@@ -122,6 +122,10 @@ def test_without_manifest_classes_and_rejects_must_be_there(copy):
     (copy / "rejected.csv").write_text("id,split,reason\n")
     (copy / "classes.csv").write_text("label,landmark_id,images,name\n0,L0,8,\n1,L1,7,\n2,L2,8,\n")
     assert repair(copy).lost[0] == "classes.csv: says that class 1 has '7' images, split train has 8"
+    (copy / "classes.csv").write_text("label,landmark_id,images,name\n0,L0,8,\n1,L1,8,\n")
+    assert repair(copy).lost == ["test.labels.npy: 2 labels are not -1 to 1",
+                                 "train.labels.npy: 8 labels are not -1 to 1",
+                                 "dataset.json: cannot be rebuilt before the rest is right"]
 
 
 def test_a_damaged_tar_leaves_what_depends_on_it_and_no_more(whole, copy):
@@ -131,12 +135,15 @@ def test_a_damaged_tar_leaves_what_depends_on_it_and_no_more(whole, copy):
         f.write(b"rot")
     for name in ("train-000001.idx", "train-000002.idx", "train.index.npy", "test.labels.npy"):
         (copy / name).unlink()
+    np.save(copy / "train.labels.npy", np.zeros(24, np.int32))
     before = contents(copy)
     rebuilt, lost = repair(copy)
     assert rebuilt == ["test.labels.npy", "train-000001.idx"]
     assert [sentence.partition(":")[0] for sentence in lost] == [
-        "train-000002.tar", "train-000002.idx", "train.index.npy"]
+        "train-000002.tar", "train-000002.idx", "train.index.npy", "train.labels.npy"]
     assert contents(copy) == before | {name: (whole / name).read_bytes() for name in rebuilt}
+    shutil.copy(whole / "train.labels.npy", copy)
+    assert "train.labels.npy" not in " ".join(repair(copy).lost)
     shutil.copy(whole / "train-000002.tar", copy)
     assert repair(copy).lost == [] and contents(copy) == contents(whole)
 

@@ -22,7 +22,9 @@ from preprocess.options import PackOptions
 from preprocess.packing import pack
 from shards import Dataset
 from shards.file_entry import file_entry
+from shards.format import KEY_PATTERN
 from shards.idx import idx_text
+from shards.keys import hash_keys, repeated
 from shards.manifest import read_manifest, write_manifest
 from shards.repair import repair
 from shards.verify import verify
@@ -232,6 +234,8 @@ DAMAGES = {
                                          "test.truths.csv: the split has no sample k2", mended=False),
     "other first truth": Damage(edit_text("test.truths.csv", "3 1", "2 1"), "test.truths.csv: the first label of "
                                 "sample k15 must be its own, 3, not 2", mended=False),
+    "own label not the first truth": Damage(edit_text("test.truths.csv", "3 1", "1 3"), "test.truths.csv: the first "
+                                            "label of sample k15 must be its own, 3, not 1", mended=False),
     "truth that is no class": Damage(edit_text("test.truths.csv", "3 1", "3 4"), "test.truths.csv: sample k15 must "
                                      "have labels of 0 to 3, each once, not [3, 4]", mended=False),
     "truth twice": Damage(edit_text("test.truths.csv", "3 1", "3 3"), "test.truths.csv: sample k15 must have "
@@ -406,6 +410,31 @@ def test_a_photo_that_is_not_in_the_form_is_named(copy):
         "not baseline",
         f"train-000000.tar: at offset {second['offset'] - 512}: member {second['key'].decode()}.jpg has chroma "
         "sampling 1x1 1x1 1x1, not 4:2:0"]
+
+
+def test_a_damaged_header_hides_no_other_sample(copy):
+    """The walk goes on at the next whole header."""
+    flip_in_tar(400)(copy)
+    row = rows_of(copy)[3]
+    key, offset = row["key"].decode(), int(row["offset"])
+    following = offset + -(-int(row["size"]) // 512) * 512
+    assert verify(copy) == [f"train-000000.tar: at offset {offset - 512}: a damaged tar header (bad checksum)",
+                            f"train-000000.tar: at offset {following}: member {key}.cls has no {key}.jpg beside it",
+                            f"train-000000.tar: sample {key} at offset {offset} is not there any more"]
+
+
+def test_verify_reads_headers_of_photos_and_does_not_decode(copy):
+    """What make_shards.py --no-verify packed is whole in the bytes that were packed."""
+    remake(copy, "train", 0, lambda i, sample: sample._replace(data=sample.data[:-300]) if i == 1 else sample)
+    assert verify(copy) == []
+
+
+@given(st.lists(st.from_regex(KEY_PATTERN, fullmatch=True), unique=True, max_size=50))
+def test_other_keys_have_other_hashes(keys):
+    hashes = hash_keys(np.array([key.encode() for key in keys], "S96"))
+    assert len({*hashes.tolist()}) == len(keys)
+    assert np.array_equal(hashes[::-1], hash_keys(np.array([key.encode() for key in keys], "S96")[::-1]))
+    assert set(repeated([hashes, hashes[:3]]).tolist()) == set(hashes[:3].tolist())
 
 
 def test_the_faults_of_a_shard_are_counted_where_they_are_many(whole, copy, monkeypatch):

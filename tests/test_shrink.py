@@ -1,6 +1,7 @@
 """Photos are scaled down to the mean of areas, against a float64 reference, and never up."""
 import io
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -11,7 +12,7 @@ from preprocess.decode import decode
 from preprocess.jpeg_header import read_header
 from preprocess.normal_form import normalise
 from preprocess.shrink import shrink, target_size
-from tests.pictures import area_mean, encoded, exif_of, pixels, scene, texture, turned, with_orientation
+from tests.pictures import area_mean, encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
 SIDES = st.integers(1, 90)
 
@@ -67,6 +68,12 @@ def test_even_stripes_become_even_grey():
     stripes[:, ::2] = 255
     shown = pixels(normalise(encoded(Image.fromarray(stripes), "PNG"), 60, 95).data)
     assert np.abs(shown - 127.5).max() < 2
+
+
+def test_opencv_leaves_the_other_cores_to_other_processes():
+    cv2.setNumThreads(2)
+    normalise(normal_jpeg(), 30, 90)
+    assert cv2.getNumThreads() == 1
 
 
 def test_a_photo_is_never_enlarged():

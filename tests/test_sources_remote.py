@@ -7,6 +7,7 @@ import fsspec
 import joblib
 import pytest
 from fsspec import AbstractFileSystem
+from joblib.externals.loky import get_reusable_executor
 from moto.server import ThreadedMotoServer
 
 from arcshard.console import UserError
@@ -22,16 +23,23 @@ def server() -> Iterator[ThreadedMotoServer]:
     server.stop()
 
 
+def end_workers() -> None:
+    """loky keeps its processes for the next call, with the environment that they began with."""
+    get_reusable_executor().shutdown(wait=True)
+
+
 @pytest.fixture
-def s3(server, monkeypatch) -> AbstractFileSystem:
-    """The server's file system, with the bucket `bucket`; its settings are in the environment."""
+def s3(server, monkeypatch) -> Iterator[AbstractFileSystem]:
+    """The server's file system, with the bucket `photos`; its settings are in the environment."""
     host, port = server.get_host_and_port()
     for name, value in {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k",
                         "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     fs = fsspec.filesystem("s3", use_listings_cache=False)
-    fs.makedirs("bucket", exist_ok=True)
-    return fs
+    fs.makedirs("photos", exist_ok=True)
+    end_workers()
+    yield fs
+    end_workers()
 
 
 def put(fs: AbstractFileSystem, root: str, files: dict[str, bytes]) -> None:
@@ -42,9 +50,9 @@ def put(fs: AbstractFileSystem, root: str, files: dict[str, bytes]) -> None:
 def test_a_bucket_is_a_folder(s3, tmp_path):
     layouts = ["", "train/", "test/", "index/"]
     files = {kaggle_path(key, layouts[number % 4]): PHOTOS[key] for number, key in enumerate(KEYS)}
-    put(s3, "bucket/photos", files | {"flat.jpg": b"flat", "empty.jpg": b"", "../out.jpg": b"out"})
-    source = open_source(["s3://bucket/photos/"], tmp_path, 1)
-    assert source.urls == ["s3://bucket/photos"]
+    put(s3, "photos/raw", files | {"flat.jpg": b"flat", "empty.jpg": b"", "../out.jpg": b"out"})
+    source = open_source(["s3://photos/raw/"], tmp_path, 1)
+    assert source.urls == ["s3://photos/raw"]
     keys = [*KEYS, "flat", "empty", "none"]
     assert [outcome(place) for place in source.places(keys, None)] == [*PHOTOS.values(), b"flat", b"", "file not found"]
     paths = [*files, "none.jpg", "../out.jpg"]
@@ -54,43 +62,45 @@ def test_a_bucket_is_a_folder(s3, tmp_path):
 
 def test_tars_and_a_zip_in_a_bucket_are_read_without_fetching_them(s3, tmp_path):
     parts = [dict(list(NAMED.items())[number::4]) for number in range(4)]
-    put(s3, "bucket/train", {f"images_{number:03}.tar": tar_bytes(parts[number]) for number in range(3)})
-    put(s3, "bucket/md5sum/train", {"md5.images_001.txt": hashlib.md5(tar_bytes(parts[1])).hexdigest().encode()
-                               + b"  images_001.tar\n"})
-    put(s3, "bucket", {"rest.zip": zip_bytes(parts[3])})
-    source = open_source(["s3://bucket/train/images_*.tar", "s3://bucket/rest.zip"], tmp_path, 2)
-    assert source.urls == [f"s3://bucket/train/images_{number:03}.tar" for number in range(3)] + ["s3://bucket/rest.zip"]
+    put(s3, "photos/train", {f"images_{number:03}.tar": tar_bytes(parts[number]) for number in range(3)})
+    md5 = hashlib.md5(tar_bytes(parts[1])).hexdigest()
+    put(s3, "photos/md5sum/train", {"md5.images_001.txt": f"{md5}  images_001.tar\n".encode()})
+    put(s3, "photos", {"rest.zip": zip_bytes(parts[3])})
+    tars, rest = "s3://photos/train/images_*.tar", "s3://photos/rest.zip"
+    source = open_source([tars, rest], tmp_path, 2)
+    assert source.urls == [f"s3://photos/train/images_{number:03}.tar" for number in range(3)] + [rest]
     places = source.places(KEYS, None)
     assert [place.read() for place in places] == list(PHOTOS.values())
     photos = joblib.Parallel(2, backend="loky")(joblib.delayed(Place.read)(place) for place in places)
     assert photos == list(PHOTOS.values())
 
-    put(s3, "bucket/train", {"images_001.tar": tar_bytes({name: data.upper() for name, data in parts[1].items()})})
-    with pytest.raises(UserError, match=r"s3://bucket/train/images_001\.tar has the md5 \w+, its publisher says \w+: fetch"):
-        open_source(["s3://bucket/train/images_*.tar"], tmp_path, 1)
+    put(s3, "photos/train", {"images_001.tar": tar_bytes({name: data.upper() for name, data in parts[1].items()})})
+    with pytest.raises(UserError, match=rf"/train/images_001\.tar has the md5 \w+, its publisher says {md5}: fetch"):
+        open_source([tars], tmp_path, 1)
 
 
 def test_a_changed_object_is_indexed_again(s3, tmp_path):
     for files in ({"x.jpg": b"one", "y.jpg": b""}, {"y.jpg": b"", "x.jpg": b"two"}):  # tars of one size
-        put(s3, "bucket", {"changing.tar": tar_bytes(files)})
-        place, = open_source(["s3://bucket/changing.tar"], tmp_path, 1).places(["x"], None)
+        put(s3, "photos", {"changing.tar": tar_bytes(files)})
+        place, = open_source(["s3://photos/changing.tar"], tmp_path, 1).places(["x"], None)
         assert place.read() == files["x.jpg"]
 
 
 def test_what_cannot_be_reached_is_a_sentence_and_rejects_no_photo(s3, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"^photos come from folders, zips and tars, but s3://bucket/nothing does not exist"):
-        open_source(["s3://bucket/nothing"], tmp_path, 1)
-    put(s3, "bucket", {"lost/x.jpg": b"photo", "lost.zip": zip_bytes({"x.jpg": b"photo"})})
-    places = [open_source([url], tmp_path, 1).places(["x"], None)[0] for url in ("s3://bucket/lost", "s3://bucket/lost.zip")]
+    with pytest.raises(UserError, match="^photos come from folders, zips and tars, but s3://photos/no does not exist"):
+        open_source(["s3://photos/no"], tmp_path, 1)
+    put(s3, "photos", {"lost/x.jpg": b"photo", "lost.zip": zip_bytes({"x.jpg": b"photo"})})
+    urls = ["s3://photos/lost", "s3://photos/lost.zip"]
+    places = [open_source([url], tmp_path, 1).places(["x"], None)[0] for url in urls]
     assert [place.read() for place in places] == [b"photo", b"photo"]
-    s3.rm("bucket/lost.zip")
-    with pytest.raises(UserError, match=r"^s3://bucket/lost\.zip must be readable, but is not \("):
+    s3.rm("photos/lost.zip")
+    with pytest.raises(UserError, match=r"^s3://photos/lost\.zip must be readable, but is not \("):
         places[1].read()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    with pytest.raises(UserError, match=r'^s3://bucket/lost/x\.jpg must be readable, but is not \(Could not connect to the end'):
+    with pytest.raises(UserError, match=r"^s3://photos/lost/x\.jpg must be readable, but is not \(Could not connect"):
         places[0].read()
 
 

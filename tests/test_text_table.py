@@ -87,7 +87,21 @@ def test_a_row_of_a_million_ids_is_read(tmp_path):
     assert read_columns(tmp_path / "t.csv", ["images"], ["images"])["images"].tolist() == [ids, "a"]
 
 
+def test_quoted_line_breaks_survive_where_a_block_ends(tmp_path):
+    texts = [f"{number}" + "\n" * 5000 for number in range(2000)]
+    rows = [(f"k{number}", text) for number, text in enumerate(texts)]
+    (tmp_path / "t.csv").write_bytes(csv_bytes([("id", "x"), *rows], "\n", csv.QUOTE_ALL, False))
+    assert read_columns(tmp_path / "t.csv", ["id", "x"])["x"].tolist() == texts
+
+
+def test_empty_lines_are_no_rows(tmp_path):
+    (tmp_path / "t.csv").write_text("\nid,x\n\na,b\n\n")
+    assert read_columns(tmp_path / "t.csv", ["id", "x"]).to_numpy().tolist() == [["a", "b"]]
+
+
 @pytest.mark.parametrize("text, sentence", [
+    (b"id,x," + b"y" * 200_000, "{} must be a CSV file in UTF-8, but is not (field larger than field limit (131072)): "
+                                "save it as one"),
     (b"id,x,id\na,b,c\n", "each column of a table must have its own name, but {} has 'id' several times: rename one"),
     (b"id,x\na\n", "{} must be a CSV file in UTF-8, but is not (CSV parse error: Expected 2 columns, got 1: a): save "
                    "it as one"),

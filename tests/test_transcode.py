@@ -1,4 +1,5 @@
 """Progressive JPEGs become baseline without a changed pixel, and rare codings are not lost."""
+import errno
 import random
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ def test_progressive_becomes_baseline_with_equal_pixels(options, short_side):
     packed = normalise(data, short_side, 50)
     assert np.array_equal(simplejpeg.decode_jpeg(packed.data), simplejpeg.decode_jpeg(data))
     assert pixels(packed.data).shape == (119, 161, 3)
+    assert b"\1\x22\0\2\x11\1\3\x11\1" in packed.data  # component ids of JFIF, and the tables of the source
     assert packed.data[:2] + packed.data[6:11] == b"\xff\xd8JFIF\0" and packed.data.count(b"JFIF") == 1
     assert not any(words in packed.data for words in (b"Exif", b"words", b"ICC_PROFILE"))
     assert normalise(packed.data, short_side, 50) == packed
@@ -98,11 +100,13 @@ def test_mutated_scans_give_the_same_pixels_or_are_rejected():
 
 
 def test_threads_do_not_mix_photos():
-    files = [encoded(texture(64, 48, seed), subsampling="4:2:0", progressive=True) for seed in range(40)]
+    """Files with 45 comments each between the scans: jpeglib counts to 50 over all threads."""
+    files = [encoded(texture(400, 300, seed), subsampling="4:2:0", progressive=True) for seed in range(20)]
+    files = [data[:20] + data[20:].replace(b"\xff\xc4", 5 * b"\xff\xfe\0\x06junk" + b"\xff\xc4") for data in files]
+    alone = [normalise(data, None, 90) for data in files]
     with ThreadPoolExecutor(8) as threads:
-        packed = list(threads.map(lambda data: normalise(data, None, 90), files))
-    assert packed == [normalise(data, None, 90) for data in files]
-    assert all(np.array_equal(simplejpeg.decode_jpeg(a), simplejpeg.decode_jpeg(b.data)) for a, b in zip(files, packed))
+        assert list(threads.map(lambda data: normalise(data, None, 90), files * 5)) == alone * 5
+    assert all(np.array_equal(simplejpeg.decode_jpeg(a), simplejpeg.decode_jpeg(b.data)) for a, b in zip(files, alone))
 
 
 def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
@@ -114,6 +118,14 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
 def test_a_temporary_folder_that_cannot_be_written_is_no_fault_of_the_photo(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(OSError, match="No such file"):
+        normalise(progressive(), None, 90)
+
+
+def test_a_full_temporary_folder_is_no_fault_of_the_photo(monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(jpeglib, "read_dct", full)
+    with pytest.raises(OSError, match="No space left"):
         normalise(progressive(), None, 90)
 
 

@@ -54,7 +54,7 @@ def read_range(url: str, start: int, size: int) -> bytes:
             with open(url, "rb", buffering=0) as f:
                 return os.pread(f.fileno(), size, start)
         fs, path = filesystem(url)
-        return fs.cat_file(path, start, start + size)
+        return fs.cat_file(path, start=start, end=start + size)
 
 
 def is_local(url: str) -> bool:
