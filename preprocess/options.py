@@ -38,6 +38,9 @@ class PackOptions:
 
 def refuse_changes(out: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise UserError that names each value of `now` which is not that of `before`."""
+    if made := [how for how in ("adopted", "repaired") if before.get(how)]:
+        raise UserError(f"{out} was {made[0]}, so the options that it was packed with are not known and nothing can be "
+                        "added to it or compared with it: choose another --out")
     changes = [f"{name} was {before.get(name)}, is {value}" for name, value in now.items()
                if before.get(name) != value]
     if changes:

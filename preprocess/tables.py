@@ -2,18 +2,18 @@
 
 Arrays are written a shard at a time, after what was there before: memory does not grow with the photos.
 """
-import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from arcshard.files import whole_file, write_text
+from arcshard.files import whole_file
 from preprocess.before import Before
 from preprocess.output import Output
 from preprocess.shard_part import LABELS, ROWS
+from shards.csv_table import write_table
 from shards.format import (CLASSES, CLASSES_COLUMNS, INDEX_DTYPE, NO_LANDMARK, REJECTED, REJECTED_COLUMNS,
                            TRUTHS_COLUMNS, UNFINISHED, index_name, labels_name, truths_name)
 
@@ -46,14 +46,14 @@ def write_tables(folder: Path, filled: dict[str, list[Shard]], shards: list[Shar
     for split, of_split in filled.items():
         _write_array(folder, index_name(split), INDEX_DTYPE, of_split, before, _rows)
         _write_array(folder, labels_name(split), np.dtype("<i4"), of_split, before, _labels)
-    _write_csv(folder / CLASSES, CLASSES_COLUMNS, _classes(filled.get("train", []), contents, before))
+    write_table(folder / CLASSES, CLASSES_COLUMNS, _classes(filled.get("train", []), contents, before))
     rejected = {key: (split, reason) for key, split, reason in before.rejected() if key not in contents.retried}
     rejected |= {key: (s.split, reason) for s in shards for key, reason in s.part["rejected"].items()}
-    _write_csv(folder / REJECTED, REJECTED_COLUMNS, sorted((key, *why) for key, why in rejected.items()))
+    write_table(folder / REJECTED, REJECTED_COLUMNS, sorted((key, *why) for key, why in rejected.items()))
     for split in filled:
         truths = dict(before.rows(truths_name(split))) | contents.truths.get(split, {})
         if packed := sorted((key, labels) for key, labels in truths.items() if key not in rejected):
-            _write_csv(folder / truths_name(split), TRUTHS_COLUMNS, packed)
+            write_table(folder / truths_name(split), TRUTHS_COLUMNS, packed)
 
 
 def _write_array(folder: Path, name: str, dtype: np.dtype, shards: list[Shard], before: Before,
@@ -93,11 +93,3 @@ def _classes(train: list[Shard], contents: Contents, before: Before) -> list[tup
         labels = _labels(before.output, 0, shard)
         images += np.bincount(labels[labels != NO_LANDMARK], minlength=num_classes)
     return list(zip(range(num_classes), contents.landmark_ids, images.tolist(), names))
-
-
-def _write_csv(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
-    write_text(path, text.getvalue())

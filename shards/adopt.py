@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from arcshard.console import UserError
-from arcshard.files import sync_folder, write_text
+from arcshard.files import sync_folder, whole_file, write_text
 from shards.adopt_classes import MAX_CLASSES, class_rows, own_numbers, read_classes
 from shards.csv_table import write_table
+from shards.disk import full_disk_is_a_sentence
 from shards.file_entry import Entry, file_entry
 from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
 from shards.lock import alone
@@ -23,26 +24,28 @@ from shards.shard_content import ShardContent
 from shards.tables import Tables, labels_of, read_tables, repeated_keys
 
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+CHUNK = 2**22  # bytes copied at once
 REPACK = "unpack the tars and pack the photos with preprocess/make_shards.py"
-
 
 Tars = dict[str, list[Path]]
 """By split, in the order of its shards."""
+Refused = tuple[Path, str, int]
+"""A tar, the first of its faults, and how many it has."""
 
 
 def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) -> None:
     """Make the dataset `out` of `tars`, each of them a shard.
 
     classes: CSV with columns label, landmark_id and, if there, name; None: a label's number is its landmark id.
-    Raises UserError, and leaves nothing, for a tar that holds what the format forbids. A killed call leaves a folder
-    OUT.part, which the next one removes.
+    Raises UserError, and leaves nothing, for a tar that holds what the format forbids and for a full disk. A killed
+    call leaves a folder .OUT.adopting beside OUT, which the next one removes.
     """
     out, tars = out.absolute(), {split: paths for split, paths in sorted(tars.items()) if paths}
     _refuse_paths(tars, out)
     names = read_classes(classes) if classes else None
-    work = out.with_name(f"{out.name}.part")
+    work = out.with_name(f".{out.name}.adopting")
     work.mkdir(parents=True, exist_ok=True)
-    with alone(work):
+    with full_disk_is_a_sentence(out), alone(work):
         _empty(work)
         try:
             _make(work, tars, names, workers)
@@ -55,7 +58,7 @@ def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) 
 
 def _make(work: Path, tars: Tars, names: list[tuple[str, str]] | None, workers: int) -> None:
     files: dict[str, Entry] = {}
-    faults: list[tuple[Path, list[str]]] = []
+    faults: list[Refused] = []
     splits = {split: write_index(work, split, _contents(work, split, paths, files, faults, workers))
               for split, paths in tars.items()}
     _refuse_faults(faults)
@@ -76,12 +79,12 @@ def _make(work: Path, tars: Tars, names: list[tuple[str, str]] | None, workers: 
 
 
 def _contents(work: Path, split: str, paths: list[Path], files: dict[str, Entry],
-              faults: list[tuple[Path, list[str]]], workers: int) -> Iterator[ShardContent]:
+              faults: list[Refused], workers: int) -> Iterator[ShardContent]:
     """What the tars hold, while each one's .idx is written and its entry and faults are noted."""
     shards = read_shards(paths, f"adopt {split}", workers, decode=True)
     for number, (content, path) in enumerate(zip(shards, paths)):
         if content.faults:
-            faults.append((path, content.faults))
+            faults.append((path, content.faults[0], len(content.faults)))
         name = shard_name(split, number)
         write_text(work / f"{name}.idx", content.idx.decode())
         files[f"{name}.tar"] = content.entry
@@ -92,7 +95,8 @@ def _bring(tar: Path, name: Path) -> None:
     try:
         os.link(tar.resolve(), name)
     except OSError:  # another disk, a file system without links, another owner's file
-        shutil.copyfile(tar, name)
+        with open(tar, "rb") as source, whole_file(name) as copy:
+            shutil.copyfileobj(source, copy, CHUNK)
 
 
 def _empty(folder: Path) -> None:
@@ -114,12 +118,11 @@ def _refuse_paths(tars: Tars, out: Path) -> None:
                             f"is packed by {kind}: unpack it to a .tar first")
 
 
-def _refuse_faults(faults: list[tuple[Path, list[str]]]) -> None:
+def _refuse_faults(faults: list[Refused]) -> None:
     if faults:
-        tar, of_tar = faults[0]
-        count = sum(len(texts) for _, texts in faults)
-        raise UserError(f"a shard holds pairs KEY.jpg and KEY.cls, but {tar}: {of_tar[0]} (faults in all: {count:,}, "
-                        f"tars that have any: {len(faults):,}): {REPACK}")
+        tar, first, _ = faults[0]
+        raise UserError(f"a shard holds pairs KEY.jpg and KEY.cls, but {tar}: {first} (faults in all: "
+                        f"{sum(count for *_, count in faults):,}, tars that have any: {len(faults):,}): {REPACK}")
 
 
 def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:

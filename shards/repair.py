@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from arcshard.console import UserError
 from arcshard.files import sync_folder
+from shards.disk import full_disk_is_a_sentence
 from shards.file_entry import Entry, file_entry
 from shards.format import (CLASSES, MANIFEST, REJECTED, REPAIRING, SPLIT_PATTERN, UNFINISHED, index_name, labels_name,
                            shard_name, truths_name)
@@ -40,11 +41,12 @@ def repair(path: str | Path, workers: int = 1) -> Repair:
     """Rebuild what can be rebuilt of the dataset in folder `path`; nothing else there changes.
 
     Without dataset.json it is made of the files that are there, and says `repaired` instead of the lost options of
-    packing. Raises UserError for a folder that is no dataset, or that another process writes into.
+    packing. Raises UserError for a folder that is no dataset, or that another process writes into, and for a full
+    disk.
     """
     path = Path(path)
     _read(path)  # a folder that is no dataset is not touched
-    with alone(path):
+    with full_disk_is_a_sentence(path), alone(path):
         manifest, work = _read(path), path / REPAIRING
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()

@@ -1,11 +1,13 @@
 """What a split's photos are like, from its index and labels; no photo is read."""
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from arcshard.console import UserError
 from shards.dataset import Dataset
-from shards.format import INDEX_DTYPE, NO_LANDMARK, index_name
-from shards.npy import open_rows
+from shards.format import INDEX_DTYPE, NO_LANDMARK, index_name, labels_name
+from shards.npy import RowFile, open_rows
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,26 @@ class Statistics:
 
 
 def read_statistics(dataset: Dataset) -> Statistics:
-    """Statistics of one split; holds 12 bytes a sample. Raises ValueError for an index that is none."""
-    index = open_rows(dataset.path / index_name(dataset.split), INDEX_DTYPE)
+    """Statistics of one split; holds 16 bytes a sample. Raises UserError if index or labels are damaged."""
+    index, labels = _rows(dataset, index_name, INDEX_DTYPE), _rows(dataset, labels_name, np.dtype("<i4"))
     parts = [(rows["size"].copy(), rows["width"].copy(), rows["height"].copy()) for rows in index.chunks()]
     sizes, widths, heights = (np.concatenate(column) for column in zip(*parts))
-    labels = dataset.labels
+    classes = labels.read(0, labels.rows)
     return Statistics(dataset.split, dataset.manifest["splits"][dataset.split]["shards"], sizes, widths, heights,
-                      np.bincount(labels[labels != NO_LANDMARK], minlength=dataset.num_classes),
-                      int(np.count_nonzero(labels == NO_LANDMARK)))
+                      np.bincount(classes[classes >= 0], minlength=dataset.num_classes),
+                      int(np.count_nonzero(classes == NO_LANDMARK)))
+
+
+def _rows(dataset: Dataset, name: Callable[[str], str], dtype: np.dtype) -> RowFile:
+    path = dataset.path / name(dataset.split)
+    try:
+        rows = open_rows(path, dtype)
+    except ValueError as error:
+        raise UserError(f"{path} {error}: rebuild it with python -m shards repair") from None
+    if rows.rows != len(dataset):
+        raise UserError(f"{path} has {rows.rows} rows, but dataset.json counts {len(dataset)} samples: rebuild it with "
+                        "python -m shards repair")
+    return rows
 
 
 def octaves(counts: np.ndarray) -> list[tuple[str, int]]:

@@ -1,4 +1,6 @@
 """clean.py on tables of the size of Google Landmarks v2."""
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +51,15 @@ def test_the_real_number_of_classes_and_images_remains_at_15(call, tmp_path):
     counts = np.bincount(rows["label"])
     assert len(counts) == 27_756 and counts.min() == 15 and set(rows["split"]) == {"train"}
     assert rows.drop_duplicates("label").sort_values("label")["landmark_id"].is_monotonic_increasing
+
+
+def test_the_benchmark_of_a_table_says_what_each_step_takes(call, photos, tmp_path):
+    photos[1].to_csv(tmp_path / "samples.csv", index=False)
+    done = call("benchmarks/sample_table.py", "--samples", tmp_path / "samples.csv")
+    step = r"\d+\.\d\d s"
+    line = (rf"87 rows: read {step}, check {step}, shuffle {step}, digest {step}; peak \d+ MB \(\d+ MB after the "
+            r"imports\), \d+ bytes a row, of which the table holds \d+\n")
+    assert re.fullmatch(line, done.stdout), done.stderr
 
 
 @pytest.mark.heavy

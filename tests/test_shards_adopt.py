@@ -1,4 +1,5 @@
 """adopt: tars that webdataset and GNU tar wrote become a dataset as they are; what the format forbids is refused."""
+import fcntl
 import gzip
 import io
 import os
@@ -6,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +165,7 @@ def test_classes_that_do_not_fit_are_refused(tars, tmp_path, text, sentence):
     with pytest.raises(UserError) as error:
         adopt({"train": tars}, tmp_path / "out", tmp_path / "c.csv")
     assert sentence in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ([] if text is None else ["c.csv"])
 
 
 def turned() -> bytes:
@@ -266,11 +268,45 @@ def test_mistaken_paths_are_sentences(tars, tmp_path):
 
 
 def test_what_a_killed_call_left_is_no_obstacle(tars, tmp_path):
-    (tmp_path / "out.part").mkdir()
-    shutil.copy(tars[0], tmp_path / "out.part" / "train-000009.tar")
+    (tmp_path / ".out.adopting").mkdir()
+    shutil.copy(tars[0], tmp_path / ".out.adopting" / "train-000009.tar")
     (tmp_path / "out").mkdir()
     adopt({"train": tars}, tmp_path / "out")
-    assert verify(tmp_path / "out") == [] and not (tmp_path / "out.part").exists()
+    assert verify(tmp_path / "out") == [] and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_calls_do_not_disturb_each_other(tars, tmp_path):
+    (tmp_path / ".out.adopting").mkdir()
+    handle = os.open(tmp_path / ".out.adopting", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="only one process may write into a dataset, but another one writes into"):
+            adopt({"train": tars}, tmp_path / "out")
+    finally:
+        os.close(handle)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of its own, 16 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tars, small_disk):
+    with pytest.raises(UserError) as error:
+        adopt({"train": tars}, small_disk / "out")
+    assert str(error.value) == (f"the disk that holds {small_disk}/out is full: make space and run the same command "
+                                "again")
+    assert list(small_disk.iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    adopt({"train": tars}, small_disk / "out")
+    assert verify(small_disk / "out") == []
 
 
 def test_the_command(tars, tmp_path, call, refused):
@@ -294,7 +330,7 @@ def test_a_damaged_tar_is_refused_or_is_a_whole_dataset(tars, tmp_path, data):
     try:
         adopt({"train": [tmp_path / "a.tar"]}, tmp_path / "out")
     except UserError as error:
-        assert "\n" not in str(error) and list(tmp_path.glob("out*")) == []
+        assert "\n" not in str(error) and [path.name for path in tmp_path.iterdir()] == ["a.tar"]
     else:
         assert verify(tmp_path / "out") == []
 

@@ -124,6 +124,20 @@ def test_a_damaged_photo_is_named(dataset_path, tmp_path):
         page(copy)
 
 
+@pytest.mark.parametrize("name, data, text", [
+    ("train.index.npy", b"x" * 20, "cannot be read (the magic string is not correct"),
+    ("val.labels.npy", b"", "cannot be read (EOF: reading magic string, expected 8 bytes got 0)")])
+def test_damaged_tables_are_a_sentence(dataset_path, tmp_path, name, data, text):
+    copy = shutil.copytree(dataset_path, tmp_path / "copy")
+    (copy / name).write_bytes(data)
+    with pytest.raises(UserError) as error:
+        info(copy)
+    assert str(error.value).startswith(f"{copy}/{name} {text}")
+    shutil.copy(copy / "test.labels.npy", copy / name)
+    with pytest.raises(UserError, match="rebuild it with python -m shards repair"):
+        info(copy)
+
+
 def test_charts_of_extreme_values():
     """One photo, all of one size, a long tail of 13 octaves: each is a picture, the same each time."""
     one, many = np.array([300]), np.arange(1, 100_000)

@@ -132,12 +132,16 @@ def test_places_are_read_by_other_processes(tmp_path, cache, monkeypatch):
     assert photos == list(PHOTOS.values())
 
 
-def test_a_pattern_names_many_archives_and_a_name_that_looks_like_one_is_itself(tmp_path, cache):
-    for number, (name, data) in enumerate(NAMED.items()):
-        (tmp_path / f"images_{number % 3}.tar").write_bytes(tar_bytes({name: data}))
+def test_a_pattern_names_many_archives_and_a_name_that_looks_like_one_is_itself(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("preprocess.sources.lookup.ROWS_A_SLICE", 1)
+    for number in range(3):
+        files = {kaggle_path(key): PHOTOS[key] for key in KEYS[number::3]}
+        (tmp_path / f"images_{number}.tar").write_bytes(tar_bytes(files))
+    (tmp_path / "images_2.tar").rename(tmp_path / "two")
+    (tmp_path / "images_2.tar").symlink_to("two")
     source = opened(cache, tmp_path / "images_*.tar")
     assert source.urls == [f"{tmp_path}/images_{number}.tar" for number in range(3)]
-    assert reads(source.places(KEYS[-3:], None)) == [PHOTOS[key] for key in KEYS[-3:]]
+    assert reads(source.places([*KEYS, "none"], None)) == [*PHOTOS.values(), "file not found"]
     odd = write_folder(tmp_path / "photos[1]", {f"{KEY}.jpg": b"photo"})
     assert opened(cache, odd).urls == [str(odd)]
 

@@ -1,7 +1,6 @@
 """Tars and zips of every kind give the photos that they hold, and damaged or hostile ones never a wrong one."""
 import io
 import stat
-import struct
 import tarfile
 import tempfile
 import zipfile
@@ -17,59 +16,7 @@ import preprocess.sources.index
 import preprocess.sources.lookup
 from arcshard.console import UserError
 from preprocess.sources import PhotoSource, open_source
-from tests.photo_archives import KEYS, NAMED, PHOTOS, kaggle_path, outcome, tar_bytes, zip_bytes
-
-LONG = {f"{'folder/' * 40}{kaggle_path(key)}": data for key, data in PHOTOS.items()}
-TARS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-
-
-def streamed_zip() -> bytes:
-    """Written without seeking: sizes follow each member's data."""
-    class Pipe(io.BytesIO):
-        def seekable(self) -> bool:
-            return False
-
-        def tell(self) -> int:
-            raise io.UnsupportedOperation
-
-    out = Pipe()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
-        for name, data in NAMED.items():
-            z.writestr(name, data)
-    return out.getvalue()
-
-
-def zip64() -> bytes:
-    """Local and central headers with zip64 fields, among 65,536 members and more: a zip64 end record."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as z:
-        for name, data in NAMED.items():
-            with z.open(name, "w", force_zip64=True) as f:
-                f.write(data)
-        for number in range(1 << 16):
-            z.writestr(zipfile.ZipInfo(f"{number:x}.png"), b"")
-    return out.getvalue()
-
-
-def long_headers() -> bytes:
-    """Extra fields and comments as long as they can be."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as z:
-        for name, data in NAMED.items():
-            member = zipfile.ZipInfo(f"{'f' * 600}/{name}")
-            member.extra, member.comment = struct.pack("<HH", 0xCAFE, 5000) + bytes(5000), b"c" * 65535
-            z.writestr(member, data)
-        z.comment = b"c" * 65535
-    return out.getvalue()
-
-
-ARCHIVES = {
-    **{kind: tar_bytes(NAMED, number) for kind, number in TARS.items()},
-    **{f"{kind} long": tar_bytes(LONG, TARS[kind]) for kind in ("gnu", "pax")},
-    "stored": zip_bytes(NAMED), "deflated": zip_bytes(NAMED, zipfile.ZIP_DEFLATED), "streamed": streamed_zip(),
-    "zip64": zip64(), "long headers": long_headers(),
-    "dot": tar_bytes({f"./{name}": data for name, data in NAMED.items()}),
-}
+from tests.photo_archives import ARCHIVES, KEYS, NAMED, PHOTOS, TARS, kaggle_path, outcome, tar_bytes, zip_bytes
 
 
 @contextmanager
@@ -208,6 +155,7 @@ def test_names_with_one_hash_give_no_wrong_photo(monkeypatch):
             assert found[1:] == [f"unreadable: the archive has {name!r} where it was indexed"] * (len(KEYS) - 1)
 
 
+TAR_KINDS = (*TARS, "gnu long", "pax long", "global", "dot")
 MENDS = (": fetch it again", ": check --images", ": join them (zip -s 0)")
 DAMAGED = [kind for kind, data in ARCHIVES.items() if len(data) < 1 << 16]
 
@@ -220,7 +168,7 @@ def assert_no_wrong_photo(kind: str, data: bytes, damaged: int | None = None) ->
         assert str(error).endswith(MENDS), error
         return
     for (key, photo), result in zip(PHOTOS.items(), found):
-        start = ARCHIVES[kind].find(photo) if kind in (*TARS, "gnu long", "pax long", "dot") else -1
+        start = ARCHIVES[kind].find(photo) if kind in TAR_KINDS else -1
         own_byte = damaged is not None and 0 <= damaged - start < len(photo) and start >= 0
         assert isinstance(result, str) or result == photo or own_byte, key
 
@@ -258,7 +206,7 @@ def test_no_flipped_bit_in_the_headers_of_a_zip_gives_a_wrong_photo():
 @settings(deadline=None, max_examples=100)
 def test_a_cut_off_archive_is_refused(kind, size):
     data = ARCHIVES[kind]
-    end = data.rindex(PHOTOS[KEYS[-1]][-6:]) + 6 if kind in (*TARS, "gnu long", "pax long", "dot") else len(data)
+    end = data.rindex(PHOTOS[KEYS[-1]][-6:]) + 6 if kind in TAR_KINDS else len(data)
     with pytest.raises(UserError, match=r": (fetch it again|check --images)$"):
         by_key(data[:size % end], *KEYS)
 
@@ -282,6 +230,17 @@ def test_a_damaged_tar_header_is_not_taken_for_the_end():
     data[1024 + 3] ^= 1
     with pytest.raises(UserError, match=r"has a damaged header at byte 1,024 \(bad checksum\): fetch it again"):
         by_key(bytes(data), *KEYS)
+
+
+def test_headers_made_to_break_a_parser_are_damage():
+    negative = tarfile.TarInfo("x.jpg")
+    negative.size = -1
+    endless = tarfile.TarInfo("././@LongLink")
+    endless.type, endless.size = tarfile.GNUTYPE_LONGNAME, 1
+    links = (endless.tobuf(tarfile.GNU_FORMAT) + bytes(512)) * 2000
+    for header in (negative.tobuf(tarfile.GNU_FORMAT), links):
+        with pytest.raises(UserError, match=r"has a damaged header at byte 0 \((negative size|maximum recursion)"):
+            by_key(header + ARCHIVES["ustar"], "x")
 
 
 def test_one_part_of_a_split_zip_is_refused():

@@ -66,7 +66,7 @@ def test_tars_and_a_zip_in_a_bucket_are_read_without_fetching_them(s3, tmp_path)
     md5 = hashlib.md5(tar_bytes(parts[1])).hexdigest()
     put(s3, "photos/md5sum/train", {"md5.images_001.txt": f"{md5}  images_001.tar\n".encode()})
     put(s3, "photos", {"rest.zip": zip_bytes(parts[3])})
-    tars, rest = "s3://photos/train/images_*.tar", "s3://photos/rest.zip"
+    tars, rest = "s3://photos/train/*.tar", "s3://photos/rest.zip"
     source = open_source([tars, rest], tmp_path, 2)
     assert source.urls == [f"s3://photos/train/images_{number:03}.tar" for number in range(3)] + [rest]
     places = source.places(KEYS, None)
@@ -102,6 +102,21 @@ def test_what_cannot_be_reached_is_a_sentence_and_rejects_no_photo(s3, tmp_path,
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(UserError, match=r"^s3://photos/lost/x\.jpg must be readable, but is not \(Could not connect"):
         places[0].read()
+
+
+def test_a_bucket_that_nobody_may_list_needs_no_md5_files(tmp_path, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/closed/photos.tar", tar_bytes(NAMED))
+    cat_file = type(memory).cat_file
+
+    def closed(self: AbstractFileSystem, path: str, **options: int) -> bytes:
+        if not self.exists(path):
+            raise PermissionError("Access Denied")
+        return cat_file(self, path, **options)
+
+    monkeypatch.setattr(type(memory), "cat_file", closed)
+    source = open_source(["memory://closed/photos.tar"], tmp_path, 1)
+    assert [place.read() for place in source.places(KEYS, None)] == list(PHOTOS.values())
 
 
 def test_other_file_systems(tmp_path):

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 from arcshard.console import UserError
 from preprocess.sources.entry import Damaged, Entry
 from preprocess.sources.tar_archive import is_tar, tar_entries
-from preprocess.sources.urls import filesystem, reaching, read_file
+from preprocess.sources.urls import filesystem, reaching
 from preprocess.sources.zip_archive import is_zip, zip_entries
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}  # by first bytes
@@ -88,10 +88,13 @@ def _published_md5(url: str) -> str | None:
     stem = file_name.removesuffix(".tar")
     for pattern in MD5_FILES:
         md5_url = pattern.format(folder=folder, parent=parent, name=name, stem=stem)
-        text = read_file(md5_url)
-        if text is not None:
-            line = re.search(rf"^([0-9a-f]{{32}}) [ *](.*/)?{re.escape(file_name)}\s*$", text.decode("latin-1"), re.M)
-            if line is None:
-                raise UserError(f"{md5_url} must have the line '<md5>  {file_name}', but has not: fetch it again")
-            return line[1]
+        fs, path = filesystem(md5_url)
+        try:
+            text = fs.cat_file(path).decode("latin-1")
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # 403: none, in a bucket that nobody may list
+            continue
+        line = re.search(rf"^([0-9a-f]{{32}}) [ *](.*/)?{re.escape(file_name)}\s*$", text, re.M)
+        if line is None:
+            raise UserError(f"{md5_url} must have the line '<md5>  {file_name}', but has not: fetch it again")
+        return line[1]
     return None

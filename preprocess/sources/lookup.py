@@ -10,7 +10,7 @@ from preprocess.sources.index import ROW, digest
 from preprocess.sources.names import name_hash
 
 By = Literal["base", "name"]
-ROWS_A_SLICE = 1 << 19  # rows sorted at a time: 20 MB
+ROWS_A_SLICE = 1 << 19  # rows sorted at a time: at most 20 MB, and as much again
 
 
 def sorted_rows(indexes: Sequence[Path], by: By) -> np.ndarray:
@@ -37,7 +37,7 @@ def look_up(rows: np.ndarray, by: By, names: Sequence[str]) -> tuple[np.ndarray,
 
 def _write(path: Path, indexes: Sequence[Path], by: By) -> None:
     total = sum(len(np.load(index, mmap_mode="r")) for index in indexes)
-    bits = 1 + (total // ROWS_A_SLICE).bit_length()  # hashes are even, so their first bits cut even slices
+    bits = 1 + (total // ROWS_A_SLICE).bit_length()  # their hashes' first bits cut the rows into equal slices
     header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (total,)}
     with whole_file(path) as f:
         np.lib.format.write_array_header_1_0(f, header)

@@ -41,7 +41,7 @@ def tar_entries(stream: BinaryIO, size: int) -> Iterator[Entry]:
         start = tar.offset
         stream.seek(start)
         try:
-            member = tarfile.TarInfo.fromtarfile(tar)
+            member = _next_member(tar)
         except END_MARK:
             break
         except NOTHING:
@@ -61,10 +61,17 @@ def tar_entries(stream: BinaryIO, size: int) -> Iterator[Entry]:
 def tar_member(data: bytes, size: int) -> tuple[str, bytes]:
     """Name and bytes of the member whose headers and file `data` holds. Raises Rejected unless it has `size` bytes."""
     try:
-        member = tarfile.TarInfo.fromtarfile(_Headers(fileobj=io.BytesIO(data)))
+        member = _next_member(_Headers(fileobj=io.BytesIO(data)))
     except UNPARSABLE as error:
         raise Rejected(f"unreadable: its tar header is damaged ({error})") from None
     photo = data[member.offset_data:]
     if not member.size == len(photo) == size:
         raise Rejected("unreadable: the tar is not as it was indexed")
     return member.name, photo
+
+
+def _next_member(tar: _Headers) -> tarfile.TarInfo:
+    member = tarfile.TarInfo.fromtarfile(tar)
+    if member.size < 0:  # a header can say so
+        raise tarfile.HeaderError("negative size")
+    return member

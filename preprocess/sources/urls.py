@@ -107,7 +107,10 @@ def _infos(fs: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
     try:
         return {path: fs.info(path)}
     except FileNotFoundError:
-        return dict(sorted(fs.glob(path, detail=True).items())) if has_magic(path) else {}
+        found = fs.glob(path, detail=True) if has_magic(path) else {}
+    # A local listing says of a link that it is one, not what it leads to; a remote one saves a request for each file.
+    local = isinstance(fs, LocalFileSystem)
+    return {name: fs.info(name) if local else found[name] for name in sorted(found)}
 
 
 def _stamp(info: dict[str, Any]) -> str:
