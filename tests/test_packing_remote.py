@@ -6,6 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from arcshard.files import sha256
 from preprocess.engine import Engine
@@ -26,6 +27,7 @@ def s3():
         for name, value in {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k",
                             "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}.items():
             patch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # of other tests' servers
         fs = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
         fs.mkdir("bucket")
         yield fs

@@ -9,6 +9,7 @@ import pytest
 from fsspec import AbstractFileSystem
 from joblib.externals.loky import get_reusable_executor
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from arcshard.console import UserError
 from preprocess.sources import Place, open_source
@@ -35,6 +36,7 @@ def s3(server, monkeypatch) -> Iterator[AbstractFileSystem]:
     for name, value in {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k",
                         "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # of other tests' servers
     fs = fsspec.filesystem("s3", use_listings_cache=False)
     fs.makedirs("photos", exist_ok=True)
     end_workers()
