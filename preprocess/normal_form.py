@@ -34,7 +34,7 @@ def normalise(data: bytes, short_side: int | None, quality: int, check: bool = T
     how the photo looks. A progressive JPEG whose pixels may stay becomes baseline with the same pixels. All others
     are encoded once, without metadata.
 
-    short_side: pixels; a longer one is scaled down to it (mean of areas), a shorter one stays; None keeps all sizes.
+    short_side: pixels; a longer one is scaled down to it (antialiased), a shorter one stays; None keeps all sizes.
     quality: JPEG quality (1-100) of what must be encoded. check: decode files that keep their bytes as well.
     Raises Rejected, and nothing else, whatever `data` is; OSError when the temporary folder cannot be written.
     """

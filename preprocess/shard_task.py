@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from arcshard.memory import keep_freed_memory
 from preprocess.normal_form import Rejected, normalise
 from preprocess.options import PackOptions
 from preprocess.output import Output
 from preprocess.shard_part import IDX, LABELS, PART, ROWS, TAR
 from preprocess.sources import Place
+from preprocess.write_behind import WriteBehind
 from shards.file_entry import Entry, file_entry
 from shards.format import shard_name
 from shards.hashing import HashingStream
@@ -36,12 +38,13 @@ class ShardTask:
 
 def pack_shard(task: ShardTask) -> int:
     """Pack the task's photos and return how many there were, rejects included."""
+    keep_freed_memory()  # resizing 800×600 to 288: 2.8 -> 2.1 ms a photo
     with task.output.scratch() as scratch:
         folder = Path(scratch)
         rejected: dict[str, str] = {}
         with open(folder / TAR, "wb") as f:
             tar = HashingStream(f)
-            rows, labels = write_tar(tar, _samples(task, rejected))
+            rows, labels = write_tar(WriteBehind(tar, f.fileno()), _samples(task, rejected))
         _write_part(folder, {"size": tar.size, "sha256": tar.sha256}, rows, labels, rejected)
         task.output.keep(folder, shard_name(task.split, task.number))
     return len(task.ids)

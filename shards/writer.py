@@ -54,11 +54,25 @@ def write_tar(stream: Stream, samples: Iterable[Sample]) -> tuple[np.ndarray, np
     return np.array(rows, INDEX_DTYPE), np.array(labels, np.int32)
 
 
-def _header(name: str, size: int) -> bytes:
+def _blank_header() -> bytes:
     """A ustar header with webdataset's mode and owner, dated 0."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.uname, info.gname = size, 0o444, "bigdata", "bigdata"
+    info = tarfile.TarInfo()
+    info.mode, info.uname, info.gname = 0o444, "bigdata", "bigdata"
     return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+BLANK = _blank_header()
+NAME, SIZE, CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)  # POSIX.1-1988, ustar
+
+
+def _header(name: str, size: int) -> bytes:
+    """BLANK with a name of at most 100 bytes and a size: 3 µs, where TarInfo.tobuf takes 24."""
+    header = bytearray(BLANK)
+    header[NAME] = name.encode().ljust(100, b"\0")
+    header[SIZE] = b"%011o\0" % size
+    header[CHECKSUM] = b" " * 8  # as which it counts in its own sum
+    header[CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 def _padding(size: int) -> bytes:
