@@ -19,10 +19,10 @@ import pandas as pd
 from arcshard.console import Parser, UserError, run
 from arcshard.memory import keep_freed_memory
 from evaluate import GALLERY, RunModel, embed_split, load_model, store
-from preprocess.engine import Engine
-from preprocess.options import PackOptions
-from preprocess.packing import pack
-from preprocess.publish import NothingPacked
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.packing.publish import NothingPacked
+from preprocess.workers.engine import Engine
 from retrieval import Embeddings, nearest, vote, write_submission
 from retrieval.answers import POWER, VOTERS
 from shards import Dataset

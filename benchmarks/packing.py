@@ -25,7 +25,7 @@ from packing_report import machine, memory_text, peer_versions, speed_text
 
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
-from preprocess.packing import REHEARSED
+from preprocess.packing.pack import REHEARSED
 
 
 def main() -> None:

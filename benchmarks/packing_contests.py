@@ -18,7 +18,7 @@ from typing import NamedTuple
 from packing_photos import PHOTOS
 
 from arcshard.console import UserError
-from preprocess.packing import REHEARSED
+from preprocess.packing.pack import REHEARSED
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNERS = ROOT / "benchmarks" / "peers"

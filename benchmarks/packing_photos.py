@@ -10,8 +10,8 @@ from cv2.typing import MatLike
 
 from arcshard.console import UserError, progress
 from arcshard.files import write_text
-from preprocess.demo_sources import LANDMARKS, check_package
-from preprocess.demo_views import load_source
+from preprocess.demo.sources import LANDMARKS, check_package
+from preprocess.demo.views import load_source
 
 PHOTOS = "photos"  # folder
 WIDTH, HEIGHT = 800, 600  # pixels

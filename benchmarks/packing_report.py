@@ -11,7 +11,7 @@ from typing import Any
 
 from packing_contests import ARCSHARD, CONTESTS, SMALL, Contest
 
-from preprocess.packing import REHEARSED
+from preprocess.packing.pack import REHEARSED
 
 PACKAGES = ("simplejpeg", "jpeglib", "opencv-python-headless", "pillow", "numpy", "joblib")
 PEER_PACKAGES = ("ffcv", "mosaicml-streaming", "webdataset", "opencv-python", "numpy")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arcshard.console import Parser, run
-from preprocess.sample_table import check_samples, digest, read_samples, shuffled
+from preprocess.samples.sample_table import check_samples, digest, read_samples, shuffled
 
 
 def main() -> None:

@@ -23,15 +23,22 @@ import argparse
 import pandas as pd
 
 from arcshard.console import run
-from preprocess.class_folders import read_class_folders
-from preprocess.classes import (at_most, labelled, large_classes, of_classes, read_classes, same_labels,
-                                with_landmarks)
-from preprocess.clean_options import parse_args
-from preprocess.photo_table import LANDMARK, read_photos
-from preprocess.queries import query_rows, read_queries
-from preprocess.sample_table import check_ids, check_lines
-from preprocess.splits import add_folds, every_val, like_another
-from preprocess.text_table import write_table
+from preprocess.samples.class_folders import read_class_folders
+from preprocess.samples.classes import (
+    at_most,
+    labelled,
+    large_classes,
+    of_classes,
+    read_classes,
+    same_labels,
+    with_landmarks,
+)
+from preprocess.samples.clean_options import parse_args
+from preprocess.samples.photo_table import LANDMARK, read_photos
+from preprocess.samples.queries import query_rows, read_queries
+from preprocess.samples.sample_table import check_ids, check_lines
+from preprocess.samples.splits import add_folds, every_val, like_another
+from preprocess.samples.text_table import write_table
 from shards.format import NO_LANDMARK
 
 COLUMNS = ["id", LANDMARK, "label", "split", "fold", "path", "truths"]

@@ -13,10 +13,10 @@ import joblib
 
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
-from preprocess.demo_files import MISSING
-from preprocess.demo_plan import csv_files, query_photos, train_photos
-from preprocess.demo_sources import check_package
-from preprocess.demo_writer import write_photos
+from preprocess.demo.files import MISSING
+from preprocess.demo.plan import csv_files, query_photos, train_photos
+from preprocess.demo.sources import check_package
+from preprocess.demo.writer import write_photos
 
 
 def main() -> None:

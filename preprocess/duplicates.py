@@ -25,19 +25,21 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
-from preprocess import duplicates_page
-from preprocess.duplicate_pairs import Duplicates, find_duplicates
-from preprocess.duplicate_report import failures, summary, write_report
-from preprocess.engine import Engine
-from preprocess.hash_photos import Hashed, hash_photos
-from preprocess.near_pairs import MAX_PAIRS, TooManyPairs
-from preprocess.photo_hash import check_library
-from preprocess.sample_table import check_samples, read_samples
+from arcshard.full_disk import full_disk_is_a_sentence
+from preprocess.samples.sample_table import check_samples, read_samples
+from preprocess.samples.text_table import column_names, read_columns, write_table
+from preprocess.samples.thinning import thin
 from preprocess.sources import open_source
-from preprocess.text_table import column_names, read_columns, write_table
-from preprocess.thinning import thin
+from preprocess.twins import duplicates_page
+from preprocess.twins.duplicate_pairs import Duplicates, find_duplicates
+from preprocess.twins.duplicate_report import failures, summary, write_report
+from preprocess.twins.hash_photos import Hashed, hash_photos
+from preprocess.twins.near_pairs import MAX_PAIRS, TooManyPairs
+from preprocess.twins.photo_hash import check_library
+from preprocess.workers.engine import Engine
 
 # Of the demo's photos it finds 99 % scaled or encoded anew and 89 % with 2 % cut off, and no pair of different ones.
 DISTANCE = 4
@@ -53,6 +55,13 @@ def main() -> None:
     check_splits(args, samples)
     samples = samples.sort_values("id", ignore_index=True)
     store = args.out.with_name(f"{args.out.name}.hashes")
+    store.mkdir(parents=True, exist_ok=True)
+    with full_disk_is_a_sentence(args.out), alone(store):
+        report(args, engine, samples, store)
+
+
+def report(args: argparse.Namespace, engine: Engine, samples: pd.DataFrame, store: Path) -> None:
+    """Hash the photos, which lie in `store` from then on, and write all that was asked for."""
     source = open_source(args.images, store / "sources", args.workers)
     hashed = hash_photos(samples, source, store, engine)
     print(f"hashed {len(samples) - hashed.reused - len(hashed.reasons):,} photos, {hashed.reused:,} were hashed before "

@@ -7,20 +7,17 @@ token (https://www.kaggle.com/settings/api, Generate New Token; put it into ~/.k
 variable KAGGLE_API_TOKEN; the older kaggle.json does as well) and that you accept the rules on the competition's page.
 """
 import argparse
-import errno
-import fcntl
-import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
-from preprocess.download import download
-from preprocess.kaggle_source import ask
-from preprocess.part_file import MB, PartFile
-from preprocess.persist import persist
-from preprocess.wanted import Wanted, wanted_from
+from arcshard.full_disk import full_disk_is_a_sentence
+from preprocess.fetching.download import download
+from preprocess.fetching.kaggle_source import ask
+from preprocess.fetching.part_file import MB, PartFile
+from preprocess.fetching.persist import persist
+from preprocess.fetching.wanted import Wanted, wanted_from
 
 COMPETITION = "landmark-recognition-2020"
 
@@ -29,7 +26,7 @@ def main() -> None:
     args = parse_args()
     wanted = wanted_from(args.competition, args.dataset, args.file)
     args.out.mkdir(parents=True, exist_ok=True)
-    with only_fetcher(args.out), full_disk_is_a_sentence(args.out):
+    with alone(args.out), full_disk_is_a_sentence(args.out):
         fetch(wanted, args.out)
 
 
@@ -69,32 +66,6 @@ def stay(path: Path) -> None:
 
 def size_text(path: Path) -> str:
     return f"{path.stat().st_size / MB:,.1f} MB"
-
-
-@contextmanager
-def only_fetcher(out: Path) -> Iterator[None]:
-    """Hold the folder `out` alone; the kernel frees it however the process ends."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"only one process may fetch into a folder, but another one works in {out}: wait for it, "
-                            "or choose another --out") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def full_disk_is_a_sentence(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise UserError(f"{out} must take the whole file, but writing ended with: {error.strerror}; make space and run "
-                        "the same command again, it goes on where it stopped") from None
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from arcshard.console import Parser, run
-from preprocess.sample_table import class_ids, read_samples
-from preprocess.text_table import write_table
+from preprocess.samples.sample_table import class_ids, read_samples
+from preprocess.samples.text_table import write_table
 from shards import Dataset
 from shards.dataset import splits
 

@@ -21,14 +21,14 @@ import joblib
 import pandas as pd
 
 from arcshard.console import Parser, UserError, run
-from preprocess.before import Before
-from preprocess.engine import Engine
-from preprocess.options import PackOptions
-from preprocess.output import open_output
-from preprocess.packing import pack
-from preprocess.rehearsal import rehearse
-from preprocess.sample_table import check_samples, read_samples, shuffled
+from preprocess.packing.before import Before
+from preprocess.packing.options import PackOptions
+from preprocess.packing.output import open_output
+from preprocess.packing.pack import pack
+from preprocess.packing.rehearsal import rehearse
+from preprocess.samples.sample_table import check_samples, read_samples, shuffled
 from preprocess.sources import open_source
+from preprocess.workers.engine import Engine
 
 
 def main() -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from arcshard.alone import alone
 from arcshard.console import UserError
 from arcshard.files import sync_folder, whole_file, write_text
+from arcshard.full_disk import full_disk_is_a_sentence
 from shards.adopt_classes import MAX_CLASSES, class_rows, own_numbers, read_classes
 from shards.csv_table import write_table
-from shards.disk import full_disk_is_a_sentence
 from shards.file_entry import Entry, file_entry
 from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
-from shards.lock import alone
 from shards.manifest import write_manifest
 from shards.rebuild import found_packing, read_shards, write_index
 from shards.shard_content import ShardContent

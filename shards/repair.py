@@ -11,13 +11,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from arcshard.alone import alone
 from arcshard.console import UserError
 from arcshard.files import sync_folder
-from shards.disk import full_disk_is_a_sentence
+from arcshard.full_disk import full_disk_is_a_sentence
 from shards.file_entry import Entry, file_entry
-from shards.format import (CLASSES, MANIFEST, REJECTED, REPAIRING, SPLIT_PATTERN, UNFINISHED, index_name, labels_name,
-                           shard_name, truths_name)
-from shards.lock import alone
+from shards.format import (
+    CLASSES,
+    MANIFEST,
+    REJECTED,
+    REPAIRING,
+    SPLIT_PATTERN,
+    UNFINISHED,
+    index_name,
+    labels_name,
+    shard_name,
+    truths_name,
+)
 from shards.manifest import LostManifest, read_manifest, write_manifest
 from shards.rebuild import found_packing
 from shards.repair_rest import count_classes, rest_faults

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preprocess.engine import Engine
-from preprocess.options import PackOptions
-from preprocess.packing import pack
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.workers.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 6

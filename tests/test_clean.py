@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
 from arcshard.console import UserError, run
-from preprocess.classes import large_classes
 from preprocess.clean import main
-from preprocess.folds import stratified_folds
+from preprocess.samples.classes import large_classes
+from preprocess.samples.folds import stratified_folds
 
 SCRIPT = Path(__file__).parents[1] / "preprocess" / "clean.py"
 

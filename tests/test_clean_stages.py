@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
-from preprocess.classes import Classes, at_most, labelled, of_classes, read_classes, same_labels
-from preprocess.splits import every_val, like_another
+from preprocess.samples.classes import Classes, at_most, labelled, of_classes, read_classes, same_labels
+from preprocess.samples.splits import every_val, like_another
 
 
 def csv(path, *rows: str):

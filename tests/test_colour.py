@@ -7,10 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from preprocess.colour import is_srgb, to_rgb
-from preprocess.normal_form import normalise
-from tests.icc_profiles import (ADOBE_RGB, COARSE_SRGB, DISPLAY_P3, GAMMA_22, NEARLY_SRGB, SRGB, cmyk_profile,
-                                grey_profile, lab_to_srgb)
+from preprocess.normal_form.colour import is_srgb, to_rgb
+from preprocess.normal_form.normalise import normalise
+from tests.icc_profiles import (
+    ADOBE_RGB,
+    COARSE_SRGB,
+    DISPLAY_P3,
+    GAMMA_22,
+    NEARLY_SRGB,
+    SRGB,
+    cmyk_profile,
+    grey_profile,
+    lab_to_srgb,
+)
 from tests.pictures import encoded, normal_jpeg, pixels, scene
 
 LINEAR = b"curv" + bytes(8)

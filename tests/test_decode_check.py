@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.decode import check
-from preprocess.normal_form import Rejected, normalise
+from preprocess.normal_form.decode import check
+from preprocess.normal_form.normalise import normalise
+from preprocess.normal_form.rejected import Rejected
 from tests.pictures import encoded, exif_of, normal_jpeg, strict, texture
 
 JPEGS = {

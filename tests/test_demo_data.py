@@ -17,12 +17,21 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from arcshard.console import UserError
-from preprocess import demo_data, demo_views
-from preprocess.demo_files import HTML, encode
-from preprocess.demo_plan import (class_sizes, csv_files, generator, landmark_ids, planted, query_photos, ranking,
-                                  train_photos)
-from preprocess.demo_sources import FOREGROUND, LANDMARKS, NON_LANDMARKS, check_package
-from preprocess.demo_writer import write_photos
+from preprocess import demo_data
+from preprocess.demo import views
+from preprocess.demo.files import HTML, encode
+from preprocess.demo.plan import (
+    class_sizes,
+    csv_files,
+    generator,
+    landmark_ids,
+    planted,
+    query_photos,
+    ranking,
+    train_photos,
+)
+from preprocess.demo.sources import FOREGROUND, LANDMARKS, NON_LANDMARKS, check_package
+from preprocess.demo.writer import write_photos
 
 SCRIPT = "preprocess/demo_data.py"
 SEEDS = st.integers(0, 2**40)
@@ -106,7 +115,7 @@ def test_csv_files_read_as_on_kaggle():
 @given(SEEDS, st.integers(50, 3000), st.integers(50, 3000))
 def test_what_a_view_shows_lies_within_the_photo(seed, width, height):
     """And is a convex quadrilateral that goes round clockwise: never mirrored, never folded."""
-    corners, size = demo_views.draw_corners(np.random.default_rng(seed), width, height)
+    corners, size = views.draw_corners(np.random.default_rng(seed), width, height)
     assert (corners >= -1e-9).all() and (corners <= np.array([width, height]) + 1e-9).all()
     sides = np.roll(corners, -1, axis=0) - corners
     after = np.roll(sides, -1, axis=0)
@@ -118,10 +127,10 @@ def test_what_a_view_shows_lies_within_the_photo(seed, width, height):
 def test_warp_against_a_float64_homography(seed):
     """Each pixel of a view holds the place in the photo that the perspective map, solved for here, sends it to."""
     rng = np.random.default_rng(seed)
-    corners, size = demo_views.draw_corners(rng, 400, 300)
+    corners, size = views.draw_corners(rng, 400, 300)
     width, height = (round(side) for side in size)
     photo = np.stack([*np.meshgrid(np.arange(400), np.arange(300)), np.zeros((300, 400))], axis=-1)
-    view = demo_views._cut(photo.astype(np.float32), corners, (width, height))
+    view = views._cut(photo.astype(np.float32), corners, (width, height))
     rows, wanted = [], []
     for (u, v), (x, y) in zip([(0, 0), (width, 0), (width, height), (0, height)], corners):
         rows += [[u, v, 1, 0, 0, 0, -u * x, -v * x], [0, 0, 0, u, v, 1, -u * y, -v * y]]
@@ -135,8 +144,8 @@ def test_warp_against_a_float64_homography(seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_views_have_no_border(seed, monkeypatch):
     """Of a photo of one colour each view has one colour, to its very edge."""
-    monkeypatch.setattr(demo_views, "FLOWER_BEDS", (1.0,))
-    view = demo_views.render_view(np.full((600, 800, 3), (90, 140, 180), np.uint8), np.random.default_rng(seed))
+    monkeypatch.setattr(views, "FLOWER_BEDS", (1.0,))
+    view = views.render_view(np.full((600, 800, 3), (90, 140, 180), np.uint8), np.random.default_rng(seed))
     assert (view == view[0, 0]).all() and view[0, 0].any()
     assert 500 <= max(view.shape) <= 800
 
@@ -144,11 +153,11 @@ def test_views_have_no_border(seed, monkeypatch):
 @pytest.mark.parametrize("seed", range(5))
 def test_flowers_hide_a_part_from_the_border_inwards(seed):
     rng = np.random.default_rng(seed)
-    hidden = demo_views._bush(rng, 800, 600)
+    hidden = views._bush(rng, 800, 600)
     edge = np.concatenate([hidden[0], hidden[-1], hidden[:, 0], hidden[:, -1]])
     assert hidden.min() == 0 and edge.max() > 0.5 and 0.02 < hidden.mean() < 0.6
     view = np.zeros((600, 800, 3), np.uint8)
-    shown = demo_views.grow_flowers(view, np.random.default_rng(seed))
+    shown = views.grow_flowers(view, np.random.default_rng(seed))
     assert shown.any() and not view.any() and (shown == 0).all(axis=-1).mean() > 0.3
 
 
@@ -165,8 +174,8 @@ def odd(tmp_path_factory) -> dict[str, Path]:
 def plain(kind: str) -> np.ndarray:
     """The view that a planted file holds, as a plain JPEG would: RGB uint8."""
     photo = odd_photos(0)[kind]
-    sources = [demo_views.load_source(source) for source in LANDMARKS[photo.place]]
-    view = demo_views.render_view(sources[photo.number % len(sources)], generator(0, photo.place, photo.number))
+    sources = [views.load_source(source) for source in LANDMARKS[photo.place]]
+    view = views.render_view(sources[photo.number % len(sources)], generator(0, photo.place, photo.number))
     return np.asarray(Image.open(io.BytesIO(encode(view, 95))).convert("RGB"))
 
 

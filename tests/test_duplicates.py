@@ -1,5 +1,6 @@
 """duplicates.py: which pairs are found, what the report says, what --drop leaves, and the answer to each mistake."""
 import base64
+import errno
 import io
 import os
 import re
@@ -17,19 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from arcshard.alone import alone
 from arcshard.console import UserError
-from preprocess import duplicate_pairs, duplicates as duplicates_command, duplicates_page, hash_store, near_pairs
-from preprocess.duplicate_pairs import find_duplicates
-from preprocess.duplicate_report import failures, summary, write_report
+from preprocess import duplicates as duplicates_command
 from preprocess.duplicates import compare
-from preprocess.engine import Engine
-from preprocess.hash_photos import Hashed, hash_photos, photo_keys
-from preprocess.hash_store import RECORD_DTYPE
-from preprocess.near_pairs import TooManyPairs
-from preprocess.normal_form import Rejected
-from preprocess.photo_hash import hash_photo
-from preprocess.sample_table import class_ids, read_samples
-from preprocess.thinning import thin
+from preprocess.normal_form.rejected import Rejected
+from preprocess.samples.sample_table import class_ids, read_samples
+from preprocess.samples.thinning import thin
+from preprocess.twins import duplicate_pairs, duplicates_page, hash_store, near_pairs
+from preprocess.twins.duplicate_pairs import find_duplicates
+from preprocess.twins.duplicate_report import failures, summary, write_report
+from preprocess.twins.hash_photos import Hashed, hash_photos, photo_keys
+from preprocess.twins.hash_store import RECORD_DTYPE
+from preprocess.twins.near_pairs import TooManyPairs
+from preprocess.twins.photo_hash import hash_photo
+from preprocess.workers.engine import Engine
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = "preprocess/duplicates.py"
@@ -265,7 +268,7 @@ def test_a_long_report_is_written_in_batches(tmp_path, monkeypatch):
     samples = samples_of("a" * 9 + "b" * 9, list(range(18)))
     found = found_in(samples, list(range(18)))
     write_report(tmp_path / "whole.csv", samples, found)
-    monkeypatch.setattr("preprocess.duplicate_report.BATCH", 7)
+    monkeypatch.setattr("preprocess.twins.duplicate_report.BATCH", 7)
     write_report(tmp_path / "parts.csv", samples, found)
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len((tmp_path / "parts.csv").read_text().splitlines()) == 1 + len(found["a", "b"].pairs) > 50
@@ -562,3 +565,22 @@ def test_a_missing_library_is_a_sentence(duplicates, refused, tmp_path):
     (tmp_path / "imagehash.py").write_text("raise ModuleNotFoundError('no', name='imagehash')")
     refused(duplicates(PYTHONPATH=str(tmp_path)), "near duplicates are found with the package imagehash, which is not "
                                                   "installed: pip install 'arcshard[duplicates]'")
+
+
+def test_a_second_call_on_one_report_is_refused(duplicates, tmp_path, refused):
+    store = tmp_path / "duplicates.csv.hashes"
+    store.mkdir()
+    with alone(store):
+        refused(duplicates(), f"only one process may write into a folder, but another one writes into {store}: wait")
+    assert duplicates().returncode == 0
+
+
+def test_a_full_disk_is_a_sentence(leaky, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(duplicates_command, "write_report", full)
+    monkeypatch.setattr(sys, "argv", [SCRIPT, "--samples", f"{leaky}/samples.csv", "--images", f"{leaky}/photos",
+                                      "--out", f"{tmp_path}/d.csv"])
+    with pytest.raises(UserError, match="d.csv, but writing ended with: No space left on device; make space and run"):
+        duplicates_command.main()

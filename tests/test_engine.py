@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from distributed import Client
 
-import preprocess.packing
+import preprocess.packing.pack
 from arcshard.console import UserError
 from arcshard.files import sha256
-from preprocess.engine import Engine, run_tasks
-from preprocess.options import PackOptions
-from preprocess.packing import pack
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.workers.engine import Engine, run_tasks
 
 BIN = Path(sys.executable).parent
 OPTIONS = PackOptions(shard_size=10)
@@ -106,7 +106,7 @@ def test_workers_that_always_die_end_in_a_sentence():
 
 def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos, tmp_path, monkeypatch):
     """One shard's photos kill; the others are kept, and the sentence names it."""
-    monkeypatch.setattr(preprocess.packing, "_attempt", _attempt_or_die)
+    monkeypatch.setattr(preprocess.packing.pack, "_attempt", _attempt_or_die)
     with pytest.raises(UserError) as error:
         pack(photos[1], [photos[0]], tmp_path / "out", OPTIONS, Engine(2))
     assert str(error.value) == ("workers died 3 times on train-000003, out of memory or at a photo: give --workers 1, "
@@ -118,8 +118,8 @@ def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos
 
 
 def _attempt_or_die(task):
-    from preprocess.attempts import begin
-    from preprocess.packing import _attempt
+    from preprocess.packing.attempts import begin
+    from preprocess.packing.pack import _attempt
     if (task.split, task.number) != ("train", 3):
         return _attempt(task)
     if begin(task.output, "train-000003"):

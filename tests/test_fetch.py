@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from arcshard.console import UserError
-from preprocess.wanted import Wanted, wanted_from
+from preprocess.fetching.wanted import Wanted, wanted_from
 from tests.kaggle_server import DATA, KEY, NAME, SIGNATURE, TOKEN, Kaggle, running
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +118,7 @@ def test_a_full_disk_keeps_what_came(kaggle, fetch, out):
     limit = HALF // 4096 * 4096
     done = fetch(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 2
-    assert f"{out} must take the whole file, but writing ended with: File too large; make space" in done.stderr
+    assert f"the disk must have room for {out}, but writing ended with: File too large; make space" in done.stderr
     assert (out / f"{NAME}.part").stat().st_size == limit
     assert fetch().returncode == 0 and (out / NAME).read_bytes() == DATA
     assert kaggle.gets[-1]["Range"] == f"bytes={limit}-"
@@ -128,7 +128,7 @@ def test_the_second_fetcher_is_refused(kaggle, start, fetch, refused, out):
     kaggle.faults.append(("stall", HALF))
     first = start(KAGGLE_API_TOKEN=TOKEN)
     wait_for_bytes(out / f"{NAME}.part", 1)
-    refused(fetch(), f"only one process may fetch into a folder, but another one works in {out}: wait for it, or")
+    refused(fetch(), f"only one process may write into a folder, but another one writes into {out}: wait for it")
     assert first.poll() is None
     first.kill()
     first.communicate()
@@ -218,7 +218,7 @@ def test_a_token_that_kaggle_does_not_know(kaggle, fetch, refused):
 def test_a_silent_kaggle_does_not_hold_it_for_ever(kaggle, fetch):
     """kaggle's own requests have no time limit; importing it asks first, and swallows the first alarm."""
     kaggle.api_stalls = True
-    done = fetch("-c", "import preprocess.kaggle_source as k\nk.TIME_LIMIT = 0.3\n"
+    done = fetch("-c", "import preprocess.fetching.kaggle_source as k\nk.TIME_LIMIT = 0.3\n"
                  "try: k.ask(k.Wanted('x'))\nexcept (OSError, TimeoutError) as e: print(type(e).__name__)")
     assert done.stdout.strip() in ("ReadTimeout", "TimeoutError"), done.stderr
 

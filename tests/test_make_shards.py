@@ -17,11 +17,11 @@ from PIL import Image
 
 from arcshard.console import UserError
 from arcshard.files import sha256
-from preprocess.engine import Engine
-from preprocess.local_output import LocalOutput
-from preprocess.options import PackOptions
-from preprocess.packing import pack
-from preprocess.sample_table import read_samples, shuffled
+from preprocess.packing.local_output import LocalOutput
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.samples.sample_table import read_samples, shuffled
+from preprocess.workers.engine import Engine
 from shards import Dataset
 from shards.verify import verify
 
@@ -213,8 +213,7 @@ def test_a_second_packer_is_refused(raw, tmp_path):
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
         assert refusal(make(raw, tmp_path)) == (
-            f"only one process may pack into a folder, but another one packs into {tmp_path}: wait for it, "
-            "or choose another --out")
+            f"only one process may write into a folder, but another one writes into {tmp_path}: wait for it")
     finally:
         os.close(handle)
 
@@ -249,8 +248,8 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(raw, pack
     monkeypatch.setattr(LocalOutput, "free_bytes", lambda output: None)  # as if others had filled it meanwhile
     with pytest.raises(UserError) as error:
         pack(samples, [raw / "img"], out, PackOptions(shard_size=7), Engine(2))
-    assert str(error.value) == (f"the disk that holds {out} is full: make space and run the same command again, "
-                                "it goes on where it stopped")
+    assert str(error.value) == (f"the disk must have room for {out}, but writing ended with: No space left on "
+                                "device; make space and run the same command again")
     assert [path.name for path in out.iterdir()] == [".packing"] and list((out / ".packing").glob("train-*"))
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert make(raw, out, "--workers", "1").returncode == 0

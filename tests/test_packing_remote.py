@@ -9,10 +9,10 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from arcshard.files import sha256
-from preprocess.engine import Engine
-from preprocess.options import PackOptions
-from preprocess.packing import pack
-from preprocess.remote_output import RemoteOutput
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.packing.remote_output import RemoteOutput
+from preprocess.workers.engine import Engine
 
 OPTIONS = PackOptions(shard_size=20)
 

@@ -3,8 +3,8 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.photo_table import Columns
-from preprocess.queries import query_rows, read_queries
+from preprocess.samples.photo_table import Columns
+from preprocess.samples.queries import query_rows, read_queries
 
 
 @settings(deadline=None, max_examples=100)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import preprocess.hash_order
-import preprocess.sample_table
+import preprocess.samples.hash_order
+import preprocess.samples.sample_table
 from arcshard.console import UserError
-from preprocess.hash_order import hash_order
-from preprocess.sample_table import check_ids, check_samples, class_ids, digest, read_samples, shuffled
+from preprocess.samples.hash_order import hash_order
+from preprocess.samples.sample_table import check_ids, check_samples, class_ids, digest, read_samples, shuffled
 
 COLUMNS = ["id", "landmark_id", "label", "split"]
 KEYS = st.text(st.sampled_from("ab01_-"), min_size=1, max_size=4)
@@ -53,13 +53,13 @@ def test_the_digest_is_that_of_all_texts_sorted_by_id(table, random):
 def test_pieces_do_not_change_the_digest_nor_the_order(monkeypatch):
     table = pd.DataFrame({"id": [f"k{i}" for i in range(100)], "landmark_id": "1", "label": 0, "split": "train"})
     before = digest(table), hash_order(table["id"], 7).tolist()
-    monkeypatch.setattr(preprocess.sample_table, "BATCH", 7)
-    monkeypatch.setattr(preprocess.hash_order, "BATCH", 7)
+    monkeypatch.setattr(preprocess.samples.sample_table, "BATCH", 7)
+    monkeypatch.setattr(preprocess.samples.hash_order, "BATCH", 7)
     assert (digest(table), hash_order(table["id"], 7).tolist()) == before
 
 
 def test_equal_hashes_are_ordered_by_id(monkeypatch):
-    monkeypatch.setattr(preprocess.sample_table, "hash_order", lambda ids, seed: np.zeros(len(ids), np.uint64))
+    monkeypatch.setattr(preprocess.samples.sample_table, "hash_order", lambda ids, seed: np.zeros(len(ids), np.uint64))
     table = pd.DataFrame({"id": ["c", "a", "b"], "landmark_id": "1", "label": 0, "split": ["val", "val", "train"]})
     assert shuffled(table, 0)["id"].tolist() == ["b", "a", "c"]
 

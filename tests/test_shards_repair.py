@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from arcshard.console import UserError
-from preprocess.engine import Engine
-from preprocess.options import PackOptions
-from preprocess.packing import pack
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.workers.engine import Engine
 from shards.manifest import read_manifest
 from shards.repair import repair
 from shards.verify import verify
@@ -179,7 +179,7 @@ def test_it_gives_way_to_a_packer(copy):
     handle = os.open(copy, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="only one process may write into a dataset, but another one writes into"):
+        with pytest.raises(UserError, match="only one process may write into a folder, but another one writes into"):
             repair(copy)
     finally:
         os.close(handle)

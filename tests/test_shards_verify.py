@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from arcshard.console import UserError
-from preprocess.engine import Engine
-from preprocess.options import PackOptions
-from preprocess.packing import pack
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.workers.engine import Engine
 from shards import Dataset
 from shards.file_entry import file_entry
 from shards.format import KEY_PATTERN

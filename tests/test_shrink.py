@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.decode import decode
-from preprocess.jpeg_header import read_header
-from preprocess.normal_form import normalise
-from preprocess.shrink import blur_sigma, shrink, target_size
+from preprocess.normal_form.decode import decode
+from preprocess.normal_form.jpeg_header import read_header
+from preprocess.normal_form.normalise import normalise
+from preprocess.normal_form.shrink import blur_sigma, shrink, target_size
 from tests.pictures import antialiased, encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
 SIDES = st.integers(1, 90)

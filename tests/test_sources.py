@@ -15,7 +15,7 @@ import pytest
 
 import preprocess.sources.index
 from arcshard.console import UserError
-from preprocess.sources import Place, PhotoSource, open_source
+from preprocess.sources import PhotoSource, Place, open_source
 from tests.photo_archives import KEYS, NAMED, PHOTOS, kaggle_path, outcome, tar_bytes, write_folder, zip_bytes
 
 KEY = "abc123"

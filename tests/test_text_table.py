@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from preprocess.clean import main
-from preprocess.text_table import column_names, read_columns, write_table
+from preprocess.samples.text_table import column_names, read_columns, write_table
 
 FIELDS = st.one_of(st.sampled_from(["1e10", "007", "nan", "NA", "", "-0", "1.50", "True", "None", " a ", "\ufeff"]),
                    st.text(st.characters(codec="utf-8"), max_size=8))

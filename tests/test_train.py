@@ -10,9 +10,9 @@ import torch
 
 import train as train_page
 from arcshard import checkpoint, console, metrics_log
-from preprocess.engine import Engine
-from preprocess.options import PackOptions
-from preprocess.packing import pack
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.workers.engine import Engine
 from train import passed
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from preprocess import normal_form
-from preprocess.normal_form import Rejected, normalise
+from preprocess.normal_form import normalise as normal_form
+from preprocess.normal_form.normalise import normalise
+from preprocess.normal_form.rejected import Rejected
 from tests.icc_profiles import SRGB
 from tests.pictures import encoded, exif_of, pixels, strict, texture
 

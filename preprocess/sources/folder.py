@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 from arcshard.console import UserError
-from preprocess.rejected import Rejected
+from preprocess.normal_form.rejected import Rejected
 from preprocess.sources.entry import MAX_PHOTO, TOO_LARGE
 from preprocess.sources.names import base_name
 from preprocess.sources.urls import is_local, read_file

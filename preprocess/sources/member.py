@@ -2,7 +2,7 @@
 import posixpath
 from typing import NamedTuple
 
-from preprocess.rejected import Rejected
+from preprocess.normal_form.rejected import Rejected
 from preprocess.sources.entry import MAX_PHOTO, TAR, TOO_LARGE
 from preprocess.sources.names import base_name, clean_name
 from preprocess.sources.tar_archive import tar_member

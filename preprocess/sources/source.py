@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocess.rejected import Rejected
+from preprocess.normal_form.rejected import Rejected
 from preprocess.sources.folder import Folder
 from preprocess.sources.index import index_archives
 from preprocess.sources.lookup import By, look_up, sorted_rows

@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from preprocess.rejected import Rejected
+from preprocess.normal_form.rejected import Rejected
 from preprocess.sources.entry import TAR, Damaged, Entry
 
 PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)

@@ -1,0 +1,1 @@
+"""Photos for the demo, rendered from pictures that Python packages bring."""

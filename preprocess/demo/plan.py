@@ -1,0 +1,114 @@
+"""Which photos the demo has, under which ids and landmarks: pure functions of the seed."""
+import functools
+import hashlib
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from preprocess.demo.files import MISSING, ODDITIES
+from preprocess.demo.sources import LANDMARKS, NON_LANDMARKS
+
+LARGEST = 80  # images of a landmark
+MIN_IMAGES = 15  # what Google Landmarks is usually filtered by
+SMALL = 16  # landmarks with fewer
+MAX_LANDMARK_ID = 203_093  # Google Landmarks v2 has 203,094
+FIRST_QUERY = 1000  # number of a view; no landmark has as many in train/, so no query is one of them
+QUERIES = {"large": 112, "small": 13, "none": 125}  # by what they show: landmarks of either size, no landmark
+
+
+class Photo(NamedTuple):
+    """One row of a CSV: a numbered view of a place, and where it goes."""
+
+    id: str
+    seed: int
+    split: str
+    place: str
+    number: int
+    landmark_id: int | None  # None: no landmark
+    oddity: str = ""
+
+    @property
+    def path(self) -> str:
+        """Below the output folder, as on Kaggle."""
+        return f"{self.split}/{'/'.join(self.id[:3])}/{self.id}.jpg"
+
+
+def generator(seed: int, name: str, number: int = 0) -> np.random.Generator:
+    """Random numbers of their own for each (seed, name, number)."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+
+
+def class_sizes() -> list[int]:
+    """Train images by rank: a Zipf-Mandelbrot tail from LARGEST to MIN_IMAGES, then SMALL landmarks from 14 to 2."""
+    large = len(LANDMARKS) - SMALL
+    decay = np.log(LARGEST / MIN_IMAGES) / np.log((large + 5) / 6)
+    tail = [round(LARGEST * (6 / (rank + 5)) ** decay) for rank in range(1, large + 1)]
+    return tail + [round(14 - 12 * i / (SMALL - 1)) for i in range(SMALL)]
+
+
+def ranking(seed: int) -> list[str]:
+    """Landmarks from the most to the least photographed."""
+    names = list(LANDMARKS)
+    return [names[i] for i in generator(seed, "ranking").permutation(len(names))]
+
+
+def planted(seed: int) -> dict[str, str]:
+    """Ids of the odd train photos by kind: the first views of the most photographed landmarks."""
+    return {kind: _photo_id(seed, place, 0) for kind, place in zip([*ODDITIES, MISSING], ranking(seed))}
+
+
+def train_photos(seed: int) -> list[Photo]:
+    """All rows of train.csv, sorted by id."""
+    oddities = {id: kind for kind, id in planted(seed).items()}
+    photos = [_photo(seed, "train", place, number)
+              for place, size in zip(ranking(seed), class_sizes()) for number in range(size)]
+    return sorted(photo._replace(oddity=oddities.get(photo.id, "")) for photo in photos)
+
+
+def query_photos(seed: int) -> list[Photo]:
+    """All queries, sorted by id: views that train/ does not have, shared out evenly among the places."""
+    ranked = ranking(seed)
+    groups = {"large": ranked[:-SMALL], "small": ranked[-SMALL:], "none": list(NON_LANDMARKS)}
+    photos = []
+    for group, places in groups.items():
+        order = generator(seed, f"queries {group}").permutation(len(places))
+        for i in range(QUERIES[group]):
+            turn, at = divmod(i, len(places))
+            photos.append(_photo(seed, "test", places[order[at]], FIRST_QUERY + turn))
+    return sorted(photos)
+
+
+def csv_files(seed: int) -> dict[str, str]:
+    """The texts of Kaggle's CSV files by name."""
+    train, queries = train_photos(seed), query_photos(seed)
+    guess = landmark_ids(seed)[ranking(seed)[0]]
+    return {
+        "sample_submission.csv": _csv("id,landmarks", [f"{photo.id},{guess} 0.1" for photo in queries]),
+        "test_solution.csv": _csv("id,landmarks,Usage", [_solution_row(photo) for photo in queries]),
+        "train.csv": _csv("id,landmark_id", [f"{photo.id},{photo.landmark_id}" for photo in train]),
+    }
+
+
+@functools.cache
+def landmark_ids(seed: int) -> dict[str, int]:
+    """Kaggle-like ids by landmark: distinct, with gaps, in no order."""
+    drawn = generator(seed, "landmark ids").choice(MAX_LANDMARK_ID + 1, len(LANDMARKS), replace=False)
+    return dict(zip(LANDMARKS, drawn.tolist()))
+
+
+def _photo(seed: int, split: str, place: str, number: int) -> Photo:
+    return Photo(_photo_id(seed, place, number), seed, split, place, number, landmark_ids(seed).get(place))
+
+
+def _photo_id(seed: int, place: str, number: int) -> str:
+    return hashlib.sha256(f"{seed} {place} {number}".encode()).hexdigest()[:16]
+
+
+def _solution_row(photo: Photo) -> str:
+    usage = "Public" if int(photo.id, 16) % 3 == 0 else "Private"
+    return f"{photo.id},{'' if photo.landmark_id is None else photo.landmark_id},{usage}"
+
+
+def _csv(header: str, rows: list[str]) -> str:
+    return "\n".join([header, *rows]) + "\n"

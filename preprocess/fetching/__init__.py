@@ -1,0 +1,1 @@
+"""Files from Kaggle: downloads that resume, are checked, and never print a token."""

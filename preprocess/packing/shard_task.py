@@ -1,0 +1,71 @@
+"""Pack one shard: an independent, deterministic task that leaves a whole part (shard_part.py) or nothing.
+
+A task holds all that it needs, so any process that reaches the photos and the output can do it.
+"""
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from arcshard.memory import keep_freed_memory
+from preprocess.normal_form.normalise import normalise
+from preprocess.normal_form.rejected import Rejected
+from preprocess.packing.options import PackOptions
+from preprocess.packing.output import Output
+from preprocess.packing.shard_part import IDX, LABELS, PART, ROWS, TAR
+from preprocess.packing.write_behind import WriteBehind
+from preprocess.sources import Place
+from shards.file_entry import Entry, file_entry
+from shards.format import shard_name
+from shards.hashing import HashingStream
+from shards.idx import idx_text
+from shards.writer import Sample, write_tar
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What one shard is made of: photo ids, their labels, where they lie, and the options that decide its bytes."""
+
+    split: str
+    number: int
+    ids: list[str]
+    labels: list[int]
+    places: list[Place]
+    options: PackOptions
+    output: Output
+
+
+def pack_shard(task: ShardTask) -> int:
+    """Pack the task's photos and return how many there were, rejects included."""
+    keep_freed_memory()  # resizing 800×600 to 288: 2.8 -> 2.1 ms a photo
+    with task.output.scratch() as scratch:
+        folder = Path(scratch)
+        rejected: dict[str, str] = {}
+        with open(folder / TAR, "wb") as f:
+            tar = HashingStream(f)
+            rows, labels = write_tar(WriteBehind(tar, f.fileno()), _samples(task, rejected))
+        _write_part(folder, {"size": tar.size, "sha256": tar.sha256}, rows, labels, rejected)
+        task.output.keep(folder, shard_name(task.split, task.number))
+    return len(task.ids)
+
+
+def _samples(task: ShardTask, rejected: dict[str, str]) -> Iterator[Sample]:
+    """The photos that can be packed; the reasons of the others go to `rejected`."""
+    options = task.options
+    for key, label, place in zip(task.ids, task.labels, task.places):
+        try:
+            photo = normalise(place.read(), options.short_side, options.quality, options.verify)
+            yield Sample(key, label, *photo)
+        except Rejected as reason:
+            rejected[key] = str(reason)
+
+
+def _write_part(folder: Path, tar: Entry, rows: np.ndarray, labels: np.ndarray, rejected: dict[str, str]) -> None:
+    (folder / IDX).write_text(idx_text(rows, labels))
+    np.save(folder / ROWS, rows)
+    np.save(folder / LABELS, labels)
+    part = {"samples": len(rows), "rejected": rejected,
+            "tar": tar, "idx": file_entry(folder / IDX)}
+    (folder / PART).write_text(json.dumps(part))

@@ -1,0 +1,1 @@
+"""Photos that occur in several splits, exactly or nearly."""

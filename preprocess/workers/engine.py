@@ -1,0 +1,127 @@
+"""Run tasks on one machine or many, through joblib: loky (processes here), dask or ray (clusters).
+
+A worker that dies, killed for memory or with its machine, stops nothing: what it did not finish is begun again.
+"""
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, TypeVar, get_args
+
+from joblib import Parallel, delayed, parallel_config
+
+from arcshard.console import UserError
+
+Backend = Literal["loky", "dask", "ray"]
+T = TypeVar("T")
+
+WAVE = 16  # tasks a worker, where a backend only hands out whole lists (ray)
+MAX_DEATHS = 5  # in a row, without a task that finished in between
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where tasks run. Raises UserError for values that do not go together."""
+
+    workers: int = 1
+    backend: Backend = "loky"
+    scheduler: str | None = None
+    """Address of a running cluster: tcp://… of dask, ray://… or host:port of ray. None: one on this machine."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"--workers must be at least 1, not {self.workers}")
+        if self.backend not in get_args(Backend):
+            raise UserError(f"--backend must be {', '.join(get_args(Backend))}, not {self.backend}")
+        if self.scheduler and self.backend == "loky":
+            raise UserError("--scheduler is the address of a dask or ray cluster, but --backend is loky: give "
+                            "--backend dask or --backend ray")
+
+
+def run_tasks(engine: Engine, work: Callable[[Any], T], unfinished: Callable[[], Iterable[Any]]) -> Iterator[T]:
+    """What `work` returns for each task of unfinished(), in the order in which they finish.
+
+    After the death of a worker unfinished() is asked again. `work` must not raise, since some backends kill
+    their workers at that. Raises UserError when the backend cannot be reached or fails again and again.
+    """
+    with _backend(engine):
+        deaths = 0
+        while True:
+            try:
+                for result in _results(engine, (delayed(work)(task) for task in unfinished())):
+                    deaths = 0
+                    yield result
+                return
+            except UserError:
+                raise
+            except Exception as error:  # of the backend; each has its own types
+                deaths += 1
+                if deaths == MAX_DEATHS:
+                    first_line = str(error).partition("\n")[0]
+                    raise UserError(f"workers must live, but those of --backend {engine.backend} failed {deaths} "
+                                    f"times in a row ({type(error).__name__}: {first_line}): look at memory and at "
+                                    "the cluster, then run the same command again") from error
+
+
+def _results(engine: Engine, jobs: Iterator[Any]) -> Iterator[Any]:
+    if engine.backend != "ray":
+        yield from Parallel(return_as="generator_unordered")(jobs)
+        return
+    with Parallel() as parallel:  # ray's backend of joblib returns lists only
+        while wave := list(islice(jobs, WAVE * parallel._effective_n_jobs())):
+            yield from parallel(wave)
+
+
+def _backend(engine: Engine) -> AbstractContextManager[Any]:
+    return {"loky": _loky, "dask": _dask, "ray": _ray}[engine.backend](engine)
+
+
+@contextmanager
+def _loky(engine: Engine) -> Iterator[None]:
+    with parallel_config("loky", n_jobs=engine.workers):
+        yield
+
+
+@contextmanager
+def _dask(engine: Engine) -> Iterator[None]:
+    with _needs_extra("dask"):
+        from distributed import Client, LocalCluster
+
+        from preprocess.workers.dask_backend import DaskBackend
+    try:
+        client = Client(engine.scheduler or LocalCluster(n_workers=engine.workers, threads_per_worker=1,
+                                                         dashboard_address=None))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scheduler must be the address of a running dask scheduler, but {engine.scheduler} does "
+                        f"not answer ({error}): start one, or leave it out") from None
+    with client, parallel_config(DaskBackend(client=client)):
+        yield
+
+
+@contextmanager
+def _ray(engine: Engine) -> Iterator[None]:
+    with _needs_extra("ray"):
+        import ray
+        from ray.util.joblib import register_ray
+    try:
+        here: dict[str, Any] = {} if engine.scheduler else {"num_cpus": engine.workers, "include_dashboard": False}
+        ray.init(address=engine.scheduler, log_to_driver=False, logging_level=logging.ERROR, **here)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"--scheduler must be the address of a running ray cluster, but {engine.scheduler} does "
+                        f"not answer ({error}): start one, or leave it out") from None
+    try:
+        register_ray()
+        with parallel_config("ray", n_jobs=-1):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _needs_extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"--backend {name} needs the package {error.name}, which is not installed: "
+                        f"pip install 'arcshard[{name}]'") from None
