@@ -11,7 +11,7 @@ from PIL import Image
 from preprocess.normal_form.decode import decode
 from preprocess.normal_form.jpeg_header import read_header
 from preprocess.normal_form.normalise import normalise
-from preprocess.normal_form.shrink import blur_sigma, shrink, target_size
+from preprocess.normal_form.shrink import blur_reach, blur_sigma, shrink, target_size
 from tests.pictures import antialiased, encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
 SIDES = st.integers(1, 90)
@@ -51,8 +51,8 @@ def blurred_and_interpolated(picture: np.ndarray, width: int, height: int) -> np
 
 
 def gaussian(side: int, sigma: float) -> np.ndarray:
-    """(side, side), mirrored at the borders without repeating the border's pixel; OpenCV stops at 3 sigma."""
-    reach = (round(sigma * 6 + 1) | 1) // 2
+    """(side, side), mirrored at the borders without repeating the border's pixel."""
+    reach = blur_reach(sigma)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     matrix = np.zeros((side, side))
     mirror = np.abs((np.arange(-reach, side + reach) + side - 1) % (2 * side - 2 or 1) - (side - 1))
