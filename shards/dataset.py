@@ -1,5 +1,4 @@
 """Read one split of a dataset through memory maps."""
-import csv
 import hashlib
 import json
 import mmap
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from arcshard.console import UserError
-from shards.format import CLASSES, NO_LANDMARK, index_name, labels_name, shard_name, truths_name
+from shards.csv_table import read_table
+from shards.format import CLASSES, CLASSES_COLUMNS, NO_LANDMARK, index_name, labels_name, shard_name, truths_name
 from shards.manifest import read_manifest
 from shards.truths import read_truths
 
@@ -61,9 +61,15 @@ class Dataset:
 
     @cached_property
     def landmark_ids(self) -> list[str]:
-        """Landmark ids as the raw data spells them; position = label."""
-        with open(self.path / CLASSES, newline="", encoding="utf-8") as f:
-            return [row["landmark_id"] for row in csv.DictReader(f)]
+        """Landmark ids as the raw data spells them; position = label. Raises UserError if their file is damaged."""
+        path = self.path / CLASSES
+        try:
+            rows = read_table(path, CLASSES_COLUMNS)
+            if len(rows) != self.num_classes:
+                raise ValueError(f"{len(rows):,} classes, not {self.num_classes:,}")
+        except (ValueError, FileNotFoundError) as error:
+            raise _damaged(path, error) from None
+        return [row[CLASSES_COLUMNS.index("landmark_id")] for row in rows]
 
     def truths(self) -> list[set[int]]:
         """All true labels of each sample, (N,): its label, several for a photo of several landmarks, or none.
@@ -74,7 +80,7 @@ class Dataset:
         try:
             several = {key.encode(): set(labels) for key, labels in read_truths(path).items()}
         except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): run python -m shards verify {self.path}") from None
+            raise _damaged(path, error) from None
         own = ({label} if label != NO_LANDMARK else set() for label in self.labels.tolist())
         return [several.get(key, label) for key, label in zip(self.index["key"].tolist(), own)]
 
@@ -104,6 +110,10 @@ class Dataset:
     def read(self, i: int) -> bytes:
         """The JPEG of sample i, checked as in checked_view."""
         return self.checked_view(i).tobytes()
+
+
+def _damaged(path: Path, why: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({why}): run python -m shards verify {path.parent}")
 
 
 def splits(path: str | Path) -> list[str]:

@@ -234,3 +234,16 @@ def test_damaged_truths_are_one_sentence(copy, text, reason):
     with pytest.raises(UserError) as error:
         Dataset(copy, "test").truths()
     assert str(error.value) == f"{copy}/test.truths.csv is damaged ({reason}): run python -m shards verify {copy}"
+
+
+@pytest.mark.parametrize("text, reason", [
+    (None, "No such file or directory"), ("", "its columns must be label, landmark_id, images, name"),
+    ("label,landmark_id,images,name\n0,L0,10,\n", "1 classes, not 3")])
+def test_damaged_classes_are_one_sentence(copy, text, reason):
+    (copy / "classes.csv").unlink()
+    if text is not None:
+        (copy / "classes.csv").write_text(text)
+    with pytest.raises(UserError) as error:
+        Dataset(copy).landmark_ids
+    assert str(error.value).startswith(f"{copy}/classes.csv is damaged (") and reason in str(error.value)
+    assert str(error.value).endswith(f"): run python -m shards verify {copy}")
