@@ -18,10 +18,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from machine import machine
 from packing_contests import CONTESTS, OPPONENTS, Contest, Job, peers_python, seconds_of_round
 from packing_memory import memory_report
 from packing_photos import make_photos, write_table
-from packing_report import machine, memory_text, peer_versions, speed_text
+from packing_report import PACKAGES, memory_text, peer_versions, speed_text
 
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
@@ -32,7 +33,7 @@ def main() -> None:
     args = parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     measure, text = (memory_report, memory_text) if args.memory else (speed_report, speed_text)
-    report = {"machine": machine(), **measure(args)}
+    report = {"machine": machine(PACKAGES), **measure(args)}
     print(text(report))
     if args.json:
         write_text(args.json, json.dumps(report, indent=2) + "\n")

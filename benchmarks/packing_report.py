@@ -1,14 +1,12 @@
 """What benchmarks/packing.py says: the machine and versions that figures travel with, and the figures as text."""
 import json
-import os
-import platform
 import statistics
 import subprocess
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from machine import listed, spread
 from packing_contests import ARCSHARD, CONTESTS, SMALL, Contest
 
 from preprocess.packing.pack import REHEARSED
@@ -22,16 +20,6 @@ VERSIONS = ("import json, sys, importlib.metadata as m; "
 Seconds = dict[str, float]  # contender -> seconds of a round
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, Python and the packages that make_shards works with."""
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return {"processor": names[0] if names else platform.machine(), "cores": len(os.sched_getaffinity(0)),
-            "memory": f"{memory:.0f} GB", "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES}}
-
-
 def peer_versions(python: Path | None) -> dict[str, str]:
     """GNU tar's version and, by the interpreter of the peers' environment, those of the other packers."""
     tar = subprocess.run(["tar", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
@@ -43,7 +31,7 @@ def peer_versions(python: Path | None) -> dict[str, str]:
 
 def speed_text(report: dict[str, Any]) -> str:
     """Median (least to most) of the rounds: rates, and make_shards' rate as a multiple of each opponent's."""
-    lines = [_listed(report["machine"]), _listed(report["peers"])]
+    lines = [listed(report["machine"]), listed(report["peers"])]
     for contest in CONTESTS:
         if contest.name in report["settings"]["photos"]:
             rounds = [each[contest.name] for each in report["rounds"]]
@@ -65,14 +53,8 @@ def contest_lines(contest: Contest, rounds: list[Seconds], count: int) -> list[s
     return lines
 
 
-def spread(values: Iterable[float], form: str) -> str:
-    """Median (least to most, n)."""
-    listed = list(values)
-    return f"{statistics.median(listed):{form}} ({min(listed):{form}} to {max(listed):{form}}, n = {len(listed)})"
-
-
 def memory_text(report: dict[str, Any]) -> str:
-    lines = [_listed(report["machine"])]
+    lines = [listed(report["machine"])]
     lines += [f"{entry['samples']:>12,} samples: parent {entry['parent_mb']:,.0f} MB, largest worker "
               f"{entry['worker_mb']:,.0f} MB, {entry['seconds']:,.0f} s" for entry in report["memory"]]
     return "\n".join(lines)
@@ -80,7 +62,3 @@ def memory_text(report: dict[str, Any]) -> str:
 
 def _row(name: str, rates: Iterable[float], unit: str) -> str:
     return f"  {name:13}{spread(rates, ',.0f')} {unit}"
-
-
-def _listed(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items())

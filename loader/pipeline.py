@@ -27,7 +27,7 @@ def build_pipeline(source: Callable[[], Any], device: str, batch_size: int, num_
     (benchmarks/throughput.py times both).
 
     Args:
-        source: called once a batch, returns `_inputs`; StopIteration ends the stream.
+        source: called once a batch, returns `inputs`; StopIteration ends the stream.
         device_id: None for the CPU, and to serialize the GPU graph where there is no GPU.
     """
     @pipeline_def(batch_size=batch_size, num_threads=num_threads, device_id=device_id,
@@ -55,7 +55,7 @@ def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size
 
     def source() -> tuple[Any, ...]:
         plan, data = next(planned)
-        in_flight.append((plan, _inputs(plan, data, size, device)))
+        in_flight.append((plan, inputs(plan, data, size, device)))
         return in_flight[-1][1]
 
     device_id = torch.cuda.current_device() if device == "gpu" else None
@@ -69,7 +69,7 @@ def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size
         yield from _resize_ahead(crops_of_plans, size, pool)
 
 
-def _inputs(plan: Plan, data: list[Any], size: int, device: str) -> tuple[Any, ...]:
+def inputs(plan: Plan, data: list[Any], size: int, device: str) -> tuple[Any, ...]:
     """A batch in the order of INPUTS: for each input one list of arrays."""
     sizes = np.full((len(data), 2), size, np.float32)
     inputs = data, list(plan.boxes[:, :2]), list(plan.boxes[:, 2:]), list(sizes), list(plan.flips.astype(np.int32))

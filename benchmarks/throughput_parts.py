@@ -1,0 +1,173 @@
+"""The parts between disk and network, each as a stream of batches, and a clock around them."""
+import argparse
+import itertools
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from torch import Tensor, nn
+
+from arcshard.distributed import World
+from loader import Batch, Loader
+from loader.pipeline import build_pipeline, inputs
+from loader.plan import Plan
+from model import HeadConfig, ModelConfig, build_embedder, build_head
+from shards import Dataset
+
+Read = tuple[Plan, list[Any]]  # a plan and its samples' bytes
+
+
+class Parts:
+    """All parts, warm, for one rank."""
+
+    def __init__(self, dataset: Dataset, args: argparse.Namespace, world: World):
+        self.dataset, self.args, self.world = dataset, args, world
+        self.device = "gpu" if world.device.type == "cuda" else "cpu"
+        self.threads = args.num_threads or cores_a_rank()
+        self.pool = ThreadPoolExecutor(self.threads)
+        self.sources: dict[str, Iterator[Any]] = {"read": self.reads(), "loader": iter(self.loader())}
+        self.sources["decode"] = self.decoded(list(islice(self.sources["read"], 4)))
+        self.sources["dali"] = native(dataset, args, self.device, self.threads, world)
+        self.step = training_step(args.backbone, dataset.num_classes, world)
+
+    def loader(self) -> Loader:
+        return Loader(self.dataset, batch_size=self.args.batch_size, size=self.args.size, device=self.device,
+                      num_threads=self.threads, rank=self.world.rank, world_size=self.world.size)
+
+    def reads(self) -> Iterator[Read]:
+        """Order and read alone."""
+        return self.loader()._training(self.pool)
+
+    def decoded(self, batches: list[Read]) -> Iterator[Any]:
+        """The same few batches over and over, through the DALI graph alone."""
+        size, device = self.args.size, self.device
+        fed = itertools.cycle([inputs(plan, data, size, device) for plan, data in batches])
+        pipeline = build_pipeline(lambda: next(fed), device, self.args.batch_size, self.threads,
+                                  torch.cuda.current_device() if device == "gpu" else None)
+        pipeline.build()
+        while True:
+            yield pipeline.run()
+
+    def rates(self) -> dict[str, float]:
+        """Images a second of each part, over all ranks; a batch is taken and a step done before each clock starts."""
+        rates = {}
+        for name, source in self.sources.items():
+            next(source)
+            rates[name] = self.rate(self.args.batches, partial(take, source, self.args.batches))
+        cached = next(self.sources["loader"])
+        self.step(cached)
+        few = max(1, self.args.batches // 4)  # the network is the slow part on a CPU
+        rates["step"] = self.rate(few, lambda: take(map(self.step, [cached] * few), few))
+        waits: list[float] = []
+
+        def both() -> None:
+            for batch in islice(self.sources["loader"], few):
+                waits.append(batch.wait)
+                self.step(batch)
+
+        rates["both"] = self.rate(few, both)
+        share = sum(waits) * rates["both"] / (few * self.args.batch_size * self.world.size)
+        return {**rates, "wait_share": self.world.sum(share)[0] / self.world.size}
+
+    def rate(self, batches: int, work: Callable[[], Any]) -> float:
+        """All ranks begin together; the slowest counts."""
+        self.world.sum(0)
+        synchronize()
+        began = time.perf_counter()
+        work()
+        synchronize()
+        self.world.sum(0)
+        return batches * self.args.batch_size * self.world.size / (time.perf_counter() - began)
+
+    def classes_a_batch(self) -> dict[str, float]:
+        """Distinct classes in a rank's batch: seen in 64 batches, and expected of a random permutation."""
+        labels = self.dataset.labels
+        seen = [len(np.unique(labels[plan.ids])) for plan, _ in islice(self.sources["read"], 64)]
+        counts = np.unique(labels, return_counts=True)[1]
+        return {"seen": float(np.mean(seen)), "expected": expected_classes(counts, self.args.batch_size)}
+
+
+def expected_classes(counts: np.ndarray, batch_size: int) -> float:
+    """Distinct classes among `batch_size` samples drawn without return, of classes of `counts` (C,) samples."""
+    total, sizes = int(counts.sum()), np.unique(counts, return_counts=True)
+    missing = {int(n): log_choose(total - int(n), batch_size) - log_choose(total, batch_size) for n in sizes[0]}
+    return float(sum(times * (1 - math.exp(missing[int(n)])) for n, times in zip(*sizes)))
+
+
+def log_choose(n: int, k: int) -> float:
+    """Logarithm of the binomial coefficient, -inf for k > n."""
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) if k <= n else -math.inf
+
+
+def native(dataset: Dataset, args: argparse.Namespace, device: str, threads: int, world: World) -> Iterator[Any]:
+    """What DALI's documentation would have a user write."""
+    tars = sorted(str(path) for path in dataset.path.glob("train-*.tar"))
+
+    @pipeline_def(batch_size=args.batch_size, num_threads=threads,
+                  device_id=torch.cuda.current_device() if device == "gpu" else None)
+    def graph() -> Any:
+        encoded, label = fn.readers.webdataset(  # type: ignore[misc]
+            paths=tars, index_paths=[tar[:-3] + "idx" for tar in tars], ext=["jpg", "cls"], random_shuffle=True,
+            initial_fill=1024, missing_component_behavior="error", shard_id=world.rank, num_shards=world.size)
+        images = fn.decoders.image_random_crop(encoded, device="mixed" if device == "gpu" else "cpu",
+                                               random_area=[0.1, 1.0], random_aspect_ratio=[3 / 4, 4 / 3])
+        images = fn.resize(images, size=(args.size, args.size), interp_type=types.INTERP_LINEAR)
+        return fn.crop_mirror_normalize(images, mirror=fn.random.coin_flip(), mean=[127.5] * 3, std=[127.5] * 3), label
+
+    pipeline = graph()
+    pipeline.build()
+    while True:
+        yield pipeline.run()
+
+
+class Network(nn.Module):
+    """Embedder and head in one module, as train.py steps them."""
+
+    def __init__(self, backbone: str, num_classes: int):
+        super().__init__()
+        self.embedder = build_embedder(ModelConfig(backbone=backbone, weights="none"))
+        self.head = build_head(HeadConfig(), self.embedder.dim, num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.head(self.embedder(batch.images, batch.jitter), batch.labels)
+
+
+def training_step(backbone: str, num_classes: int, world: World) -> Callable[[Batch], None]:
+    """One update, as train.py does it: compiled, in bfloat16 and fused on CUDA, gradients averaged over the ranks."""
+    on_gpu = world.device.type == "cuda"
+    module: Any = Network(backbone, num_classes).to(world.device)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=on_gpu)
+    module = torch.compile(module) if on_gpu else module
+    if world.size > 1:
+        module = nn.parallel.DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
+
+    def step(batch: Batch) -> None:
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=on_gpu):
+            loss = module(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def take(source: Iterator[Any], count: int) -> None:
+    deque(islice(source, count), maxlen=0)
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def cores_a_rank() -> int:
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
