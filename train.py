@@ -11,10 +11,10 @@ is 1).
 import math
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn as nn
@@ -29,9 +29,10 @@ from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import MetricsLog
 from arcshard.schedules import lr_factor, margin_at
-from loader import Loader, View
+from loader import Batch, Loader, View
 from loader.hashing import hash64
 from model import ArcFace, Embedder, HeadConfig, ModelConfig, build_embedder, build_head
+from model.batchnorm import correct_momentum, hold_statistics
 from shards import Dataset, splits
 
 
@@ -43,6 +44,11 @@ class TrainConfig:
     """Passes over the training split."""
     global_batch: int = 256
     """Images an update, over all ranks; a multiple of their number."""
+    micro_batch: int | None = None
+    """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
+    the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
+    batchnorm: Literal["learned", "held"] = "learned"
+    """learned: normalise by each micro-batch's own statistics; held: by those of the backbone's weights."""
     size: int = 224
     """Side of the square training images, pixels."""
     lr: float = 0.05
@@ -76,6 +82,8 @@ class TrainConfig:
         for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"train.micro_batch must be positive, or null for all at once; got {self.micro_batch}")
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"train.num_threads must be positive, or null for this rank's share of the cores; "
                              f"got {self.num_threads}")
@@ -89,8 +97,8 @@ class TrainConfig:
 
 
 # What may differ when a run continues: the rest would make it another run.
-MAY_CHANGE = {f"train.{name}" for name in ("global_batch", "device", "amp", "compile", "num_threads", "log_every",
-                                           "checkpoint_every")}
+MAY_CHANGE = {f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "num_threads",
+                                           "log_every", "checkpoint_every")}
 
 
 class Step(nn.Module):
@@ -131,6 +139,7 @@ def train(args: Namespace, world: World) -> int:
     saved = saved_state(out, config)
     total = math.ceil(c.epochs * len(dataset))  # images
     loader = make_loader(dataset, c, world, view=args.view)
+    parts = micro_batches(c, world)
     if saved:
         loader.load_state_dict(saved["loader"])
     if loader.position >= total:
@@ -149,6 +158,8 @@ def train(args: Namespace, world: World) -> int:
                 "loader": loader.state_dict(), "optimizer": optimizer.state_dict(),
                 "embedder": step.embedder.state_dict(), "head": step.head.state_dict()})
 
+    correct_momentum(step, parts)
+    train_mode(step, c)
     forward, has_val = parallel(step, c, world), "val" in splits(args.data)
     bar = progress(total=total, initial=loader.position, unit="images", what="train", disable=not world.is_main)
     with bar, stop_signals() as received:
@@ -163,9 +174,7 @@ def train(args: Namespace, world: World) -> int:
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(c, world)):
-                loss = forward(batch.images, batch.jitter, batch.labels)
-            loss.backward()
+            loss = backward(forward, batch, parts, c, world)
             nn.utils.clip_grad_norm_(step.parameters(), c.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -259,6 +268,36 @@ def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
     return module
 
 
+def micro_batches(c: TrainConfig, world: World) -> int:
+    """How many a rank's part of the global batch is cut into."""
+    part = c.global_batch // world.size
+    micro_batch = c.micro_batch or part
+    if part % micro_batch:
+        raise UserError(f"train.micro_batch must divide each rank's part of the global batch; got {micro_batch} for "
+                        f"{part} images: choose {math.gcd(micro_batch, part)}, or another global_batch")
+    return part // micro_batch
+
+
+def backward(forward: Any, batch: Batch, parts: int, c: TrainConfig, world: World) -> Tensor:
+    """Add up the gradients of the batch, micro-batch by micro-batch; returns its mean loss, on the device."""
+    total = torch.zeros((), device=world.device)
+    pieces = zip(*(whole.chunk(parts) for whole in (batch.images, batch.jitter, batch.labels)))
+    for number, piece in enumerate(pieces, start=1):
+        # The ranks average their gradients once, with the last micro-batch.
+        with forward.no_sync() if world.size > 1 and number < parts else nullcontext():
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(c, world)):
+                loss = forward(*piece) / parts
+            loss.backward()
+        total += loss.detach()
+    return total
+
+
+def train_mode(step: Step, c: TrainConfig) -> None:
+    step.train()
+    if c.batchnorm == "held":
+        hold_statistics(step.embedder.backbone)
+
+
 def use_amp(c: TrainConfig, world: World) -> bool:
     return c.amp and world.device.type == "cuda"
 
@@ -273,7 +312,7 @@ def validate(args: Namespace, step: Step, world: World) -> float:
             embeddings = step.embedder(batch.images, batch.jitter)
         right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())
         seen += len(batch.labels)
-    step.train()
+    train_mode(step, args.train)
     right_of_all, seen_of_all = world.sum(right, seen)
     return right_of_all / seen_of_all
 

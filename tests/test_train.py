@@ -170,6 +170,21 @@ def test_two_ranks_are_deterministic_and_validate_as_one_would(tmp_path, train):
         assert line["val_recall@1"] * 18 == pytest.approx(round(line["val_recall@1"] * 18))
 
 
+@pytest.mark.heavy
+def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
+    """Without statistics of batches nothing else depends on how a batch is cut: losses agree to float's tolerance."""
+    options = ["--train.epochs", "1", "--train.batchnorm", "held", "--model.neck", "none"]
+    runs = {"whole": ([], 0), "micro": (["--train.micro_batch", "4"], 0), "ranks": (["--train.micro_batch", "3"], 2)}
+    for name, (more, ranks) in runs.items():
+        done = train(tmp_path / name, *options, *more, ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    whole, micro, ranks = ([loss for _, _, loss in losses(tmp_path / name)] for name in runs)
+    assert len(whole) == 5 and micro == pytest.approx(whole, rel=1e-4) and ranks == pytest.approx(whole, rel=1e-4)
+    with_statistics = tmp_path / "statistics"
+    train(with_statistics, "--train.epochs", "1", "--model.neck", "none", "--train.micro_batch", "4")
+    assert losses(with_statistics)[-1][2] != pytest.approx(whole[-1], rel=1e-2)
+
+
 @pytest.mark.parametrize("options, sentence", [
     (["--train.lrr", "1"], "unrecognized arguments: --train.lrr 1; did you mean train.lr"),
     (["--train.lr", "fast"], 'Parser key "train.lr": Expected float. Got value: fast'),
@@ -181,6 +196,9 @@ def test_two_ranks_are_deterministic_and_validate_as_one_would(tmp_path, train):
     (["--head.scale", "0"], "scale must be positive; got 0.0"),
     (["--train.momentum", "1"], "train.momentum lie in [0, 1); got 0.0001 and 1"),
     (["--train.num_threads", "0"], "train.num_threads must be positive"),
+    (["--train.micro_batch", "0"], "train.micro_batch must be positive, or null for all at once; got 0"),
+    (["--train.micro_batch", "8"], "train.micro_batch must divide each rank's part of the global batch; got 8 for 12 "
+                                   "images: choose 4, or another global_batch"),
     (["--train.device", "cuda"], "needs a GPU for each process of this node"),
     (["--model.dim", "0"], "model.dim must be positive; got 0"),
     (["--train.warmup", "2"], "train.warmup is a share of the run in [0, 1]; got 2"),
