@@ -22,7 +22,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from arcshard import checkpoint, distributed
+from arcshard import checkpoint, distributed, yardsticks
 from arcshard.config import ConfigParser, as_plain, differences
 from arcshard.console import UserError, progress, run
 from arcshard.distributed import World
@@ -161,6 +161,7 @@ def train(args: Namespace, world: World) -> int:
     correct_momentum(step, parts)
     train_mode(step, c)
     forward, has_val = parallel(step, c, world), "val" in splits(args.data)
+    recent: list[float] = []  # losses of the log's lines, until one sentence has said that they are stuck
     bar = progress(total=total, initial=loader.position, unit="images", what="train", disable=not world.is_main)
     with bar, stop_signals() as received:
         for batch in loader:
@@ -184,8 +185,13 @@ def train(args: Namespace, world: World) -> int:
             log.count(loss, len(batch.labels), batch.wait, batch.replaced)
             finished = position >= total
             if number % c.log_every == 0 or finished:
-                log.line(number, position, position / len(dataset), lr=lr, margin=margin)
+                level = yardsticks.collapsed(dataset.num_classes, args.head.scale, margin)
+                log.line(number, position, position / len(dataset), lr=lr, margin=margin, collapsed_loss=level)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
+                recent.append(log.loss)
+                if yardsticks.is_stuck(recent, level):
+                    say(world, stuck_sentence(log.loss, level))
+                    recent.clear()
             stopping = world.any(bool(received))
             with log.paused():
                 if finished or stopping or passed(start, position, c.checkpoint_every * len(dataset)):
@@ -333,6 +339,12 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stuck_sentence(loss: float, level: float) -> str:
+    return (f"the loss rests at {loss:.2f}, and {level:.2f} is that of embeddings which all point one way: if it stays "
+            "there nothing is learnt, so lower train.lr, let the margin grow (head.margin_warmup), or see whether "
+            "model.weights were loaded")
 
 
 def say(world: World, sentence: str) -> None:

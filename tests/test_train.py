@@ -1,5 +1,6 @@
 """The training loop through its command line: real processes, real ranks, real kills."""
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -183,6 +184,15 @@ def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
     with_statistics = tmp_path / "statistics"
     train(with_statistics, "--train.epochs", "1", "--model.neck", "none", "--train.micro_batch", "4")
     assert losses(with_statistics)[-1][2] != pytest.approx(whole[-1], rel=1e-2)
+
+
+def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path):
+    """Hardly any learning rate, and a scale so small that the loss of random directions is that of equal ones."""
+    done = train_here(tmp_path / "run", "--train.epochs", "2.4", "--train.lr", "1e-9", "--head.scale", "2",
+                      "--head.margin", "0", "--model.dim", "512")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("and 1.79 is that of embeddings which all point one way") == 1  # ln 6
+    assert metrics_log.read(tmp_path / "run")[-1]["collapsed_loss"] == pytest.approx(math.log(6))
 
 
 @pytest.mark.parametrize("options, sentence", [

@@ -1,0 +1,52 @@
+"""The yardsticks are what ArcFace's loss really is on random and on collapsed embeddings."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from arcshard.yardsticks import LINES, collapsed, is_stuck, uniform, untrained
+from model import ArcFace
+
+SETTINGS = [(64, 30.0, 0.3), (1000, 45.0, 0.3), (27_756, 45.0, 0.4), (10, 10.0, 0.0), (2, 64.0, 0.5)]
+
+
+def head(num_classes: int, dim: int, scale: float, margin: float) -> ArcFace:
+    torch.manual_seed(0)
+    head = ArcFace(dim, num_classes, scale, margin)
+    torch.nn.init.normal_(head.weight)
+    return head
+
+
+@pytest.mark.parametrize("num_classes, scale, margin", SETTINGS[:3])
+def test_untrained_is_the_loss_of_random_directions(num_classes, scale, margin):
+    dim = 512
+    embeddings, labels = torch.randn(256, dim), torch.randint(num_classes, (256,))
+    loss = head(num_classes, dim, scale, margin)(embeddings, labels).item()
+    assert loss == pytest.approx(untrained(num_classes, dim, scale, margin), abs=0.5)
+
+
+@pytest.mark.parametrize("num_classes, scale, margin", SETTINGS)
+def test_collapsed_is_the_loss_where_all_point_one_way(num_classes, scale, margin):
+    one_way = F.normalize(torch.ones(1, 8), dim=1)
+    collapsing = head(num_classes, 8, scale, margin)
+    collapsing.weight.data.copy_(one_way.expand(num_classes, -1))
+    loss = collapsing(one_way.expand(4, -1), torch.zeros(4, dtype=torch.int64)).item()
+    assert loss == pytest.approx(collapsed(num_classes, scale, margin), rel=1e-3)
+
+
+def test_without_a_margin_collapse_is_no_better_than_a_guess():
+    assert collapsed(1000, 45.0, 0.0) == pytest.approx(uniform(1000)) == math.log(1000)
+
+
+def test_one_class_has_nothing_to_learn():
+    assert collapsed(1, 45.0, 0.3) == 0 == uniform(1)
+
+
+@pytest.mark.parametrize("losses, stuck", [
+    ([9.0] * 3 + [5.5] * LINES, True), ([5.5 + 0.1 * (i % 2) for i in range(LINES)], True),
+    ([5.5] * (LINES - 1), False), ([5.5] * (LINES - 1) + [5.0], False), ([9.0] * LINES, False),
+    ([5.62 - 0.025 * i for i in range(LINES)], False), ([5.4 + 0.02 * i for i in range(LINES)], True)])
+def test_stuck_is_near_and_flat(losses, stuck):
+    """The sixth falls through the level, 0.125 in five lines; the last one rises."""
+    assert is_stuck(losses, 5.5) is stuck
