@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn as nn
 from jsonargparse import Namespace
@@ -31,7 +32,7 @@ from arcshard.metrics_log import MetricsLog
 from arcshard.schedules import lr_factor, margin_at
 from loader import Batch, Loader, View
 from loader.hashing import hash64
-from model import ArcFace, Embedder, HeadConfig, ModelConfig, build_embedder, build_head
+from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum, hold_statistics
 from shards import Dataset, splits
 
@@ -104,7 +105,7 @@ MAY_CHANGE = {f"train.{name}" for name in ("global_batch", "micro_batch", "devic
 class Step(nn.Module):
     """Everything that a training step computes forward, in one module for DDP and torch.compile."""
 
-    def __init__(self, embedder: Embedder, head: ArcFace):
+    def __init__(self, embedder: Embedder, head: MarginHead):
         super().__init__()
         self.embedder, self.head = embedder, head
 
@@ -146,7 +147,7 @@ def train(args: Namespace, world: World) -> int:
         say(world, f"{out} is already trained: {loader.position:,} images")
         return 0
 
-    number, step, optimizer = build(args, dataset.num_classes, saved, world)
+    number, step, optimizer = build(args, dataset, saved, world)
     out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(out, loader.position, world, saved and saved["log"])
 
@@ -185,7 +186,8 @@ def train(args: Namespace, world: World) -> int:
             log.count(loss, len(batch.labels), batch.wait, batch.replaced)
             finished = position >= total
             if number % c.log_every == 0 or finished:
-                level = yardsticks.collapsed(dataset.num_classes, args.head.scale, margin)
+                cost = step.head.cost_of_one(class_images(dataset))
+                level = yardsticks.collapsed(dataset.num_classes, step.head.scale, cost, step.head.smoothing)
                 log.line(number, position, position / len(dataset), lr=lr, margin=margin, collapsed_loss=level)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
                 recent.append(log.loss)
@@ -239,12 +241,13 @@ def make_loader(dataset: Dataset, c: TrainConfig, world: World, **options: Any) 
                   num_threads=c.num_threads, **options)
 
 
-def build(args: Namespace, num_classes: int, saved: dict[str, Any] | None, world: World
+def build(args: Namespace, dataset: Dataset, saved: dict[str, Any] | None, world: World
           ) -> tuple[int, Step, torch.optim.Optimizer]:
     """Updates done so far, the step's module and its optimizer: new from the seed, or as saved."""
     torch.manual_seed(args.train.seed)  # the same weights on every rank
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
-    step = Step(embedder, build_head(args.head, embedder.dim, num_classes)).to(world.device)
+    head = build_head(args.head, embedder.dim, dataset.num_classes, class_images(dataset))
+    step = Step(embedder, head).to(world.device)
     optimizer = torch.optim.SGD(parameter_groups(step, args.train), momentum=args.train.momentum,
                                 nesterov=args.train.momentum > 0,
                                 fused=world.device.type == "cuda")
@@ -253,6 +256,11 @@ def build(args: Namespace, num_classes: int, saved: dict[str, Any] | None, world
         step.head.load_state_dict(saved["head"])
         optimizer.load_state_dict(saved["optimizer"])
     return saved["step"] if saved else 0, step, optimizer
+
+
+def class_images(dataset: Dataset) -> np.ndarray:
+    """Number of images of each class, (C,)."""
+    return np.bincount(dataset.labels, minlength=dataset.num_classes)
 
 
 def parameter_groups(step: Step, c: TrainConfig) -> list[dict[str, Any]]:

@@ -20,10 +20,14 @@ def untrained(num_classes: int, dim: int, scale: float, margin: float) -> float:
     return uniform(num_classes) + scale ** 2 / (2 * dim) + scale * math.sin(margin)
 
 
-def collapsed(num_classes: int, scale: float, margin: float) -> float:
-    """With every cosine 1: ln(1 + (C - 1)·exp(s·(1 - cos m))), nearly ln C + s·(1 - cos m)."""
-    others = math.log(num_classes - 1) + scale * (1 - math.cos(margin)) if num_classes > 1 else -math.inf
-    return max(0.0, others) + math.log1p(math.exp(-abs(others)))
+def collapsed(num_classes: int, scale: float, cost: float, smoothing: float = 0.0) -> float:
+    """With every cosine 1: ln(1 + (C - 1)·exp(s·cost)), nearly ln C + s·cost.
+
+    cost: what the margin takes from a cosine of 1: ArcFace 1 - cos m, CosFace m. smoothing: of the labels.
+    """
+    others = math.log(num_classes - 1) + scale * cost if num_classes > 1 else -math.inf
+    spread = smoothing * scale * cost * (1 - 1 / num_classes)  # this share of the truth pays for no margin
+    return max(0.0, others) + math.log1p(math.exp(-abs(others))) - spread
 
 
 def is_stuck(losses: Sequence[float], level: float) -> bool:

@@ -1,5 +1,8 @@
 """Batch -> embedding -> loss. Knows no loader."""
-from model.embedder import Embedder, HeadConfig, ModelConfig, build_embedder, build_head
-from model.heads import ArcFace
+from model.adaface import AdaFace
+from model.embedder import Embedder, ModelConfig, build_embedder
+from model.head_config import HeadConfig, build_head
+from model.heads import ArcFace, CosFace, MarginHead
 
-__all__ = ["ArcFace", "Embedder", "HeadConfig", "ModelConfig", "build_embedder", "build_head"]
+__all__ = ["AdaFace", "ArcFace", "CosFace", "Embedder", "HeadConfig", "MarginHead", "ModelConfig", "build_embedder",
+           "build_head"]

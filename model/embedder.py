@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from model.heads import ArcFace, check_scale_and_margin
 from model.neck import make_neck
 from model.photometry import prepare
 from model.pooling import Average, GeM
@@ -30,23 +29,6 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ValueError(f"model.dim must be positive; got {self.dim}")
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """ArcFace."""
-
-    scale: float = 45.0
-    """Multiplies every cosine (1st place 2020: 45, 2nd: 30)."""
-    margin: float = 0.3
-    """Radians between a class and the rest at the end of the margin's schedule (1st place: 0.3 to 0.4)."""
-    margin_warmup: float = 0.0
-    """Share of the run in which the margin rises from 0 to its value, linearly."""
-
-    def __post_init__(self) -> None:
-        check_scale_and_margin(self.scale, self.margin)
-        if not 0 <= self.margin_warmup <= 1:
-            raise ValueError(f"head.margin_warmup is a share of the run in [0, 1]; got {self.margin_warmup}")
 
 
 class Embedder(nn.Module):
@@ -78,7 +60,3 @@ def build_embedder(config: ModelConfig) -> Embedder:
     norm = backbone.pretrained_cfg
     embedder = Embedder(backbone, pooling, neck, dim, norm["mean"], norm["std"])
     return embedder.to(memory_format=torch.channels_last)
-
-
-def build_head(config: HeadConfig, dim: int, num_classes: int) -> ArcFace:
-    return ArcFace(dim, num_classes, scale=config.scale, margin=config.margin)

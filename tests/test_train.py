@@ -121,23 +121,42 @@ def test_another_configuration_does_not_continue_a_run(train_here, unbroken, ref
     refused(train_here(unbroken, "--train.epochs", "4", "--train.lr", "0.5"), "train.lr was 0.05 and is 0.5")
 
 
-def test_lines_cover_the_same_steps_after_a_stop_between_them(tmp_path, train_here, monkeypatch):
+@pytest.fixture
+def stopped_after(train_here, monkeypatch):
+    """A run killed right after the checkpoint of a step, and then continued."""
+    def run(step, out, *options):
+        saved = checkpoint.save
+
+        def save_and_die(run, state):
+            saved(run, state)
+            if state["step"] == step:
+                raise console.UserError("killed")
+
+        monkeypatch.setattr(checkpoint, "save", save_and_die)
+        assert train_here(out, *options).returncode == 2
+        monkeypatch.setattr(checkpoint, "save", saved)
+        assert train_here(out, *options).returncode == 0
+    return run
+
+
+def test_lines_cover_the_same_steps_after_a_stop_between_them(tmp_path, train_here, stopped_after):
     """A checkpoint every 5 steps, a line every 3: the steps that no line covers yet are in the checkpoint."""
     options = ["--train.epochs", "2", "--train.log_every", "3"]
     train_here(tmp_path / "unbroken", *options)
-    saved, stop_at = checkpoint.save, 5
-
-    def save_and_die(run, state):
-        saved(run, state)
-        if state["step"] == stop_at:
-            raise console.UserError("killed")
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    assert train_here(tmp_path / "run", *options).returncode == 2
-    monkeypatch.setattr(checkpoint, "save", saved)
-    train_here(tmp_path / "run", *options)
+    stopped_after(5, tmp_path / "run", *options)
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
     assert [step for step, _, _ in losses(tmp_path / "run")] == [3, 6, 9, 10]
+
+
+def test_a_head_that_needs_class_sizes_and_keeps_statistics_resumes_exactly(train_here, stopped_after, tmp_path):
+    """AdaFace's running mean of norms is the head's only state beside its centres: it must be in the checkpoint."""
+    options = ["--train.epochs", "2", "--head.kind", "adaface", "--head.centers", "3",
+               "--head.class_size_margin", "range", "--head.class_weights", "log", "--head.smoothing", "0.1",
+               "--head.scale", "auto"]
+    train_here(tmp_path / "unbroken", *options)
+    stopped_after(5, tmp_path / "run", *options)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken") != []
+    assert checkpoint.load(tmp_path / "run")["head"]["norm_mean"] != 20
 
 
 @pytest.mark.heavy

@@ -1,0 +1,94 @@
+"""The head's options, and its builder."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.adaface import AdaFace
+from model.class_sizes import fixed_adacos_scale, log_weights, power_margins, range_margins
+from model.heads import ArcFace, CosFace, MarginHead, check_scale
+
+HEADS: dict[str, type[MarginHead]] = {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The margin head."""
+
+    kind: Literal["arcface", "cosface", "adaface"] = "arcface"
+    """Where the margin acts: on the angle, on the cosine, or on either by the embedding's norm."""
+    scale: float | Literal["auto"] = 45.0
+    """Multiplies every cosine (1st place 2020: 45, 2nd: 30, 3rd: 80); auto: sqrt(2) ln(C - 1), fixed AdaCos."""
+    margin: float = 0.3
+    """Between a class and the rest at the end of the margin's schedule: radians (1st place: 0.3 to 0.4), for cosface a
+    cosine."""
+    margin_warmup: float = 0.0
+    """Share of the run in which the margin rises from 0 to its value, linearly."""
+    centers: int = 1
+    """Centres a class, of which the nearest counts (3rd place: 3)."""
+    class_size_margin: Literal["none", "power", "range"] = "none"
+    """For a class of n images: power: margin n^-size_power + least_margin; range: the same law stretched, from margin
+    for the smallest class to least_margin for the largest (3rd place, with margin 0.5)."""
+    least_margin: float = 0.05
+    """Margin of the largest classes, if class_size_margin is not none."""
+    size_power: float = 0.25
+    """How fast the margin falls with a class's size, if class_size_margin is not none."""
+    smoothing: float = 0.0
+    """Part of a photo's true probability that is spread over all classes (2nd place: 0.1)."""
+    class_weights: Literal["none", "log"] = "none"
+    """log: a photo counts as 1 / ln(1 + n), n being its class's images (1st place)."""
+
+    def __post_init__(self) -> None:
+        if self.scale != "auto":
+            check_scale(float(self.scale))
+        HEADS[self.kind].check_margin(self.margin)
+        if not 0 <= self.margin_warmup <= 1:
+            raise ValueError(f"head.margin_warmup is a share of the run in [0, 1]; got {self.margin_warmup}")
+        if self.centers < 1:
+            raise ValueError(f"head.centers must be at least 1; got {self.centers}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"head.smoothing is a part in [0, 1); got {self.smoothing}")
+        if self.class_size_margin != "none":
+            self._check_class_size_margin()
+
+    @property
+    def needs_sizes(self) -> bool:
+        """Whether the head depends on the number of images of each class."""
+        return self.class_size_margin != "none" or self.class_weights != "none"
+
+    def _check_class_size_margin(self) -> None:
+        if self.size_power <= 0:
+            raise ValueError(f"head.size_power must be positive; got {self.size_power}")
+        if not 0 <= self.least_margin <= self.margin or self.margin == 0:
+            raise ValueError("with head.class_size_margin, head.margin must be positive and head.least_margin between "
+                             f"0 and it; got {self.margin} and {self.least_margin}")
+        if self.class_size_margin == "power":
+            HEADS[self.kind].check_margin(self.margin + self.least_margin)  # that of a class of one image
+
+
+def build_head(config: HeadConfig, dim: int, num_classes: int,
+               class_sizes: np.ndarray | Sequence[int] | None = None) -> MarginHead:
+    """The head of `config` for embeddings of size `dim`.
+
+    class_sizes: training images of each class (C,). Raises ValueError if they are needed and missing, or of another
+    number.
+    """
+    options: dict[str, Tensor | None] = {"margin_factors": None, "class_weights": None}
+    if config.needs_sizes:
+        if class_sizes is None or len(class_sizes) != num_classes:
+            found = "none" if class_sizes is None else f"{len(class_sizes)}"
+            raise ValueError("head.class_size_margin and head.class_weights need the images of each class; got "
+                             f"{found} for {num_classes} classes: pass class_sizes")
+        options = _of_sizes(config, torch.as_tensor(class_sizes))
+    scale = fixed_adacos_scale(num_classes) if config.scale == "auto" else float(config.scale)
+    return HEADS[config.kind](dim, num_classes, scale, config.margin, config.centers, config.smoothing, **options)
+
+
+def _of_sizes(config: HeadConfig, sizes: Tensor) -> dict[str, Tensor | None]:
+    """Margins as multiples of config.margin, which a schedule then moves all at once; and weights."""
+    margins = {"none": None, "power": power_margins, "range": range_margins}[config.class_size_margin]
+    factors = margins and margins(sizes, config.margin, config.least_margin, config.size_power) / config.margin
+    return {"margin_factors": factors, "class_weights": log_weights(sizes) if config.class_weights == "log" else None}

@@ -1,0 +1,41 @@
+"""Margins: the cosine of the true class -> (what the softmax sees instead, its derivative by the cosine).
+
+Both of the cosine's shape and dtype, finite over all of [-1, 1]. A margin is a tensor that broadcasts to it, so that
+a schedule moves no number from the host.
+"""
+import torch
+from torch import Tensor
+
+LEAST_SIN2 = 1e-9  # below it d sin / d cos counts as 0, since it is infinite at cos = ±1
+
+
+def add_angle(cos: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+    """cos(θ + margin) of cos θ; margin in radians, within (-π/2, π/2).
+
+    Past θ + margin = π it goes on as cos θ − margin·sin margin, so that it never turns back up; where θ + margin < 0
+    it is 1. Source: Deng et al., "ArcFace: Additive angular margin loss for deep face recognition", CVPR 2019, eq. 3;
+    the line is that of insightface and of the 1st place 2020.
+    """
+    sin2 = 1 - cos.square()
+    sin = sin2.clamp_min(LEAST_SIN2).sqrt()
+    turned = cos * margin.cos() - sin * margin.sin()
+    slope = margin.cos() + torch.where(sin2 > LEAST_SIN2, cos / sin, 0.0) * margin.sin()
+    past_pi = (margin >= 0) & (cos <= -margin.cos())
+    below_0 = (margin < 0) & (cos >= margin.cos())
+    target = torch.where(past_pi, cos - margin * margin.sin(), torch.where(below_0, 1.0, turned))
+    return target, torch.where(past_pi, 1.0, torch.where(below_0, 0.0, slope))
+
+
+def subtract(cos: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+    """cos θ − margin. Source: Wang et al., "CosFace: Large margin cosine loss", CVPR 2018, eq. 4."""
+    return cos - margin, torch.ones_like(cos)
+
+
+def adapt(cos: Tensor, margin: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """cos(θ − margin·quality) − margin·(1 + quality), quality in [-1, 1] without gradient.
+
+    -1 is ArcFace, 0 CosFace, 1 a margin that spares what is hard. Source: Kim et al., "AdaFace: Quality adaptive margin
+    for face recognition", CVPR 2022 (arXiv 2204.00964), whose code stops the angle at 0 and at π; here past π as above.
+    """
+    target, slope = add_angle(cos, -margin * quality)
+    return target - margin * (1 + quality), slope

@@ -1,0 +1,56 @@
+"""The head's options: what they build and what they refuse."""
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model import AdaFace, ArcFace, CosFace, HeadConfig, build_head
+from model.class_sizes import log_weights, range_margins
+
+SIZES = np.array([1, 4, 300])
+
+
+@pytest.mark.parametrize("kind, head", [("arcface", ArcFace), ("cosface", CosFace), ("adaface", AdaFace)])
+def test_each_kind_is_built_as_configured(kind, head):
+    built = build_head(HeadConfig(kind=kind, scale=30.0, margin=0.2, centers=3, smoothing=0.1), 16, 5)
+    assert type(built) is head and built.weight.shape == (15, 16)
+    assert (built.scale, float(built.margin), built.centers, built.smoothing) == (30.0, pytest.approx(0.2), 3, 0.1)
+
+
+def test_class_sizes_become_margins_and_weights_that_the_schedule_moves_together():
+    config = HeadConfig(margin=0.5, class_size_margin="range", class_weights="log")
+    head = build_head(config, 8, 3, SIZES)
+    torch.testing.assert_close(head.margin * head.margin_factors,
+                               range_margins(torch.as_tensor(SIZES), 0.5, 0.05, 0.25))
+    assert torch.equal(head.class_weights, log_weights(torch.as_tensor(SIZES)))
+    head.set_margin(0.25)
+    torch.testing.assert_close(head.margin * head.margin_factors,
+                               range_margins(torch.as_tensor(SIZES), 0.5, 0.05, 0.25) / 2)
+    assert list(head.state_dict()) == ["weight"], "sizes come from the dataset, not from a checkpoint"
+
+
+def test_an_automatic_scale_follows_from_the_number_of_classes():
+    assert build_head(HeadConfig(scale="auto"), 8, 1001).scale == pytest.approx(math.sqrt(2) * math.log(1000))
+
+
+@pytest.mark.parametrize("sizes, found", [(None, "none"), (np.ones(4), "4")])
+def test_missing_class_sizes_are_refused(sizes, found):
+    with pytest.raises(ValueError, match=f"need the images of each class; got {found} for 3 classes: pass class_sizes"):
+        build_head(HeadConfig(class_weights="log"), 8, 3, sizes)
+
+
+@pytest.mark.parametrize("wrong, sentence", [
+    ({"scale": -1.0}, "scale must be positive; got -1.0"),
+    ({"margin": 1.6}, "margin is an angle in radians, 0 <= margin < pi/2; got 1.6"),
+    ({"kind": "cosface", "margin": 1.2}, r"a margin taken from a cosine lies in \[0, 1\]; got 1.2"),
+    ({"margin_warmup": 1.5}, r"head.margin_warmup is a share of the run in \[0, 1\]; got 1.5"),
+    ({"centers": 0}, "head.centers must be at least 1; got 0"),
+    ({"smoothing": 1.0}, r"head.smoothing is a part in \[0, 1\); got 1.0"),
+    ({"class_size_margin": "power", "size_power": 0.0}, "head.size_power must be positive; got 0.0"),
+    ({"class_size_margin": "range", "margin": 0.04}, "head.least_margin between 0 and it; got 0.04 and 0.05"),
+    ({"class_size_margin": "power", "margin": 1.55}, "margin is an angle in radians, 0 <= margin < pi/2; got 1.6"),
+])
+def test_impossible_options_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        HeadConfig(**wrong)

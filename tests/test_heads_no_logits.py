@@ -1,0 +1,172 @@
+"""The loss that holds no logits, against the plain form with all of them, in float64 by autograd and arccos."""
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import normalize, one_hot
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model import AdaFace, ArcFace, CosFace
+from model.no_logits import CENTRES, ROWS, no_logits_loss
+
+HEADS = {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
+
+
+class Case(NamedTuple):
+    x: torch.Tensor
+    weight: torch.Tensor  # (C, K, D)
+    labels: torch.Tensor
+    kind: str
+    margins: torch.Tensor  # (C,)
+    weights: torch.Tensor  # (C,)
+    scale: float
+    smoothing: float
+
+
+def case(batch, dim, classes, centers, kind, scale, smoothing, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return Case(torch.randn(batch, dim, generator=g).double(), torch.randn(classes, centers, dim, generator=g).double(),
+                torch.randint(classes, (batch,), generator=g), kind, torch.rand(classes, generator=g) * 0.6,
+                torch.rand(classes, generator=g) + 0.5, scale, smoothing)
+
+
+cases = st.builds(case, st.integers(1, 2 * ROWS + 3), st.integers(8, 24), st.integers(1, 40), st.integers(1, 3),
+                  st.sampled_from(sorted(HEADS)), st.floats(1, 60), st.sampled_from([0.0, 0.1, 0.7]),
+                  st.integers(0, 999))
+
+
+def plain(c, x, weight):
+    """Every logit, by the definitions; AdaFace with its starting statistics."""
+    cos = (x / x.norm(dim=1, keepdim=True)) @ (weight / weight.norm(dim=2, keepdim=True)).flatten(0, 1).T
+    cos = cos.unflatten(1, weight.shape[:2]).amax(2)
+    margin = c.margins[c.labels, None].double()
+    turn, less = {"arcface": (margin, 0.0), "cosface": (None, margin), "adaface": (None, None)}[c.kind]
+    if c.kind == "adaface":
+        quality = (0.333 * (x.detach().norm(dim=1, keepdim=True) - 20) / (100 + 1e-3)).clamp(-1, 1)
+        turn, less = -margin * quality, margin + margin * quality
+    moved = cos - less if c.kind == "cosface" else turned(cos, turn) - less
+    logits = c.scale * torch.where(one_hot(c.labels, len(weight)).bool(), moved, cos)
+    truth = one_hot(c.labels, len(weight)).double() * (1 - c.smoothing) + c.smoothing / len(weight)
+    losses = logits.logsumexp(1) - (truth * logits).sum(1)
+    return (losses * c.weights[c.labels].double()).sum() / len(x)
+
+
+def turned(cos, by):
+    theta = cos.arccos()  # its derivative is infinite at ±1: for dimensions in which no cosine comes near
+    return torch.where(theta + by > math.pi, cos - by * by.sin(), (theta + by).clamp_min(0).cos())
+
+
+def expected(c, factor=1.0):
+    x, weight = c.x.clone().requires_grad_(), c.weight.clone().requires_grad_()
+    loss = plain(c, x, weight)
+    (factor * loss).backward()
+    return loss.detach(), x.grad, weight.grad
+
+
+def head_of(c):
+    head = HEADS[c.kind](c.x.shape[1], len(c.weight), scale=c.scale, margin=0.5, centers=c.weight.shape[1],
+                         smoothing=c.smoothing, margin_factors=c.margins / 0.5, class_weights=c.weights).eval()
+    with torch.no_grad():
+        head.weight.copy_(c.weight.flatten(0, 1))
+    return head
+
+
+def relative(found, truth):
+    return float((found.double() - truth).norm() / truth.norm().clamp_min(1e-2))
+
+
+@given(cases, st.floats(-3, 3))
+@settings(deadline=None, max_examples=80)
+def test_every_head_equals_the_plain_form_to_float32_whatever_the_incoming_gradient(c, factor):
+    head, x = head_of(c), c.x.float().requires_grad_()
+    loss = head(x, c.labels)
+    (factor * loss).backward()
+    true_loss, x_grad, weight_grad = expected(c, factor)
+    assert loss.item() == pytest.approx(true_loss.item(), rel=1e-5, abs=1e-5)
+    assert relative(x.grad, x_grad) < 1e-5 * max(1, c.scale / 8)  # logits of ±scale round to scale × 2^-24
+    assert relative(head.weight.grad.view_as(weight_grad), weight_grad) < 1e-5 * max(1, c.scale / 8)
+
+
+def in_float64(c):
+    """The function itself, on cosines without a margin."""
+    x, weight = c.x.clone().requires_grad_(), c.weight.clone().requires_grad_()
+    unit = normalize(x)
+    with torch.no_grad():
+        target = torch.einsum("bd,bkd->bk", unit, normalize(weight[c.labels], dim=2)).amax(1)
+    loss = no_logits_loss(unit, weight, c.labels, (target, torch.ones_like(target)),
+                          c.weights[c.labels].double() / len(x), c.scale, c.smoothing)
+    loss.backward()
+    return loss.detach(), x.grad, weight.grad
+
+
+@pytest.mark.parametrize("batch, dim, classes, centers, smoothing", [
+    (1, 1, 1, 1, 0.0), (ROWS, 5, 7, 1, 0.1), (ROWS + 1, 4, CENTRES + 1, 1, 0.0), (2 * ROWS, 3, CENTRES // 2, 3, 0.2)])
+def test_in_float64_it_equals_the_plain_form_across_the_edges_of_chunks(batch, dim, classes, centers, smoothing):
+    c = case(batch, dim, classes, centers, "cosface", 30.0, smoothing)._replace(margins=torch.zeros(classes))
+    for found, true in zip(in_float64(c), expected(c)):
+        torch.testing.assert_close(found, true, rtol=1e-8, atol=1e-11)
+
+
+class Watch(TorchDispatchMode):
+    """The names of the operations, and the size of the largest tensor that one of them made."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest, self.names = 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        self.names.add(func.name())
+        self.largest = max([self.largest, *(t.numel() for t in torch.utils._pytree.tree_leaves(out)
+                                            if isinstance(t, torch.Tensor))])
+        return out
+
+
+@pytest.mark.parametrize("kind", sorted(HEADS))
+def test_no_tensor_grows_with_batch_times_classes_and_the_host_reads_none(kind):
+    c = case(16 * ROWS, 4, 1000, 3, kind, 30.0, 0.1)
+    head, x = head_of(c).train(), c.x.float().requires_grad_()
+    with Watch() as watch:
+        head(x, c.labels).backward()
+    assert "aten::mm" in watch.names and head.weight.grad is not None
+    assert watch.largest == ROWS * 1000 * 3
+    assert not {"aten::_local_scalar_dense", "aten::item", "aten::nonzero"} & watch.names
+
+
+@pytest.mark.parametrize("kind", sorted(HEADS))
+@pytest.mark.parametrize("centers", [1, 3])
+def test_loss_and_gradients_are_finite_at_the_ends_for_zeros_for_one_class_and_under_autocast(kind, centers):
+    for classes in (1, 5):
+        for x in (torch.eye(5), -torch.eye(5), torch.zeros(5, 5)):
+            head = HEADS[kind](5, classes, scale=64.0, margin=0.5, centers=centers)
+            with torch.no_grad():
+                head.weight.copy_(torch.eye(5)[:classes].repeat_interleave(centers, 0))
+            x = x.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = head(x, torch.arange(5) % classes)
+            loss.backward()
+            assert loss.dtype == torch.float32 and loss >= 0
+            assert all(torch.isfinite(t).all() for t in (loss, x.grad, head.weight.grad))
+
+
+def test_micro_batches_average_to_the_whole_batch_with_class_weights_too():
+    c = case(12, 6, 9, 2, "arcface", 30.0, 0.1)
+    head, x = head_of(c), c.x.float()
+    parts = [head(x[part], c.labels[part]) for part in (slice(0, 4), slice(4, 8), slice(8, 12))]
+    torch.testing.assert_close(sum(parts) / 3, head(x, c.labels))
+
+
+@pytest.mark.parametrize("kind", sorted(HEADS))
+def test_every_head_compiles_without_a_graph_break_backward_included(kind):
+    c = case(ROWS + 6, 8, 11, 2, kind, 30.0, 0.1)
+    head, x = head_of(c).train(), c.x.float()
+    compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
+    grads = []
+    for call in (compiled, head_of(c).train()):
+        given_x = x.clone().requires_grad_()
+        call(given_x, c.labels).backward()
+        grads.append(given_x.grad)
+    torch.testing.assert_close(*grads)
