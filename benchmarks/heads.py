@@ -1,0 +1,185 @@
+"""Time and memory of the loss over many classes: this project's head beside the forms that others use.
+
+    pip install --no-deps pytorch-metric-learning
+    python benchmarks/heads.py [--classes 81313] [--batches 64 256 1024] [--rounds 5] [--device cpu]
+
+Each measurement is a process of its own: embeddings (B, 512), an ArcFace loss of C classes, forward and backward, the
+median of a few after one to warm up. Peak memory is the process's (CPU) or the allocator's (CUDA). All contenders of a
+round follow each other, so the ratios are those of one moment. `products` is the floor: the three matrix products that
+every form needs, and nothing else.
+"""
+import argparse
+import json
+import math
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from machine import listed, machine, spread
+from torch import Tensor
+
+from arcshard.console import Parser, UserError, progress, run
+from arcshard.files import write_text
+from model import ArcFace
+
+DIM, SCALE, MARGIN = 512, 45.0, 0.3
+PACKAGES = ("torch", "pytorch-metric-learning")
+Step = Callable[[], Any]  # forward and backward
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--classes", type=int, default=81_313, help="default: 81313, those of Google Landmarks clean")
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024], help="default: 64 256 1024")
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--repeats", type=int, default=3, help="steps of which a measurement is the median; default: 3")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--json", type=Path, help="also write the measurements here")
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda needs a GPU that torch can use, and there is none: leave it out")
+    rows = measurements(args)
+    print(report(rows, args))
+    if args.json:
+        write_text(args.json, json.dumps({"machine": machine(PACKAGES), "rows": rows}, indent=1) + "\n")
+
+
+def measurements(args: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    plan = [(number, batch, name) for number in range(args.rounds) for batch in args.batches for name in CONTENDERS]
+    for number, batch, name in progress(plan, unit="measurement", what="heads"):
+        seconds, peak = in_a_process(name, args.classes, batch, args.repeats, args.device)
+        rows.append({"round": number, "batch": batch, "contender": name, "seconds": seconds, "peak_bytes": peak})
+    return rows
+
+
+def in_a_process(*given: Any) -> tuple[float, int]:
+    """Seconds a step and peak bytes, of a fresh process."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("spawn").Process(target=measure, args=(theirs, *given))
+    child.start()
+    theirs.close()
+    try:
+        found: tuple[float, int] = ours.recv()
+    except EOFError:
+        raise UserError(f"the measurement of {given[0]} ended without a result: see the messages above") from None
+    child.join()
+    return found
+
+
+def measure(answer: Connection, name: str, classes: int, batch: int, repeats: int, device: str) -> None:
+    torch.manual_seed(0)
+    step = CONTENDERS[name](classes, batch, torch.device(device))
+    seconds = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    answer.send((statistics.median(seconds[1:]), torch.cuda.max_memory_allocated() if device == "cuda" else peak()))
+
+
+def peak() -> int:
+    """Highest resident bytes of this process; unlike getrusage's, without what it shared before exec."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def stepper(loss: Callable[[Tensor, Tensor], Tensor], parameters: list[Tensor], batch: int, classes: int) -> Step:
+    x = torch.randn(batch, DIM, device=parameters[0].device, requires_grad=True)
+    labels = torch.randint(classes, (batch,), device=x.device)
+
+    def step() -> None:
+        for tensor in (x, *parameters):
+            tensor.grad = None
+        loss(x, labels).backward()
+
+    return step
+
+
+def arcshard_head(classes: int, batch: int, device: torch.device) -> Step:
+    head = ArcFace(DIM, classes, SCALE, MARGIN).to(device)
+    return stepper(head, list(head.parameters()), batch, classes)
+
+
+def plain(classes: int, batch: int, device: torch.device) -> Step:
+    """All logits, by autograd: sin from cos, as in the 1st place 2020."""
+    weight = torch.randn(classes, DIM, device=device, requires_grad=True)
+
+    def loss(x: Tensor, labels: Tensor) -> Tensor:
+        cos = F.linear(F.normalize(x), F.normalize(weight))
+        turned = cos * math.cos(MARGIN) - (1 - cos.square()).clamp(0, 1).sqrt() * math.sin(MARGIN)
+        turned = torch.where(cos > -math.cos(MARGIN), turned, cos - math.sin(MARGIN) * MARGIN)
+        mine = F.one_hot(labels, classes).bool()
+        return F.cross_entropy(SCALE * torch.where(mine, turned, cos), labels)
+
+    return stepper(loss, [weight], batch, classes)
+
+
+def straight_through(classes: int, batch: int, device: torch.device) -> Step:
+    """The formula of insightface's arcface_torch/losses.py: the margin changes the value and not the gradient."""
+    weight = torch.randn(classes, DIM, device=device, requires_grad=True)
+
+    def loss(x: Tensor, labels: Tensor) -> Tensor:
+        cos = F.linear(F.normalize(x), F.normalize(weight)).clamp(-1, 1)
+        with torch.no_grad():
+            rows = torch.arange(len(x), device=x.device)
+            cos[rows, labels] = (cos[rows, labels].arccos() + MARGIN).cos()
+        return F.cross_entropy(SCALE * cos, labels)
+
+    return stepper(loss, [weight], batch, classes)
+
+
+def metric_learning(classes: int, batch: int, device: torch.device) -> Step:
+    try:
+        from pytorch_metric_learning.losses import ArcFaceLoss
+    except ImportError:
+        raise SystemExit("pytorch-metric-learning is missing: pip install --no-deps pytorch-metric-learning") from None
+    loss = ArcFaceLoss(classes, DIM, margin=math.degrees(MARGIN), scale=SCALE).to(device)
+    return stepper(loss, list(loss.parameters()), batch, classes)
+
+
+def products(classes: int, batch: int, device: torch.device) -> Step:
+    x, weight = torch.randn(batch, DIM, device=device), torch.randn(classes, DIM, device=device)
+
+    def step() -> tuple[Tensor, Tensor]:
+        logits = x @ weight.T
+        return logits @ weight, logits.T @ x
+
+    return step
+
+
+CONTENDERS: dict[str, Callable[[int, int, torch.device], Step]] = {
+    "arcshard": arcshard_head, "pytorch-metric-learning": metric_learning, "plain": plain,
+    "straight-through": straight_through, "products": products}
+
+
+def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+    lines = [listed(machine(PACKAGES)), f"{args.classes:,} classes, {DIM} dimensions, {args.device}; medians of rounds"]
+    for batch in args.batches:
+        times = {name: [row["seconds"] for row in rows if (row["batch"], row["contender"]) == (batch, name)]
+                 for name in CONTENDERS}
+        for name, seconds in times.items():
+            ratio = spread([mine / theirs for mine, theirs in zip(times["arcshard"], seconds)], ".2f")
+            lines.append(f"batch {batch:5}  {name:24} {statistics.median(seconds):7.3f} s"
+                         + (f"   arcshard takes {ratio} of it" if name != "arcshard" else ""))
+    least, most = min(args.batches), max(args.batches)
+    for name in CONTENDERS if most > least else ():
+        peaks = {batch: statistics.median(row["peak_bytes"] for row in rows
+                                          if (row["batch"], row["contender"]) == (batch, name))
+                 for batch in (least, most)}
+        matrix = 4 * most * args.classes
+        lines.append(f"peak {name:24} {peaks[least] / 1e6:7,.0f} MB at batch {least}, {peaks[most] / 1e6:7,.0f} "
+                     f"at {most}: grows by {(peaks[most] - peaks[least]) / matrix:.2f} of one float32 matrix of logits")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)
