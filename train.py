@@ -12,9 +12,9 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,76 +30,14 @@ from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import MetricsLog
 from arcshard.schedules import lr_factor, margin_at
-from loader import Batch, Loader, View
+from arcshard.train_config import MAY_CHANGE, TrainConfig
+from loader import Batch, Loader, Selection, View
 from loader.hashing import hash64
 from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum, hold_statistics
 from shards import Dataset, splits
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The run."""
-
-    epochs: float = 10.0
-    """Passes over the training split."""
-    global_batch: int = 256
-    """Images an update, over all ranks; a multiple of their number."""
-    micro_batch: int | None = None
-    """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
-    the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
-    batchnorm: Literal["learned", "held"] = "learned"
-    """learned: normalise by each micro-batch's own statistics; held: by those of the backbone's weights."""
-    size: int = 224
-    """Side of the square training images, pixels."""
-    lr: float = 0.05
-    """Peak learning rate of neck and head, for this global batch (1st place 2020: 0.05)."""
-    backbone_lr: float = 1.0
-    """The backbone's learning rate as a share of lr."""
-    warmup: float = 0.1
-    """Share of the run in which the learning rate rises from 0 (1st place: one epoch of ten)."""
-    momentum: float = 0.9
-    """Nesterov momentum of SGD."""
-    weight_decay: float = 1e-4
-    """L2 penalty on weights; biases, normalisation and GeM's exponent have none."""
-    clip: float = 5.0
-    """Largest norm of the gradient (1st place: 5)."""
-    seed: int = 0
-    """Chooses the initial weights, the order and every random view."""
-    device: str = "auto"
-    """auto (CUDA where there is a GPU), cpu or cuda."""
-    amp: bool = True
-    """bfloat16 autocast on CUDA; the head stays in float32."""
-    compile: bool = True
-    """torch.compile on CUDA (on the CPU it costs minutes and gains nothing)."""
-    num_threads: int | None = None
-    """Loader threads a rank; null takes its share of the cores."""
-    log_every: int = 10
-    """Updates between two lines of metrics.jsonl."""
-    checkpoint_every: float = 1.0
-    """Epochs between two checkpoints."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"train.micro_batch must be positive, or null for all at once; got {self.micro_batch}")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"train.num_threads must be positive, or null for this rank's share of the cores; "
-                             f"got {self.num_threads}")
-        if self.weight_decay < 0 or not 0 <= self.momentum < 1:
-            raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
-                             f"got {self.weight_decay} and {self.momentum}")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"train.warmup is a share of the run in [0, 1]; got {self.warmup}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"train.device must be auto, cpu or cuda; got {self.device!r}")
-
-
-# What may differ when a run continues: the rest would make it another run.
-MAY_CHANGE = {f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "num_threads",
-                                           "log_every", "checkpoint_every")}
+SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "train": TrainConfig}
 
 
 class Step(nn.Module):
@@ -128,18 +66,19 @@ def read_arguments() -> Namespace:
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
     parser.add_argument("--data", type=str, required=True, help="dataset folder that make_shards.py wrote")
     parser.add_argument("--out", type=str, required=True, help="folder of this run")
-    for name, section in (("model", ModelConfig), ("head", HeadConfig), ("view", View), ("train", TrainConfig)):
+    for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser.read()
 
 
 def train(args: Namespace, world: World) -> int:
     c: TrainConfig = args.train
-    config = as_plain(model=args.model, head=args.head, view=args.view, train=c)
-    out, dataset = Path(args.out), training_data(args.data)
+    config = as_plain(**{name: args[name] for name in SECTIONS})
+    out, dataset = Path(args.out), Dataset(args.data, split="train")
     saved = saved_state(out, config)
-    total = math.ceil(c.epochs * len(dataset))  # images
-    loader = make_loader(dataset, c, world, view=args.view)
+    loader = make_loader(dataset, c, world, view=args.view, selection=args.select)
+    class_sizes, epoch = images_of_classes(loader), loader.stream.epoch_size
+    total = math.ceil(c.epochs * epoch)  # images
     parts = micro_batches(c, world)
     if saved:
         loader.load_state_dict(saved["loader"])
@@ -147,7 +86,7 @@ def train(args: Namespace, world: World) -> int:
         say(world, f"{out} is already trained: {loader.position:,} images")
         return 0
 
-    number, step, optimizer = build(args, dataset, saved, world)
+    number, step, optimizer = build(args, class_sizes, saved, world)
     out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(out, loader.position, world, saved and saved["log"])
 
@@ -186,9 +125,9 @@ def train(args: Namespace, world: World) -> int:
             log.count(loss, len(batch.labels), batch.wait, batch.replaced)
             finished = position >= total
             if number % c.log_every == 0 or finished:
-                cost = step.head.cost_of_one(class_images(dataset))
-                level = yardsticks.collapsed(dataset.num_classes, step.head.scale, cost, step.head.smoothing)
-                log.line(number, position, position / len(dataset), lr=lr, margin=margin, collapsed_loss=level)
+                cost = step.head.cost_of_one(class_sizes)
+                level = yardsticks.collapsed(len(class_sizes), step.head.scale, cost, step.head.smoothing)
+                log.line(number, position, position / epoch, lr=lr, margin=margin, collapsed_loss=level)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
                 recent.append(log.loss)
                 if yardsticks.is_stuck(recent, level):
@@ -196,10 +135,10 @@ def train(args: Namespace, world: World) -> int:
                     recent.clear()
             stopping = world.any(bool(received))
             with log.paused():
-                if finished or stopping or passed(start, position, c.checkpoint_every * len(dataset)):
+                if finished or stopping or passed(start, position, c.checkpoint_every * epoch):
                     save()
-                if has_val and (finished or passed(start, position, len(dataset))) and not stopping:
-                    log.validation(step=number, position=position, epoch=position / len(dataset),
+                if has_val and (finished or passed(start, position, epoch)) and not stopping:
+                    log.validation(step=number, position=position, epoch=position / epoch,
                                    **{"val_recall@1": validate(args, step, world)})
             if finished:
                 break
@@ -208,16 +147,6 @@ def train(args: Namespace, world: World) -> int:
                 return 128 + (received or [signal.SIGTERM])[0]
     say(world, f"trained {position:,} images; the run is in {out}")
     return 0
-
-
-def training_data(folder: str) -> Dataset:
-    """The train split. Raises UserError if it holds photos without landmark, which no head can learn."""
-    dataset = Dataset(folder, split="train")
-    without = int((dataset.labels < 0).sum())
-    if without:
-        raise UserError(f"a train split must have a landmark for each photo; in {folder} {without:,} have none: "
-                        "give them another split in the sample table, and pack again")
-    return dataset
 
 
 def saved_state(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -241,12 +170,22 @@ def make_loader(dataset: Dataset, c: TrainConfig, world: World, **options: Any) 
                   num_threads=c.num_threads, **options)
 
 
-def build(args: Namespace, dataset: Dataset, saved: dict[str, Any] | None, world: World
+def images_of_classes(loader: Loader) -> np.ndarray:
+    """Photos of each class that may be drawn, (C,). Raises UserError if one has no landmark: no head can learn it."""
+    labels = loader.dataset.labels[loader.stream.rows()]
+    without = int((labels < 0).sum())
+    if without:
+        raise UserError(f"a train split must have a landmark for each photo; in {loader.dataset.path} {without:,} have "
+                        "none: name them in select.block, or pack again with another split for them")
+    return np.bincount(labels, minlength=loader.dataset.num_classes)
+
+
+def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None, world: World
           ) -> tuple[int, Step, torch.optim.Optimizer]:
     """Updates done so far, the step's module and its optimizer: new from the seed, or as saved."""
     torch.manual_seed(args.train.seed)  # the same weights on every rank
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
-    head = build_head(args.head, embedder.dim, dataset.num_classes, class_images(dataset))
+    head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes)
     step = Step(embedder, head).to(world.device)
     optimizer = torch.optim.SGD(parameter_groups(step, args.train), momentum=args.train.momentum,
                                 nesterov=args.train.momentum > 0,
@@ -256,11 +195,6 @@ def build(args: Namespace, dataset: Dataset, saved: dict[str, Any] | None, world
         step.head.load_state_dict(saved["head"])
         optimizer.load_state_dict(saved["optimizer"])
     return saved["step"] if saved else 0, step, optimizer
-
-
-def class_images(dataset: Dataset) -> np.ndarray:
-    """Number of images of each class, (C,)."""
-    return np.bincount(dataset.labels, minlength=dataset.num_classes)
 
 
 def parameter_groups(step: Step, c: TrainConfig) -> list[dict[str, Any]]:

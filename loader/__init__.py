@@ -1,5 +1,6 @@
 """Shards -> uint8 batches on the device, in a planned order."""
 from loader.loader import Batch, Loader
+from loader.selection import Selection
 from loader.views import View
 
-__all__ = ["Batch", "Loader", "View"]
+__all__ = ["Batch", "Loader", "Selection", "View"]

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from loader.hashing import hash64
+from loader.selection import Stream
 from shards import CorruptSample, Dataset
 
 REPLACE = 300  # channel of randomness, beside those in views.py
@@ -24,8 +24,8 @@ def read(dataset: Dataset, ids: NDArray[np.int64], pool: Executor) -> Found:
     return pool.map(lambda sample: (dataset.checked_view(sample), sample), ids.tolist())
 
 
-def read_or_replace(dataset: Dataset, ids: NDArray[np.int64], seed: int, positions: NDArray[np.int64], pool: Executor
-                    ) -> Found:
+def read_or_replace(dataset: Dataset, ids: NDArray[np.int64], stream: Stream, positions: NDArray[np.int64],
+                    pool: Executor) -> Found:
     """As `read`, but a rotten sample is named on stderr and gives way to one that its position chooses.
 
     No other position changes, and every rank would choose the same without asking. The iterator raises CorruptSample
@@ -37,7 +37,7 @@ def read_or_replace(dataset: Dataset, ids: NDArray[np.int64], seed: int, positio
                 return dataset.checked_view(sample), sample
             except CorruptSample as error:
                 print(f"{error}; here another sample takes its place", file=sys.stderr)
-                sample = int(hash64(seed, position, REPLACE + attempt)[0] % np.uint64(len(dataset)))
+                sample = stream.another(position, REPLACE + attempt)
         raise CorruptSample(f"{ATTEMPTS} samples in a row do not match their checksums: run python -m shards verify")
 
     return pool.map(sound, ids.tolist(), positions.tolist())

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from arcshard.console import UserError
 from loader import plan as planning
 from loader.fetch import Found, collect, one_ahead, read, read_or_replace
-from loader.order import sample_at
 from loader.pipeline import decode
+from loader.selection import Selection, Stream
 from loader.views import View
 from shards import Dataset
 
@@ -47,8 +47,8 @@ class Batch:
 class Loader:
     """Iterates batches: endless and shuffled for training, once and in order for evaluation.
 
-    The sequence of training images depends on dataset, view, size and seed alone: not on the number of ranks or
-    threads, nor on where an earlier run stopped. The global batch is batch_size × world_size.
+    The sequence of training images depends on dataset, selection, view, size and seed alone: not on the number of
+    ranks or threads, nor on where an earlier run stopped. The global batch is batch_size × world_size.
 
     Memory: about (PREFETCH + 2) × batch_size decoded crops.
 
@@ -61,12 +61,13 @@ class Loader:
         rank, world_size: which contiguous part of each global batch is ours.
         train: False reads each sample once, whole photos, the last batch short.
         view: what is drawn for a training image.
+        selection: which photos an epoch of training holds, and how often.
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
     """
 
     def __init__(self, dataset: Dataset, *, batch_size: int, size: int, device: str = "cpu", seed: int = 0,
                  rank: int = 0, world_size: int = 1, train: bool = True, view: View = View(),
-                 num_threads: int | None = None):
+                 selection: Selection = Selection(), num_threads: int | None = None):
         if device not in ("cpu", "gpu"):
             raise ValueError(f'device must be "cpu" or "gpu"; got {device!r}')
         if not 0 <= rank < world_size:
@@ -75,6 +76,7 @@ class Loader:
             raise ValueError(f"batch_size and size must be positive; got {batch_size} and {size}")
         self.dataset, self.batch_size, self.size, self.device = dataset, batch_size, size, device
         self.seed, self.rank, self.train, self.view = seed, rank, train, view
+        self.stream = Stream(dataset, selection if train else Selection(), seed)
         self.num_threads = num_threads or _share_of_cores()
         self.global_batch = batch_size * world_size
         self.position = 0  # samples handed out, over all ranks
@@ -100,7 +102,7 @@ class Loader:
 
         Iterators made before go on where they are.
 
-        Raises UserError if the state belongs to another dataset, split, seed, size or view.
+        Raises UserError if the state belongs to another dataset, split, selection, seed, size or view.
         """
         theirs, ours = state["fingerprint"], self._fingerprint()
         changed = [f"{k} was {theirs.get(k)!r} and is {ours.get(k)!r}" for k in {**theirs, **ours}
@@ -112,8 +114,8 @@ class Loader:
 
     def _fingerprint(self) -> dict[str, Any]:
         view = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.view).items()}
-        return {"dataset": self.dataset.fingerprint, "split": self.dataset.split, "num_samples": len(self.dataset),
-                "seed": self.seed, "size": self.size, **view}
+        return {"dataset": self.dataset.fingerprint, "split": self.dataset.split, "num_samples": self.stream.epoch_size,
+                "seed": self.seed, "size": self.size, **self.stream.fingerprint(), **view}
 
     def _training(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Endless plans with their samples' bytes, from the current position on."""
@@ -125,8 +127,8 @@ class Loader:
     def _training_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
         for start in itertools.count(self.position, self.global_batch):
             positions = planning.rank_positions(start, self.batch_size, self.rank)
-            wanted = sample_at(positions, len(self.dataset), self.seed)
-            yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.seed, positions, pool)
+            wanted = self.stream.sample_at(positions)
+            yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.stream, positions, pool)
 
     def _evaluation(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from arcshard.config import as_plain, differences
-from loader import View
+from arcshard.train_config import TrainConfig
 from model import HeadConfig, ModelConfig
-from train import TrainConfig, read_arguments
+from train import SECTIONS, read_arguments
 
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -27,7 +27,7 @@ def test_presets_are_valid_and_flags_win_over_them(preset, monkeypatch):
 
 def test_without_a_preset_the_dataclasses_hold_the_defaults(monkeypatch):
     args = arguments(monkeypatch)
-    assert (args.model, args.head, args.view, args.train) == (ModelConfig(), HeadConfig(), View(), TrainConfig())
+    assert {name: args[name] for name in SECTIONS} == {name: section() for name, section in SECTIONS.items()}
 
 
 def test_help_explains_every_field(monkeypatch, capsys):
@@ -35,7 +35,7 @@ def test_help_explains_every_field(monkeypatch, capsys):
         arguments(monkeypatch, "--help")
     text = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0 and "Nesterov momentum of SGD." in text
-    for name, section in (("model", ModelConfig), ("head", HeadConfig), ("view", View), ("train", TrainConfig)):
+    for name, section in SECTIONS.items():
         for field in fields(section):
             after = text[text.index(f"--{name}.{field.name} ", text.index("options:")):]
             assert after.index("(type:") > len(f"--{name}.{field.name} ") + 25, f"{name}.{field.name} has no help"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import loader.order as order
+import loader.bijections as bijections
 from loader.order import sample_at
 from loader.plan import rank_positions
 
@@ -53,17 +53,26 @@ def z_of_neighbour_differences(num_samples: int, epochs: int) -> float:
     return (chi_square - (num_samples - 2)) / np.sqrt(2 * (num_samples - 2))
 
 
-@pytest.mark.parametrize("num_samples", [17, 200, 256, 300])
+@pytest.mark.parametrize("num_samples", [3, 5, 17, 200, 255, 256, 300])
 def test_neighbours_in_the_order_are_uniform(num_samples):
     assert abs(z_of_neighbour_differences(num_samples, 400_000 // num_samples)) < 5
 
 
-def test_this_measure_sees_the_bias_of_too_few_rounds(monkeypatch):
-    monkeypatch.setattr(order, "ROUNDS", 4)
-    assert z_of_neighbour_differences(200, 2000) > 10
+@pytest.mark.parametrize("name, too_few, num_samples", [("ROUNDS", 4, 300), ("SWAPS", 4, 200)])
+def test_this_measure_sees_the_bias_of_too_few_rounds(name, too_few, num_samples, monkeypatch):
+    monkeypatch.setattr(bijections, name, too_few)
+    assert z_of_neighbour_differences(num_samples, 2000) > 10
 
 
-@pytest.mark.parametrize("num_samples", [5, 100, 300])
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=30), st.integers(0, 5))
+@settings(deadline=None, max_examples=60)
+def test_positions_may_each_be_of_a_stream_of_their_own(sizes, seed):
+    positions, seeds = np.arange(len(sizes)) * 97, seed + np.arange(len(sizes)) % 3
+    apart = [int(sample_at(np.array([p]), n, s)[0]) for p, n, s in zip(positions.tolist(), sizes, seeds.tolist())]
+    assert sample_at(positions, np.array(sizes), seeds).tolist() == apart
+
+
+@pytest.mark.parametrize("num_samples", [3, 5, 100, 300])
 def test_each_sample_is_equally_likely_at_each_position(num_samples):
     epochs = 300_000 // num_samples
     samples = sample_at(np.arange(epochs * num_samples), num_samples, 2).reshape(epochs, num_samples)

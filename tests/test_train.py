@@ -11,9 +11,12 @@ import torch
 
 import train as train_page
 from arcshard import checkpoint, console, metrics_log
+from loader import Selection
+from loader.selection import Stream
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
+from shards import Dataset
 from train import passed
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
@@ -257,7 +260,23 @@ def test_a_file_as_output_is_one_sentence(train_here, tmp_path, refused):
 def test_photos_without_landmark_cannot_be_trained_on(train_here, photos, tmp_path, refused):
     folder, samples = photos
     pack(samples.assign(split="train"), [folder], tmp_path / "ds", PackOptions(), Engine())
-    refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "3 have none: give them another split")
+    refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "3 have none: name them in select.block, or")
+
+
+def test_an_epoch_of_a_selection_has_its_length_and_resumes_exactly(dataset_path, train_here, stopped_after, tmp_path):
+    keys = Dataset(dataset_path).index["key"]
+    for name in ("block", "moved"):
+        (tmp_path / name).write_bytes(b"\n".join(keys[:12]))
+    options = ["--train.epochs", "2", "--select.per_class", "5", "--train.checkpoint_every", "0.4"]
+    train_here(tmp_path / "unbroken", *options, "--select.block", tmp_path / "block")
+    stopped_after(1, tmp_path / "run", *options, "--select.block", tmp_path / "block")
+    stream = Stream(Dataset(dataset_path), Selection(block=str(tmp_path / "block"), per_class=5), 0)
+    assert stream.epoch_size < 48, "the 48 that are left lie in classes of more than 5"
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    last = metrics_log.read(tmp_path / "run")[-1]
+    assert last["epoch"] >= 2 > (last["position"] - 12) / stream.epoch_size
+    done = train_here(tmp_path / "run", *options, "--select.block", tmp_path / "moved")
+    assert "already trained" in done.stdout, "where the list lies may change"
 
 
 def test_a_folder_that_is_no_dataset_is_one_sentence(train, tmp_path, refused):
