@@ -31,7 +31,7 @@ from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import MetricsLog
 from arcshard.schedules import lr_factor, margin_at
 from arcshard.train_config import MAY_CHANGE, TrainConfig
-from loader import Batch, Loader, Selection, View
+from loader import Batch, GrowingSize, Loader, Selection, View
 from loader.hashing import hash64
 from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum, hold_statistics
@@ -165,7 +165,8 @@ def make_loader(dataset: Dataset, c: TrainConfig, world: World, **options: Any) 
     if c.global_batch % world.size:
         raise UserError(f"train.global_batch must be a multiple of the number of ranks; got {c.global_batch} for "
                         f"{world.size} ranks: choose {c.global_batch // world.size * world.size or world.size}")
-    return Loader(dataset, batch_size=c.global_batch // world.size, size=c.size, seed=c.seed, rank=world.rank,
+    size = c.size if c.first_size is None else GrowingSize(c.first_size, c.size, c.size_warmup * c.epochs)
+    return Loader(dataset, batch_size=c.global_batch // world.size, size=size, seed=c.seed, rank=world.rank,
                   world_size=world.size, device="gpu" if world.device.type == "cuda" else "cpu",
                   num_threads=c.num_threads, **options)
 

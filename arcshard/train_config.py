@@ -17,7 +17,11 @@ class TrainConfig:
     batchnorm: Literal["learned", "held"] = "learned"
     """learned: normalise by each micro-batch's own statistics; held: by those of the backbone's weights."""
     size: int = 224
-    """Side of the square training images, pixels."""
+    """Side of the square images, pixels."""
+    first_size: int | None = None
+    """Side at the beginning, from which it grows to size in steps of 32 pixels; null: size all along."""
+    size_warmup: float = 0.5
+    """Share of the run after which the side is size, if first_size is given."""
     lr: float = 0.05
     """Peak learning rate of neck and head, for this global batch (1st place 2020: 0.05)."""
     backbone_lr: float = 1.0
@@ -57,6 +61,9 @@ class TrainConfig:
         if self.weight_decay < 0 or not 0 <= self.momentum < 1:
             raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
                              f"got {self.weight_decay} and {self.momentum}")
+        if self.first_size is not None and not (0 < self.first_size <= self.size and 0 <= self.size_warmup <= 1):
+            raise ValueError("train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got "
+                             f"{self.first_size} for size {self.size}, and {self.size_warmup}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"train.warmup is a share of the run in [0, 1]; got {self.warmup}")
         if self.device not in ("auto", "cpu", "cuda"):

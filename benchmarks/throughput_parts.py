@@ -49,8 +49,8 @@ class Parts:
 
     def decoded(self, batches: list[Read]) -> Iterator[Any]:
         """The same few batches over and over, through the DALI graph alone."""
-        size, device = self.args.size, self.device
-        fed = itertools.cycle([inputs(plan, data, size, device) for plan, data in batches])
+        device = self.device
+        fed = itertools.cycle([inputs(plan, data, device) for plan, data in batches])
         pipeline = build_pipeline(lambda: next(fed), device, self.args.batch_size, self.threads,
                                   torch.cuda.current_device() if device == "gpu" else None)
         pipeline.build()

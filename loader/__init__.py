@@ -1,6 +1,7 @@
 """Shards -> uint8 batches on the device, in a planned order."""
 from loader.loader import Batch, Loader
 from loader.selection import Selection
+from loader.sizes import GrowingSize
 from loader.views import View
 
-__all__ = ["Batch", "Loader", "Selection", "View"]
+__all__ = ["Batch", "GrowingSize", "Loader", "Selection", "View"]

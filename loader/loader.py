@@ -20,6 +20,7 @@ from loader import plan as planning
 from loader.fetch import Found, collect, one_ahead, read, read_or_replace
 from loader.pipeline import decode
 from loader.selection import Selection, Stream
+from loader.sizes import GrowingSize
 from loader.views import View
 from shards import Dataset
 
@@ -55,7 +56,7 @@ class Loader:
     Args:
         dataset: what to read.
         batch_size: samples a batch of this rank.
-        size: side of the square images, pixels.
+        size: side of the square images, pixels; a GrowingSize grows by epoch, in training.
         device: "cpu", or "gpu" for this process's current CUDA device.
         seed: chooses the order and every random view.
         rank, world_size: which contiguous part of each global batch is ours.
@@ -65,16 +66,17 @@ class Loader:
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
     """
 
-    def __init__(self, dataset: Dataset, *, batch_size: int, size: int, device: str = "cpu", seed: int = 0,
-                 rank: int = 0, world_size: int = 1, train: bool = True, view: View = View(),
+    def __init__(self, dataset: Dataset, *, batch_size: int, size: int | GrowingSize, device: str = "cpu",
+                 seed: int = 0, rank: int = 0, world_size: int = 1, train: bool = True, view: View = View(),
                  selection: Selection = Selection(), num_threads: int | None = None):
         if device not in ("cpu", "gpu"):
             raise ValueError(f'device must be "cpu" or "gpu"; got {device!r}')
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, world_size); got rank {rank} of {world_size}")
-        if batch_size < 1 or size < 1:
+        if batch_size < 1 or isinstance(size, int) and size < 1:
             raise ValueError(f"batch_size and size must be positive; got {batch_size} and {size}")
-        self.dataset, self.batch_size, self.size, self.device = dataset, batch_size, size, device
+        self.size = GrowingSize(size, size, epochs=0) if isinstance(size, int) else size
+        self.dataset, self.batch_size, self.device = dataset, batch_size, device
         self.seed, self.rank, self.train, self.view = seed, rank, train, view
         self.stream = Stream(dataset, selection if train else Selection(), seed)
         self.num_threads = num_threads or _share_of_cores()
@@ -87,7 +89,7 @@ class Loader:
         with ThreadPoolExecutor(self.num_threads) as pool:
             planned = self._training(pool) if self.train else self._evaluation(pool)
             asked = time.perf_counter()
-            for plan, images in decode(planned, device=self.device, batch_size=self.batch_size, size=self.size,
+            for plan, images in decode(planned, device=self.device, batch_size=self.batch_size,
                                        num_threads=self.num_threads, pool=pool):
                 self.position = plan.end
                 yield self._batch(plan, images, asked)
@@ -115,14 +117,16 @@ class Loader:
     def _fingerprint(self) -> dict[str, Any]:
         view = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.view).items()}
         return {"dataset": self.dataset.fingerprint, "split": self.dataset.split, "num_samples": self.stream.epoch_size,
-                "seed": self.seed, "size": self.size, **self.stream.fingerprint(), **view}
+                "seed": self.seed, "size": self.size.last, "first_size": self.size.first,
+                "size_epochs": self.size.epochs, **self.stream.fingerprint(), **view}
 
     def _training(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Endless plans with their samples' bytes, from the current position on."""
         for start, positions, wanted, found in one_ahead(self._training_reads(pool)):
             data, ids = collect(found)
             yield planning.training_plan(self.dataset.index, self.view, self.seed, positions, ids,
-                                         start + self.global_batch, int((ids != wanted).sum())), data
+                                         start + self.global_batch, self.size.at(start / self.stream.epoch_size),
+                                         int((ids != wanted).sum())), data
 
     def _training_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
         for start in itertools.count(self.position, self.global_batch):
@@ -134,7 +138,8 @@ class Loader:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
         for start, ids, found in one_ahead(self._evaluation_reads(pool)):
             data, _ = collect(found)
-            yield planning.evaluation_plan(self.dataset.index, ids, start + self.global_batch), data
+            yield planning.evaluation_plan(self.dataset.index, ids, start + self.global_batch,
+                                           self.size.last), data
 
     def _evaluation_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, Found]]:
         for start in range(0, len(self.dataset), self.global_batch):

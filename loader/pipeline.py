@@ -48,14 +48,14 @@ def build_pipeline(source: Callable[[], Any], device: str, batch_size: int, num_
     return graph()
 
 
-def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size: int, size: int,
-           num_threads: int, pool: Executor) -> Iterator[tuple[Plan, torch.Tensor]]:
-    """Turn plans with their samples' bytes into images, uint8 (n, size, size, 3) on the device, in order."""
+def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size: int, num_threads: int,
+           pool: Executor) -> Iterator[tuple[Plan, torch.Tensor]]:
+    """Turn plans with their samples' bytes into images on the device, uint8 (n, S, S, 3), in order; S: plan.size."""
     in_flight: deque[tuple[Plan, tuple[Any, ...]]] = deque()  # also keeps alive what DALI reads without a copy
 
     def source() -> tuple[Any, ...]:
         plan, data = next(planned)
-        in_flight.append((plan, inputs(plan, data, size, device)))
+        in_flight.append((plan, inputs(plan, data, device)))
         return in_flight[-1][1]
 
     device_id = torch.cuda.current_device() if device == "gpu" else None
@@ -66,12 +66,12 @@ def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size
             yield in_flight.popleft()[0], torch.from_dlpack(images.as_tensor())
     else:
         crops_of_plans = ((in_flight.popleft()[0], crops) for crops in _outputs(pipeline, None))
-        yield from _resize_ahead(crops_of_plans, size, pool)
+        yield from _resize_ahead(crops_of_plans, pool)
 
 
-def inputs(plan: Plan, data: list[Any], size: int, device: str) -> tuple[Any, ...]:
+def inputs(plan: Plan, data: list[Any], device: str) -> tuple[Any, ...]:
     """A batch in the order of INPUTS: for each input one list of arrays."""
-    sizes = np.full((len(data), 2), size, np.float32)
+    sizes = np.full((len(data), 2), plan.size, np.float32)
     inputs = data, list(plan.boxes[:, :2]), list(plan.boxes[:, 2:]), list(sizes), list(plan.flips.astype(np.int32))
     return inputs[:len(INPUTS[device])]
 
@@ -86,12 +86,12 @@ def _outputs(pipeline: Any, stream: Any) -> Iterator[Any]:
         yield output
 
 
-def _resize_ahead(crops_of_plans: Iterator[tuple[Plan, Any]], size: int, pool: Executor
+def _resize_ahead(crops_of_plans: Iterator[tuple[Plan, Any]], pool: Executor
                   ) -> Iterator[tuple[Plan, torch.Tensor]]:
     """Resize one batch ahead: while the consumer works on a batch, the next is resized and DALI decodes a third."""
     ahead = None
     for plan, crops in crops_of_plans:
-        previous, ahead = ahead, (plan, *_resize(crops, plan, size, pool))
+        previous, ahead = ahead, (plan, *_resize(crops, plan, pool))
         if previous:
             yield _finished(*previous)
     if ahead:
@@ -104,8 +104,9 @@ def _finished(plan: Plan, images: torch.Tensor, futures: list[Future[None]]) -> 
     return plan, images
 
 
-def _resize(crops: Any, plan: Plan, size: int, pool: Executor) -> tuple[torch.Tensor, list[Future[None]]]:
+def _resize(crops: Any, plan: Plan, pool: Executor) -> tuple[torch.Tensor, list[Future[None]]]:
     """Start resizing and flipping DALI's crops (uint8 HWC): the images to be, and what to wait for."""
+    size = plan.size
     images = np.empty((len(crops), size, size, 3), np.uint8)
 
     def finish(i: int) -> None:

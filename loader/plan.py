@@ -13,6 +13,8 @@ class Plan:
 
     end: int
     """Position of the stream after this global batch."""
+    size: int
+    """Side of the images, pixels."""
     ids: NDArray[np.int64]
     """Rows of the dataset's index, (n,)."""
     boxes: NDArray[np.int32]
@@ -31,15 +33,15 @@ def rank_positions(start: int, batch_size: int, rank: int) -> NDArray[np.int64]:
 
 
 def training_plan(index: NDArray[np.void], view: views.View, seed: int, positions: NDArray[np.int64],
-                  ids: NDArray[np.int64], end: int, replaced: int) -> Plan:
+                  ids: NDArray[np.int64], end: int, size: int, replaced: int) -> Plan:
     """Draw the views of samples `ids` at stream positions `positions`, both (n,)."""
     rows = index[ids]
-    return Plan(end, ids, views.draw_crops(view, seed, positions, rows["width"], rows["height"]),
+    return Plan(end, size, ids, views.draw_crops(view, seed, positions, rows["width"], rows["height"]),
                 views.draw_flips(view, seed, positions), views.draw_jitter(view, seed, positions), replaced)
 
 
-def evaluation_plan(index: NDArray[np.void], ids: NDArray[np.int64], end: int) -> Plan:
+def evaluation_plan(index: NDArray[np.void], ids: NDArray[np.int64], end: int, size: int) -> Plan:
     """Whole photos, nothing random."""
     rows = index[ids]
-    return Plan(end, ids, views.whole_photos(rows["width"], rows["height"]), np.zeros(len(ids), bool),
+    return Plan(end, size, ids, views.whole_photos(rows["width"], rows["height"]), np.zeros(len(ids), bool),
                 np.ones((len(ids), 3), np.float32))

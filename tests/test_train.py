@@ -233,6 +233,9 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
                                    "images: choose 4, or another global_batch"),
     (["--train.device", "cuda"], "needs a GPU for each process of this node"),
     (["--model.dim", "0"], "model.dim must be positive; got 0"),
+    (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
+    (["--select.balance", "2"], "select.balance must lie in [0, 1]; got 2.0"),
+    (["--select.subset", "none.txt"], "none.txt cannot be read (No such file or directory): give another"),
     (["--train.warmup", "2"], "train.warmup is a share of the run in [0, 1]; got 2"),
 ])
 def test_wrong_options_are_one_sentence(options, sentence, train_here, tmp_path, refused):
@@ -261,6 +264,15 @@ def test_photos_without_landmark_cannot_be_trained_on(train_here, photos, tmp_pa
     folder, samples = photos
     pack(samples.assign(split="train"), [folder], tmp_path / "ds", PackOptions(), Engine())
     refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "3 have none: name them in select.block, or")
+
+
+def test_images_that_grow_resume_exactly(train_here, stopped_after, tmp_path):
+    options = ["--train.epochs", "2", "--train.first_size", "16", "--train.size", "64", "--train.size_warmup", "0.8"]
+    train_here(tmp_path / "unbroken", *options)
+    stopped_after(5, tmp_path / "run", *options)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    assert train_here(tmp_path / "other", *options[:2]).returncode == 0
+    assert losses(tmp_path / "run")[0] != losses(tmp_path / "other")[0]
 
 
 def test_an_epoch_of_a_selection_has_its_length_and_resumes_exactly(dataset_path, train_here, stopped_after, tmp_path):
