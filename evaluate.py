@@ -21,7 +21,7 @@ from arcshard.console import Parser, UserError, progress, run
 from arcshard.embedding import embed
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
-from loader import Loader
+from loader import Loader, View
 from model import Embedder, ModelConfig, build_embedder
 from retrieval import Embeddings, Evaluation, evaluate
 from retrieval.answers import POWER, VOTERS
@@ -37,6 +37,8 @@ class RunModel:
     embedder: Embedder
     size: int
     """Side of the images that it was trained on, pixels."""
+    view: View
+    """How photos were framed for its training."""
     packing: dict[str, Any]
     """How the photos that it was trained on were packed."""
     fingerprint: str
@@ -89,7 +91,8 @@ def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunMo
     cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device)
-    return RunModel(embedder, config["train"]["size"], saved["packing"], fingerprint, device)
+    view = View(**config["view"])
+    return RunModel(embedder, config["train"]["size"], view, saved["packing"], fingerprint, device)
 
 
 def store(out: Path, split: str) -> Path:
@@ -123,7 +126,7 @@ def _load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | No
 
 
 def _batches(model: RunModel, dataset: Dataset) -> Iterator[Any]:
-    loader = Loader(dataset, batch_size=64, size=model.size, train=False,
+    loader = Loader(dataset, batch_size=64, size=model.size, train=False, view=model.view,
                     device="gpu" if model.device.type == "cuda" else "cpu")
     with progress(total=len(dataset), unit="photos", what=f"embed {dataset.split}") as bar:
         for batch in loader:

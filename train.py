@@ -256,7 +256,7 @@ def validate(args: Namespace, step: Step, world: World) -> float:
     """Share of the val split whose nearest class centre is its own: a cheap recall@1; evaluate.py has the real one."""
     right = seen = 0
     step.eval()
-    for batch in make_loader(Dataset(args.data, split="val"), args.train, world, train=False):
+    for batch in make_loader(Dataset(args.data, split="val"), args.train, world, train=False, view=args.view):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(args.train, world)):
             embeddings = step.embedder(batch.images, batch.jitter)
         right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())

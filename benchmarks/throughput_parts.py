@@ -17,8 +17,8 @@ from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor, nn
 
 from arcshard.distributed import World
-from loader import Batch, Loader
-from loader.pipeline import build_pipeline, inputs
+from loader import Batch, Loader, View
+from loader.pipeline import build_pipeline, input_specs, inputs
 from loader.plan import Plan
 from model import HeadConfig, ModelConfig, build_embedder, build_head
 from shards import Dataset
@@ -50,9 +50,9 @@ class Parts:
     def decoded(self, batches: list[Read]) -> Iterator[Any]:
         """The same few batches over and over, through the DALI graph alone."""
         device = self.device
-        fed = itertools.cycle([inputs(plan, data, device) for plan, data in batches])
+        fed = itertools.cycle([inputs(plan, data, input_specs(device, View())) for plan, data in batches])
         pipeline = build_pipeline(lambda: next(fed), device, self.args.batch_size, self.threads,
-                                  torch.cuda.current_device() if device == "gpu" else None)
+                                  torch.cuda.current_device() if device == "gpu" else None, View())
         pipeline.build()
         while True:
             yield pipeline.run()

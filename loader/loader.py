@@ -38,7 +38,8 @@ class Batch:
     ids: torch.Tensor
     """int64 (n,), rows of the dataset's index, on the CPU."""
     jitter: torch.Tensor
-    """float32 (n, 3), factors of brightness, contrast and saturation yet to be applied, on the loader's device."""
+    """float32 (n, 3) or (n, 8), what the training step is yet to do with the colours (loader/colours.py), on the
+    loader's device."""
     replaced: int
     """Samples that rotted on disk and gave way to others."""
     wait: float
@@ -60,7 +61,7 @@ class Loader:
         device: "cpu", or "gpu" for this process's current CUDA device.
         seed: chooses the order and every random view.
         rank, world_size: which contiguous part of each global batch is ours.
-        train: False reads each sample once, whole photos, the last batch short.
+        train: False reads each sample once, the view's whole frame, the last batch short.
         view: what is drawn for a training image.
         selection: which photos an epoch of training holds, and how often.
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
@@ -90,7 +91,7 @@ class Loader:
             planned = self._training(pool) if self.train else self._evaluation(pool)
             asked = time.perf_counter()
             for plan, images in decode(planned, device=self.device, batch_size=self.batch_size,
-                                       num_threads=self.num_threads, pool=pool):
+                                       num_threads=self.num_threads, pool=pool, view=self.view):
                 self.position = plan.end
                 yield self._batch(plan, images, asked)
                 asked = time.perf_counter()
@@ -138,7 +139,7 @@ class Loader:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
         for start, ids, found in one_ahead(self._evaluation_reads(pool)):
             data, _ = collect(found)
-            yield planning.evaluation_plan(self.dataset.index, ids, start + self.global_batch,
+            yield planning.evaluation_plan(self.dataset.index, self.view, ids, start + self.global_batch,
                                            self.size.last), data
 
     def _evaluation_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, Found]]:

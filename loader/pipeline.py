@@ -1,65 +1,85 @@
 """Encoded bytes and crop boxes -> uint8 images of one size: the DALI graph, and what the CPU path does after it."""
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 
 from loader.plan import Plan
+from loader.views import View
 
 PREFETCH = 2  # batches in flight inside DALI
-# Dimensions and type of each input of a sample: encoded bytes, crop's x y, its width height; on the GPU also
-# the output's height width, and whether to flip. On the CPU the last two are no business of DALI's.
-_CROP = [(1, types.UINT8), (1, types.INT32), (1, types.INT32)]
-INPUTS = {"cpu": _CROP, "gpu": [*_CROP, (1, types.FLOAT), (0, types.INT32)]}
+Spec = tuple[int, Any]  # dimensions and type of one input of a sample
 
 
 def build_pipeline(source: Callable[[], Any], device: str, batch_size: int, num_threads: int,
-                   device_id: int | None) -> Any:
+                   device_id: int | None, view: View) -> Any:
     """The graph for `device` "cpu" or "gpu", not yet built.
 
-    GPU: decode of the crop on the hardware engine, linear resize without antialias, flip; uint8 HWC of one size.
-    CPU: only the decode of the crop; OpenCV does the rest, since DALI's CPU resize costs more than the decode
+    GPU: decode of the box on the hardware engine, linear resize without antialias or warp, flip, JPEG; uint8 HWC of one
+    size. CPU: only the decode of the box; OpenCV does the rest, since DALI's CPU resize costs more than the decode
     (benchmarks/throughput.py times both).
 
     Args:
         source: called once a batch, returns `inputs`; StopIteration ends the stream.
         device_id: None for the CPU, and to serialize the GPU graph where there is no GPU.
+        view: which operations the graph has; those that it never asks for would cost time for nothing.
     """
+    specs = input_specs(device, view)
+
     @pipeline_def(batch_size=batch_size, num_threads=num_threads, device_id=device_id,
                   prefetch_queue_depth=PREFETCH)
     def graph() -> Any:
-        encoded, start, shape, *rest = fn.external_source(
-            source, num_outputs=len(INPUTS[device]), batch=True, no_copy=True,
-            ndim=[ndim for ndim, _ in INPUTS[device]], dtype=[dtype for _, dtype in INPUTS[device]])
+        outputs = fn.external_source(source, num_outputs=len(specs), batch=True, no_copy=True,
+                                     ndim=[ndim for ndim, _ in specs.values()],
+                                     dtype=[dtype for _, dtype in specs.values()])
+        given = dict(zip(specs, outputs))
         # Packing applied the EXIF orientation; the boxes are in those pixels.
-        crops = fn.decoders.image_slice(encoded, start=start, shape=shape, adjust_orientation=False,
-                                        device="mixed" if device == "gpu" else "cpu")
-        if device == "cpu":
-            return crops
-        size, flip = rest
-        images = fn.resize(crops, size=size, interp_type=types.INTERP_LINEAR, antialias=False)
-        return fn.flip(images, horizontal=flip)
+        crops = fn.decoders.image_slice(given["encoded"], start=given["start"], shape=given["shape"],
+                                        adjust_orientation=False, device="mixed" if device == "gpu" else "cpu")
+        return crops if device == "cpu" else finish_on_gpu(crops, given)
 
     return graph()
 
 
+def finish_on_gpu(crops: Any, given: dict[str, Any]) -> Any:
+    """What `_finish` does on the CPU, as nodes of the graph."""
+    if "matrix" in given:
+        images = fn.warp_affine(crops, matrix=given["matrix"], size=given["size"], inverse_map=True, fill_value=0,
+                                interp_type=types.INTERP_LINEAR)
+    else:
+        images = fn.resize(crops, size=given["size"], interp_type=types.INTERP_LINEAR, antialias=False)
+    images = fn.flip(images, horizontal=given["flip"])
+    return fn.jpeg_compression_distortion(images, quality=given["quality"]) if "quality" in given else images
+
+
+def input_specs(device: str, view: View) -> dict[str, Spec]:
+    """The graph's inputs by name: bytes, box's x y and width height; on the GPU also what follows the decode."""
+    specs = {"encoded": (1, types.UINT8), "start": (1, types.INT32), "shape": (1, types.INT32)}
+    if device == "gpu":
+        specs |= {"size": (1, types.FLOAT), "flip": (0, types.INT32)}
+        specs |= {"matrix": (2, types.FLOAT)} if view.warps else {}
+        specs |= {"quality": (0, types.INT32)} if view.jpeg else {}
+    return specs
+
+
 def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size: int, num_threads: int,
-           pool: Executor) -> Iterator[tuple[Plan, torch.Tensor]]:
+           pool: Executor, view: View) -> Iterator[tuple[Plan, torch.Tensor]]:
     """Turn plans with their samples' bytes into images on the device, uint8 (n, S, S, 3), in order; S: plan.size."""
     in_flight: deque[tuple[Plan, tuple[Any, ...]]] = deque()  # also keeps alive what DALI reads without a copy
 
     def source() -> tuple[Any, ...]:
         plan, data = next(planned)
-        in_flight.append((plan, inputs(plan, data, device)))
+        in_flight.append((plan, inputs(plan, data, input_specs(device, view))))
         return in_flight[-1][1]
 
     device_id = torch.cuda.current_device() if device == "gpu" else None
-    pipeline = build_pipeline(source, device, batch_size, num_threads, device_id)
+    pipeline = build_pipeline(source, device, batch_size, num_threads, device_id, view)
     pipeline.build()
     if device == "gpu":  # ordered on torch's current stream, handed over without a copy
         for images in _outputs(pipeline, torch.cuda.current_stream()):
@@ -69,11 +89,13 @@ def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size
         yield from _resize_ahead(crops_of_plans, pool)
 
 
-def inputs(plan: Plan, data: list[Any], device: str) -> tuple[Any, ...]:
-    """A batch in the order of INPUTS: for each input one list of arrays."""
+def inputs(plan: Plan, data: list[Any], names: Iterable[str]) -> tuple[Any, ...]:
+    """A batch of the inputs so named: for each one list of arrays."""
     sizes = np.full((len(data), 2), plan.size, np.float32)
-    inputs = data, list(plan.boxes[:, :2]), list(plan.boxes[:, 2:]), list(sizes), list(plan.flips.astype(np.int32))
-    return inputs[:len(INPUTS[device])]
+    known = {"encoded": data, "start": list(plan.boxes[:, :2]), "shape": list(plan.boxes[:, 2:]), "size": list(sizes),
+             "flip": list(plan.flips.astype(np.int32)), "quality": list(plan.qualities),
+             "matrix": None if plan.matrices is None else list(plan.matrices)}
+    return tuple(known[name] for name in names)
 
 
 def _outputs(pipeline: Any, stream: Any) -> Iterator[Any]:
@@ -105,14 +127,31 @@ def _finished(plan: Plan, images: torch.Tensor, futures: list[Future[None]]) -> 
 
 
 def _resize(crops: Any, plan: Plan, pool: Executor) -> tuple[torch.Tensor, list[Future[None]]]:
-    """Start resizing and flipping DALI's crops (uint8 HWC): the images to be, and what to wait for."""
-    size = plan.size
-    images = np.empty((len(crops), size, size, 3), np.uint8)
+    """Start finishing DALI's crops (uint8 HWC): the images to be, and what to wait for."""
+    images = np.empty((len(crops), plan.size, plan.size, 3), np.uint8)
 
     def finish(i: int) -> None:
-        crop = np.asarray(crops[i])
-        cv2.resize(crop, (size, size), dst=images[i], interpolation=cv2.INTER_LINEAR)
-        if plan.flips[i]:
-            cv2.flip(images[i], 1, dst=images[i])
+        _finish(np.asarray(crops[i]), plan, i, images[i])
 
     return torch.from_numpy(images), [pool.submit(finish, i) for i in range(len(crops))]
+
+
+def _finish(crop: NDArray[np.uint8], plan: Plan, i: int, image: NDArray[np.uint8]) -> None:
+    """Resize or warp the crop (h, w, 3) into image (S, S, 3), flip it, compress it."""
+    side = (plan.size, plan.size)
+    if plan.matrices is None:
+        cv2.resize(crop, side, dst=image, interpolation=cv2.INTER_LINEAR)
+    else:
+        cv2.warpAffine(crop, _of_centres(plan.matrices[i]), side, dst=image,
+                       flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    if plan.flips[i]:
+        cv2.flip(image, 1, dst=image)
+    if plan.qualities[i]:
+        _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(plan.qualities[i])])
+        image[:] = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB))
+
+
+def _of_centres(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same map for OpenCV, where pixel (0, 0) has its centre at (0, 0) instead of (0.5, 0.5)."""
+    linear, offset = matrix[:, :2].astype(np.float64), matrix[:, 2]
+    return np.column_stack([linear, linear.sum(1) / 2 + offset - 0.5])

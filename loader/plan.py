@@ -4,7 +4,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loader import views
+from loader import warping
+from loader.colours import draw_jitter, draw_qualities
+from loader.framing import Boxes, draw_boxes, draw_flips, whole_frames
+from loader.views import View
 
 
 @dataclass
@@ -18,11 +21,15 @@ class Plan:
     ids: NDArray[np.int64]
     """Rows of the dataset's index, (n,)."""
     boxes: NDArray[np.int32]
-    """Crop x, y, width, height in pixels of the stored photo, (n, 4)."""
+    """What is decoded: x, y, width, height in pixels of the stored photo, (n, 4)."""
+    matrices: NDArray[np.float32] | None
+    """From points of the image to points of the box, in pixels, (n, 2, 3); None: images are their boxes, resized."""
     flips: NDArray[np.bool_]
     """Mirror left-right, (n,)."""
+    qualities: NDArray[np.int32]
+    """JPEG quality to compress the image with, 0 for none, (n,)."""
     jitter: NDArray[np.float32]
-    """Factors of brightness, contrast and saturation, (n, 3)."""
+    """What colours.draw_jitter says, (n, 3) or (n, 8)."""
     replaced: int = 0
     """Samples that rotted on disk and gave way to others."""
 
@@ -32,16 +39,29 @@ def rank_positions(start: int, batch_size: int, rank: int) -> NDArray[np.int64]:
     return start + rank * batch_size + np.arange(batch_size, dtype=np.int64)
 
 
-def training_plan(index: NDArray[np.void], view: views.View, seed: int, positions: NDArray[np.int64],
+def training_plan(index: NDArray[np.void], view: View, seed: int, positions: NDArray[np.int64],
                   ids: NDArray[np.int64], end: int, size: int, replaced: int) -> Plan:
     """Draw the views of samples `ids` at stream positions `positions`, both (n,)."""
     rows = index[ids]
-    return Plan(end, size, ids, views.draw_crops(view, seed, positions, rows["width"], rows["height"]),
-                views.draw_flips(view, seed, positions), views.draw_jitter(view, seed, positions), replaced)
+    boxes = draw_boxes(view, seed, positions, rows["width"], rows["height"])
+    matrices = warping.draw_warps(view, seed, positions, boxes) if view.warps else None
+    return Plan(end, size, ids, *_sampled(boxes, matrices, rows, size), draw_flips(view, seed, positions),
+                draw_qualities(view, seed, positions), draw_jitter(view, seed, positions), replaced)
 
 
-def evaluation_plan(index: NDArray[np.void], ids: NDArray[np.int64], end: int, size: int) -> Plan:
-    """Whole photos, nothing random."""
+def evaluation_plan(index: NDArray[np.void], view: View, ids: NDArray[np.int64], end: int, size: int) -> Plan:
+    """Whole frames, nothing random."""
     rows = index[ids]
-    return Plan(end, size, ids, views.whole_photos(rows["width"], rows["height"]), np.zeros(len(ids), bool),
-                np.ones((len(ids), 3), np.float32))
+    boxes = whole_frames(view, rows["width"], rows["height"])
+    matrices = warping.of_boxes(boxes) if view.warps else None
+    return Plan(end, size, ids, *_sampled(boxes, matrices, rows, size), np.zeros(len(ids), bool),
+                np.zeros(len(ids), np.int32), np.ones((len(ids), 3), np.float32))
+
+
+def _sampled(boxes: Boxes, matrices: warping.Matrices | None, rows: NDArray[np.void], size: int
+             ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Boxes to decode, and matrices in pixels."""
+    if matrices is None:
+        return boxes.astype(np.int32), None
+    decoded = warping.regions(matrices, rows["width"], rows["height"])
+    return decoded, warping.in_pixels(matrices, decoded, size)

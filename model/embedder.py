@@ -32,7 +32,7 @@ class ModelConfig:
 
 
 class Embedder(nn.Module):
-    """uint8 photos (B, S, S, 3), RGB, and jitter factors (B, 3) -> embeddings float (B, dim), not normalised.
+    """uint8 photos (B, S, S, 3), RGB, and jitter (B, K) of `prepare` -> embeddings float (B, dim), not normalised.
 
     mean, std: of the backbone's input, for pixel values in 0..1.
     """

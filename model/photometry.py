@@ -1,20 +1,27 @@
 """uint8 photos -> the network's input: batched tensor functions with one set of factors a sample.
 
 They run inside the training step, where torch.compile fuses them with the first convolution's input.
-Shape suffixes: B batch, S side.
+Shape suffixes: B batch, S side, K numbers a sample.
 """
+import torch
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision turn RGB into grey
 
 
-def prepare(images_BSS3: Tensor, jitter_B3: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, S, S, 3) in 0..255, factors of `color_jitter` (B, 3) -> float32 (B, 3, S, S), normalised.
+def prepare(images_BSS3: Tensor, jitter_BK: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) in 0..255 -> float32 (B, 3, S, S), normalised.
 
+    jitter: columns 0-2 are factors of `color_jitter`; where there are eight, 3-6 are a hole's edges for `cut_out` and 7
+    is 1 where `autocontrast` acts.
     mean, std: float32 (3,), of pixel values in 0..1.
     """
     x = images_BSS3.permute(0, 3, 1, 2).float() / 255  # a channels_last tensor without moving a byte
-    return (color_jitter(x, jitter_B3) - mean[:, None, None]) / std[:, None, None]
+    x = color_jitter(x, jitter_BK[:, :3])
+    if jitter_BK.shape[1] > 3:
+        x = torch.where(jitter_BK[:, 7, None, None, None] > 0, autocontrast(x), x)
+        x = cut_out(x, jitter_BK[:, 3:7])
+    return (x - mean[:, None, None]) / std[:, None, None]
 
 
 def color_jitter(x_B3SS: Tensor, factors_B3: Tensor) -> Tensor:
@@ -28,6 +35,25 @@ def color_jitter(x_B3SS: Tensor, factors_B3: Tensor) -> Tensor:
     x = (mean_grey + (x - mean_grey) * contrast).clamp(0, 1)
     grey = _grey(x)
     return (grey + (x - grey) * saturation).clamp(0, 1)
+
+
+def autocontrast(x_B3SS: Tensor) -> Tensor:
+    """Stretches each channel of each image to 0..1; a channel of one value stays. The formula is torchvision's."""
+    low, high = x_B3SS.amin((2, 3), keepdim=True), x_B3SS.amax((2, 3), keepdim=True)
+    varies = high > low
+    return torch.where(varies, (x_B3SS - low) / torch.where(varies, high - low, 1), x_B3SS)
+
+
+def cut_out(x_B3SS: Tensor, edges_B4: Tensor) -> Tensor:
+    """Black where a pixel's centre lies in [left, right) × [top, bottom), shares of the side.
+
+    Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with Cutout", 2017.
+    """
+    side = x_B3SS.shape[-1]
+    at = (torch.arange(side, device=x_B3SS.device) + 0.5) / side
+    left, top, right, bottom = edges_B4[:, :, None].unbind(1)  # each (B, 1)
+    columns, rows = (at >= left) & (at < right), (at >= top) & (at < bottom)
+    return x_B3SS.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 
 def _grey(x_B3SS: Tensor) -> Tensor:

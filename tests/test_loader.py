@@ -14,7 +14,7 @@ from arcshard.console import UserError
 from loader import Loader, View
 from loader.order import sample_at
 from loader.pipeline import build_pipeline
-from loader.views import draw_crops, draw_flips
+from loader.framing import draw_crops, draw_flips
 from shards import CorruptSample, Dataset
 
 VIEW = View(brightness=0.3)
@@ -143,11 +143,11 @@ def test_pixels_equal_a_plain_reference(train):
 
 def test_the_gpu_graph_decodes_on_the_hardware_path_and_resizes_on_the_gpu():
     """Serialized without a GPU: image_slice is `mixed`, resize and flip are `gpu`."""
-    graph = build_pipeline(lambda: None, "gpu", 8, 2, None).serialize()
+    graph = build_pipeline(lambda: None, "gpu", 8, 2, None, View()).serialize()
     for operator, device in ((b"ImageSlice", b"mixed"), (b"Resize", b"gpu"), (b"Flip", b"gpu")):
         start = graph.index(operator)
         assert device in graph[start:start + 400], operator
-    assert b"mixed" not in build_pipeline(lambda: None, "cpu", 8, 2, None).serialize()
+    assert b"mixed" not in build_pipeline(lambda: None, "cpu", 8, 2, None, View()).serialize()
 
 
 @pytest.fixture

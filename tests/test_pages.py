@@ -14,6 +14,7 @@ from arcshard.config import as_plain
 from arcshard.files import write_text
 from arcshard.train_config import TrainConfig
 from evaluate import load_model, load_untrained
+from loader import View
 from model import ModelConfig, build_embedder
 from retrieval import Embeddings
 from shards import Dataset
@@ -25,7 +26,7 @@ def run_folder(tmp_path_factory, dataset_path):
     out = tmp_path_factory.mktemp("runs") / "run"
     out.mkdir()
     model = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
-    config = as_plain(model=model, train=TrainConfig(size=48, device="cpu"))
+    config = as_plain(model=model, view=View(), train=TrainConfig(size=48, device="cpu"))
     checkpoint.save(out, {"config": config, "packing": Dataset(dataset_path).manifest["packing"],
                           "embedder": build_embedder(model).state_dict()})
     return out

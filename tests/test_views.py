@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loader.hashing import uniform
-from loader.views import CROP, TRIES, View, draw_crops, draw_flips, draw_jitter, whole_photos
+from loader.colours import draw_jitter
+from loader.framing import CROP, TRIES, draw_crops, draw_flips, whole_frames
+from loader.views import View
 
 
 def crop_of_torchvision(view, seed, position, width, height):
@@ -75,7 +77,7 @@ def test_views_of_a_sample_differ_between_epochs_and_seeds():
 
 
 def test_evaluation_sees_the_whole_photo():
-    boxes = whole_photos(np.array([30, 7], np.int32), np.array([20, 9], np.int32))
+    boxes = whole_frames(View(), np.array([30, 7], np.int32), np.array([20, 9], np.int32))
     assert boxes.tolist() == [[0, 0, 30, 20], [0, 0, 7, 9]]
 
 
