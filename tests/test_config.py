@@ -7,9 +7,11 @@ import pytest
 
 from arcshard.config import as_plain, differences
 from arcshard.train_config import TrainConfig
+from loader import View
 from model import HeadConfig, ModelConfig
 from train import SECTIONS, read_arguments
 
+VIEWS = sorted((Path(__file__).parent.parent / "configs" / "views").glob("*.yaml"))
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
@@ -23,6 +25,12 @@ def test_presets_are_valid_and_flags_win_over_them(preset, monkeypatch):
     args = arguments(monkeypatch, "--config", preset, "--train.lr", "0.123")
     assert isinstance(args.train, TrainConfig) and args.train.lr == 0.123
     assert args.model != ModelConfig() or args.head != HeadConfig(), "a preset that changes nothing is none"
+
+
+@pytest.mark.parametrize("views", VIEWS, ids=lambda path: path.stem)
+def test_presets_of_views_come_on_top_of_another(views, monkeypatch):
+    args = arguments(monkeypatch, "--config", PRESETS[0], "--config", views)
+    assert args.model == arguments(monkeypatch, "--config", PRESETS[0]).model and args.view != View()
 
 
 def test_without_a_preset_the_dataclasses_hold_the_defaults(monkeypatch):
