@@ -30,7 +30,7 @@ from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import MetricsLog
 from arcshard.schedules import lr_factor, margin_at
-from arcshard.train_config import MAY_CHANGE, TrainConfig
+from arcshard.train_config import MAY_CHANGE, OF_DATA, TrainConfig
 from loader import Batch, GrowingSize, Loader, Selection, View
 from loader.hashing import hash64
 from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
@@ -66,6 +66,8 @@ def read_arguments() -> Namespace:
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
     parser.add_argument("--data", type=str, required=True, help="dataset folder that make_shards.py wrote")
     parser.add_argument("--out", type=str, required=True, help="folder of this run")
+    parser.add_argument("--allow-changed-data", action="store_true",
+                        help="continue on another dataset or selection, of as many classes")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser.read()
@@ -75,13 +77,13 @@ def train(args: Namespace, world: World) -> int:
     c: TrainConfig = args.train
     config = as_plain(**{name: args[name] for name in SECTIONS})
     out, dataset = Path(args.out), Dataset(args.data, split="train")
-    saved = saved_state(out, config)
+    saved = saved_state(out, config, args.allow_changed_data)
     loader = make_loader(dataset, c, world, view=args.view, selection=args.select)
     class_sizes, epoch = images_of_classes(loader), loader.stream.epoch_size
     total = math.ceil(c.epochs * epoch)  # images
     parts = micro_batches(c, world)
     if saved:
-        loader.load_state_dict(saved["loader"])
+        loader.load_state_dict(saved["loader"], args.allow_changed_data)
     if loader.position >= total:
         say(world, f"{out} is already trained: {loader.position:,} images")
         return 0
@@ -149,12 +151,12 @@ def train(args: Namespace, world: World) -> int:
     return 0
 
 
-def saved_state(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+def saved_state(out: Path, config: dict[str, Any], allow_changed_data: bool) -> dict[str, Any] | None:
     """The checkpoint to continue from, if there is one. Raises UserError if it belongs to another configuration."""
     if not (out / checkpoint.NAME).exists():
         return None
     saved = checkpoint.load(out)
-    changed = differences(saved["config"], config, MAY_CHANGE)
+    changed = differences(saved["config"], config, MAY_CHANGE | (OF_DATA if allow_changed_data else set()))
     if changed:
         raise UserError(f"a run continues with the configuration it began with, but in {out} {'; '.join(changed)}: "
                         "give the old values, or another --out")
@@ -192,6 +194,10 @@ def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None
                                 nesterov=args.train.momentum > 0,
                                 fused=world.device.type == "cuda")
     if saved:
+        if saved["head"]["weight"].shape != step.head.weight.shape:
+            raise UserError("a run continues with as many classes as it began with; its head has "
+                            f"{len(saved['head']['weight']):,} centres, and this dataset needs "
+                            f"{len(step.head.weight):,}: give another --out")
         step.embedder.load_state_dict(saved["embedder"])
         step.head.load_state_dict(saved["head"])
         optimizer.load_state_dict(saved["optimizer"])

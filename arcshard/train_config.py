@@ -74,3 +74,4 @@ class TrainConfig:
 # loader's state knows what they select.
 MAY_CHANGE = {"select.subset", "select.block"} | {f"train.{name}" for name in (
     "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every")}
+OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

@@ -25,6 +25,8 @@ from loader.views import View
 from shards import Dataset
 
 IntArray = NDArray[np.int64]
+# What of the state says which photos are drawn, as opposed to what is made of them.
+DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance"})
 
 
 @dataclass
@@ -100,19 +102,23 @@ class Loader:
         """Where the stream stands, and what it is a stream of; the same on every rank."""
         return {"position": self.position, "fingerprint": self._fingerprint()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], allow_changed_data: bool = False) -> None:
         """Continue after the last batch that was handed out, with any number of ranks and any batch size.
 
         Iterators made before go on where they are.
 
+        allow_changed_data: the dataset, split and selection may be others; the stream is then theirs, from the same
+        number of images on.
+
         Raises UserError if the state belongs to another dataset, split, selection, seed, size or view.
         """
         theirs, ours = state["fingerprint"], self._fingerprint()
-        changed = [f"{k} was {theirs.get(k)!r} and is {ours.get(k)!r}" for k in {**theirs, **ours}
-                   if theirs.get(k) != ours.get(k)]
+        changed = {k: f"{k} was {theirs.get(k)!r} and is {ours.get(k)!r}" for k in {**theirs, **ours}
+                   if theirs.get(k) != ours.get(k) and not (allow_changed_data and k in DATA)}
         if changed:
-            raise UserError(f"a run continues only with the data and views it began with, but {'; '.join(changed)}: "
-                            "give the old ones, or start a new run")
+            way_out = " (or let the data differ: --allow-changed-data)" if changed.keys() <= DATA else ""
+            raise UserError("a run continues only with the data and views it began with, but "
+                            f"{'; '.join(changed.values())}: give the old ones, or start a new run{way_out}")
         self.position = state["position"]
 
     def _fingerprint(self) -> dict[str, Any]:

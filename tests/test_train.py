@@ -266,6 +266,41 @@ def test_photos_without_landmark_cannot_be_trained_on(train_here, photos, tmp_pa
     refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "3 have none: name them in select.block, or")
 
 
+def test_a_run_goes_on_with_changed_data_only_where_that_is_allowed(train_here, tmp_path, refused, photos):
+    folder, samples = photos
+    run = tmp_path / "run"
+    assert train_here(run, "--train.epochs", "1").returncode == 0
+    capped = ["--train.epochs", "1", "--select.per_class", "4"]
+    refused(train_here(run, *capped), "select.per_class was None and is 4")
+    pack(samples[samples["split"] == "train"].iloc[:-3], [folder], tmp_path / "ds", PackOptions(), Engine())
+    other = ["--train.epochs", "1", "--train.log_every", "1"]
+    refused(train_here(run, *other, data=tmp_path / "ds"), "new run (or let the data differ: --allow-changed-data)")
+    done = train_here(run, *capped, "--allow-changed-data", data=tmp_path / "ds")
+    assert done.returncode == 0 and "already trained: 60 images" in done.stdout
+    refused(train_here(run, "--train.epochs", "1", "--view.flip", "0", "--allow-changed-data"), "view.flip was 0.5")
+
+
+def test_a_killed_run_goes_on_with_other_data(train_here, tmp_path, monkeypatch, photos, refused):
+    """The position stays; from there on the stream is that of the new data."""
+    saved = checkpoint.save
+
+    def save_and_die(run, state):
+        saved(run, state)
+        raise console.UserError("killed")
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    assert train_here(tmp_path / "run", "--train.epochs", "2").returncode == 2
+    monkeypatch.setattr(checkpoint, "save", saved)
+    folder, samples = photos
+    pack(samples[(samples["split"] == "train") & (samples["label"] < 4)], [folder], tmp_path / "ds", PackOptions(),
+         Engine())
+    refused(train_here(tmp_path / "run", "--train.epochs", "2", "--allow-changed-data", data=tmp_path / "ds"),
+            "its head has 6 centres, and this dataset needs 4: give another --out")
+    options = ["--train.epochs", "2", "--select.balance", "0", "--allow-changed-data"]
+    assert train_here(tmp_path / "run", *options).returncode == 0
+    assert [position for _, position, _ in losses(tmp_path / "run")] == list(range(12, 121, 12))
+
+
 def test_images_that_grow_resume_exactly(train_here, stopped_after, tmp_path):
     options = ["--train.epochs", "2", "--train.first_size", "16", "--train.size", "64", "--train.size_warmup", "0.8"]
     train_here(tmp_path / "unbroken", *options)
