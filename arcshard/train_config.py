@@ -15,7 +15,8 @@ class TrainConfig:
     """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
     the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
     batchnorm: Literal["learned", "held"] = "learned"
-    """learned: normalise by each micro-batch's own statistics; held: by those of the backbone's weights."""
+    """learned: normalise by each micro-batch's own statistics; held: the backbone by those of its weights,
+    which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns."""
     size: int = 224
     """Side of the square images, pixels."""
     first_size: int | None = None

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from arcshard.console import UserError
-from loader import Loader, View
+from loader import Loader, Selection, View
 from loader.order import sample_at
 from loader.pipeline import build_pipeline
 from loader.framing import draw_crops, draw_flips
@@ -175,6 +175,13 @@ def test_a_rotten_sample_is_named_and_replaced_and_nothing_else_changes(train, r
     key = train.index["key"][5].decode()
     said = capfd.readouterr().err
     assert key in said and "train-000000.tar" in said and str(train.index["offset"][5]) in said
+
+
+def test_the_replacement_comes_from_what_is_selected(rotten, tmp_path):
+    """Of four samples, one rotten: whatever takes its place is one of the other three."""
+    (tmp_path / "subset").write_bytes(b"\n".join(rotten.index["key"][4:8]))
+    batches = first(Loader(rotten, batch_size=20, size=16, selection=Selection(subset=str(tmp_path / "subset"))), 2)
+    assert sum(batch.replaced for batch in batches) == 10 and set(joined(batches, "ids").tolist()) == {4, 6, 7}
 
 
 def test_the_replacement_is_the_same_on_any_rank(rotten):
