@@ -82,7 +82,7 @@ def pictures_of(dataset: Dataset, view: View, size: int, rows: NDArray[np.int64]
     def plans() -> Iterator[tuple[Plan, list[Any]]]:
         for number, row in enumerate(rows.tolist()):
             ids, positions = np.full(views, row), number * views + np.arange(views)
-            yield evaluation_plan(dataset.index, view, ids[:1], 0, size), [dataset.checked_view(row)]
+            yield evaluation_plan(dataset.index, view.in_evaluation(), ids[:1], 0, size), [dataset.checked_view(row)]
             yield (training_plan(dataset.index, view, seed, positions, ids, 0, size, 0),
                    [dataset.checked_view(row)] * views)
 

@@ -80,7 +80,8 @@ class Loader:
             raise ValueError(f"batch_size and size must be positive; got {batch_size} and {size}")
         self.size = GrowingSize(size, size, epochs=0) if isinstance(size, int) else size
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
-        self.seed, self.rank, self.train, self.view = seed, rank, train, view
+        self.seed, self.rank, self.train = seed, rank, train
+        self.view = view if train else view.in_evaluation()
         self.stream = Stream(dataset, selection if train else Selection(), seed)
         self.num_threads = num_threads or _share_of_cores()
         self.global_batch = batch_size * world_size

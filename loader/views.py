@@ -64,6 +64,10 @@ class View:
         if self.randaugment < 0:
             raise ValueError(f"randaugment must not be negative; got {self.randaugment}")
 
+    def in_evaluation(self) -> "View":
+        """The same framing, and nothing random."""
+        return View(framing=self.framing)
+
     @property
     def warps(self) -> bool:
         """Whether images may be other than a box inside the photo."""

@@ -242,6 +242,16 @@ def test_any_number_of_ranks_and_threads_gives_the_same_views(train, view):
             assert torch.equal(getattr(part, field), getattr(whole, field)[4 * rank:][:4])
 
 
+@pytest.mark.parametrize("view", [THIRD, SECOND])
+def test_evaluation_draws_nothing(train, view):
+    """Not even a warp that does nothing, nor JPEG of quality 0, which DALI on a GPU would take at its word."""
+    loader = Loader(train, batch_size=60, size=40, train=False, view=view)
+    assert loader.view == View(framing=view.framing) and not loader.view.warps
+    batch, plain = (next(iter(each)) for each in (loader, Loader(train, batch_size=60, size=40, train=False,
+                                                                 view=View(framing=view.framing))))
+    assert torch.equal(batch.images, plain.images) and torch.equal(batch.jitter, torch.ones(60, 3))
+
+
 def test_evaluation_takes_the_whole_frame(train):
     batch = next(iter(Loader(train, batch_size=4, size=40, train=False, view=View(framing="long", side=0.5))))
     for image, row in zip(batch.images.numpy(), train.index[:4]):
