@@ -109,7 +109,7 @@ def train(args: Namespace, world: World) -> int:
         for batch in loader:
             # schedules look at the first image of the global batch, so that its size does not move them
             start, position = loader.position - loader.global_batch, loader.position
-            lr = c.lr * lr_factor(start / total, c.warmup)
+            lr = c.lr * lr_factor(start / total, c.warmup, c.schedule)
             margin = margin_at(start / total, args.head.margin, args.head.margin_warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["lr_share"]
@@ -190,9 +190,7 @@ def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
     head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes)
     step = Step(embedder, head).to(world.device)
-    optimizer = torch.optim.SGD(parameter_groups(step, args.train), momentum=args.train.momentum,
-                                nesterov=args.train.momentum > 0,
-                                fused=world.device.type == "cuda")
+    optimizer = build_optimizer(step, args.train, world)
     if saved:
         if saved["head"]["weight"].shape != step.head.weight.shape:
             raise UserError("a run continues with as many classes as it began with; its head has "
@@ -202,6 +200,13 @@ def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None
         step.head.load_state_dict(saved["head"])
         optimizer.load_state_dict(saved["optimizer"])
     return saved["step"] if saved else 0, step, optimizer
+
+
+def build_optimizer(step: Step, c: TrainConfig, world: World) -> torch.optim.Optimizer:
+    groups, fused = parameter_groups(step, c), world.device.type == "cuda"
+    if c.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=(c.momentum, 0.999), fused=fused)
+    return torch.optim.SGD(groups, momentum=c.momentum, nesterov=c.momentum > 0, fused=fused)
 
 
 def parameter_groups(step: Step, c: TrainConfig) -> list[dict[str, Any]]:

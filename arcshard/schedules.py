@@ -2,14 +2,16 @@
 import math
 
 
-def lr_factor(progress: float, warmup: float) -> float:
+def lr_factor(progress: float, warmup: float, schedule: str = "cosine") -> float:
     """Linear from 0 to 1 over the first `warmup` share of the run, then half a cosine to 0 at its end.
 
-    progress, warmup in [0, 1]; returns a factor in [0, 1]. Source: Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5
-    with one period.
+    schedule: "constant" stays at 1 instead. progress, warmup in [0, 1]; returns a factor in [0, 1]. Source: Loshchilov
+    and Hutter, "SGDR", ICLR 2017, eq. 5 with one period.
     """
     if progress < warmup:
         return progress / warmup
+    if schedule == "constant":
+        return 1.0
     rest = (progress - warmup) / (1 - warmup) if warmup < 1 else 1.0
     return 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
 

@@ -29,10 +29,14 @@ class TrainConfig:
     """The backbone's learning rate as a share of lr."""
     warmup: float = 0.1
     """Share of the run in which the learning rate rises from 0 (1st place: one epoch of ten)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the learning rate does after the warmup: falls to 0 by half a cosine, or stays (2nd place: 0.01)."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum (1st place), or AdamW (3rd place: Adam, which is AdamW without weight_decay)."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD."""
+    """Nesterov momentum of SGD, beta1 of AdamW."""
     weight_decay: float = 1e-4
-    """L2 penalty on weights; biases, normalisation and GeM's exponent have none."""
+    """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalisation and GeM's exponent have none."""
     clip: float = 5.0
     """Largest norm of the gradient (1st place: 5)."""
     seed: int = 0

@@ -42,7 +42,7 @@ def test_help_explains_every_field(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         arguments(monkeypatch, "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert ended.value.code == 0 and "Nesterov momentum of SGD." in text
+    assert ended.value.code == 0 and "Nesterov momentum of SGD, beta1 of AdamW." in text
     for name, section in SECTIONS.items():
         for field in fields(section):
             after = text[text.index(f"--{name}.{field.name} ", text.index("options:")):]

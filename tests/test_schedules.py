@@ -19,6 +19,11 @@ def test_a_run_that_is_all_warmup_ends_at_its_peak():
     assert lr_factor(0.5, 1.0) == 0.5 and lr_factor(0.999, 1.0) == pytest.approx(0.999)
 
 
+@pytest.mark.parametrize("progress, expected", [(0.0, 0.0), (0.05, 0.5), (0.1, 1.0), (0.6, 1.0), (1.0, 1.0)])
+def test_a_constant_learning_rate_stays_after_its_warmup(progress, expected):
+    assert lr_factor(progress, 0.1, "constant") == expected
+
+
 @pytest.mark.parametrize("progress, expected", [(0.0, 0.0), (0.25, 0.15), (0.5, 0.3), (1.0, 0.3)])
 def test_margin_rises_linearly_and_stays(progress, expected):
     assert margin_at(progress, 0.3, 0.5) == pytest.approx(expected)

@@ -301,6 +301,18 @@ def test_a_killed_run_goes_on_with_other_data(train_here, tmp_path, monkeypatch,
     assert [position for _, position, _ in losses(tmp_path / "run")] == list(range(12, 121, 12))
 
 
+def test_adamw_at_a_constant_rate_resumes_exactly(train_here, stopped_after, tmp_path):
+    """Its moments are in the checkpoint, and it is another optimizer than SGD."""
+    options = ["--train.epochs", "2", "--train.optimizer", "adamw", "--train.schedule", "constant",
+               "--train.lr", "1e-3"]
+    train_here(tmp_path / "unbroken", *options)
+    stopped_after(5, tmp_path / "run", *options)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    assert metrics_log.read(tmp_path / "run")[-1]["lr"] == 1e-3
+    state = checkpoint.load(tmp_path / "run")["optimizer"]["state"]
+    assert all(torch.any(moments["exp_avg_sq"] > 0) for moments in state.values())
+
+
 def test_images_that_grow_resume_exactly(train_here, stopped_after, tmp_path):
     options = ["--train.epochs", "2", "--train.first_size", "16", "--train.size", "64", "--train.size_warmup", "0.8"]
     train_here(tmp_path / "unbroken", *options)
