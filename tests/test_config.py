@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import timm
 
 from arcshard.config import as_plain, differences
 from arcshard.train_config import TrainConfig
@@ -25,6 +26,12 @@ def test_presets_are_valid_and_flags_win_over_them(preset, monkeypatch):
     args = arguments(monkeypatch, "--config", preset, "--train.lr", "0.123")
     assert isinstance(args.train, TrainConfig) and args.train.lr == 0.123
     assert args.model != ModelConfig() or args.head != HeadConfig(), "a preset that changes nothing is none"
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_the_backbone_of_a_preset_is_one_that_timm_has_weights_for(preset, monkeypatch):
+    backbone = arguments(monkeypatch, "--config", preset).model.backbone
+    assert timm.is_model(backbone) and ("." not in backbone or backbone in timm.list_models(pretrained=True))
 
 
 @pytest.mark.parametrize("views", VIEWS, ids=lambda path: path.stem)
