@@ -10,9 +10,11 @@ from shards import Dataset
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 
 
-def test_gpu_and_cpu_loader_agree_within_two_grey_levels(dataset_path):
+@pytest.mark.parametrize("view", [View(area=(0.5, 1.0), brightness=0.2), View(framing="long", rotate=10, cutout=0.5),
+                                  View(framing="squash", jpeg=(80, 90)), View(framing="short", randaugment=3)])
+def test_gpu_and_cpu_loader_agree_within_two_grey_levels(view, dataset_path):
     dataset = Dataset(dataset_path)
-    options = {"batch_size": 12, "size": 96, "view": View(area=(0.5, 1.0), brightness=0.2)}
+    options = {"batch_size": 12, "size": 96, "view": view}
     for cpu, gpu in itertools.islice(zip(Loader(dataset, **options), Loader(dataset, device="gpu", **options)), 5):
         assert gpu.images.is_cuda and gpu.labels.is_cuda and torch.equal(cpu.ids, gpu.ids)
         difference = (cpu.images.int() - gpu.images.cpu().int()).abs().float().mean((1, 2, 3))
