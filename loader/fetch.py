@@ -1,6 +1,6 @@
 """Bytes of the planned samples, checked before the decoder sees them: a DALI pipeline does not survive a bad JPEG."""
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from itertools import chain, pairwise
 from typing import TypeVar
@@ -13,6 +13,7 @@ from shards import CorruptSample, Dataset
 
 REPLACE = 300  # channel of randomness, beside those in views.py
 ATTEMPTS = 1000
+PART = 8  # samples that a thread reads at a time
 Bytes = NDArray[np.uint8]
 Job = TypeVar("Job")
 Found = Iterator[tuple[Bytes, int]]
@@ -21,7 +22,7 @@ Found = Iterator[tuple[Bytes, int]]
 
 def read(dataset: Dataset, ids: NDArray[np.int64], pool: Executor) -> Found:
     """Start to read the samples. The iterator raises CorruptSample for the first that rotted."""
-    return pool.map(lambda sample: (dataset.checked_view(sample), sample), ids.tolist())
+    return _in_parts(lambda sample: (dataset.checked_view(sample), sample), pool, ids)
 
 
 def read_or_replace(dataset: Dataset, ids: NDArray[np.int64], stream: Stream, positions: NDArray[np.int64],
@@ -40,7 +41,14 @@ def read_or_replace(dataset: Dataset, ids: NDArray[np.int64], stream: Stream, po
                 sample = stream.another(position, REPLACE + attempt)
         raise CorruptSample(f"{ATTEMPTS} samples in a row do not match their checksums: run python -m shards verify")
 
-    return pool.map(sound, ids.tolist(), positions.tolist())
+    return _in_parts(sound, pool, ids, positions)
+
+
+def _in_parts(job: Callable[..., tuple[Bytes, int]], pool: Executor, *columns: NDArray[np.int64]) -> Found:
+    """pool.map of the job over the columns, begun at once; a future a sample would cost as much as its read."""
+    rows = list(zip(*(column.tolist() for column in columns)))
+    parts = [rows[start:start + PART] for start in range(0, len(rows), PART)]
+    return chain.from_iterable(pool.map(lambda part: [job(*row) for row in part], parts))
 
 
 def collect(found: Found) -> tuple[list[Bytes], NDArray[np.int64]]:
