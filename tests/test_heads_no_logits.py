@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize, one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,11 +74,12 @@ def head_of(c):
     return head
 
 
-def relative(found, truth):
-    return float((found.double() - truth).norm() / truth.norm().clamp_min(1e-2))
+def relative(found, truth, least=1e-2):
+    return float((found.double() - truth).norm() / truth.norm().clamp_min(least))
 
 
 @given(cases, st.floats(-3, 3))
+@example(case(1, 19, 9, 3, "adaface", 30.0, 0.0, 372), 1.0)  # one photo, classified well: little gradient is left
 @settings(deadline=None, max_examples=80)
 def test_every_head_equals_the_plain_form_to_float32_whatever_the_incoming_gradient(c, factor):
     head, x = head_of(c), c.x.float().requires_grad_()
@@ -86,8 +87,10 @@ def test_every_head_equals_the_plain_form_to_float32_whatever_the_incoming_gradi
     (factor * loss).backward()
     true_loss, x_grad, weight_grad = expected(c, factor)
     assert loss.item() == pytest.approx(true_loss.item(), rel=1e-5, abs=1e-5)
-    assert relative(x.grad, x_grad) < 1e-5 * max(1, c.scale / 8)  # logits of ±scale round to scale × 2^-24
-    assert relative(head.weight.grad.view_as(weight_grad), weight_grad) < 1e-5 * max(1, c.scale / 8)
+    least = max(1e-2, abs(factor) * c.scale / len(c.x) / c.x.norm(dim=1).mean().item() / 4)  # ¼ of a wrong photo's
+    limit = 1e-5 * max(1, c.scale / 8)  # logits of ±scale round to scale × 2^-24
+    assert relative(x.grad, x_grad, least) < limit
+    assert relative(head.weight.grad.view_as(weight_grad), weight_grad, least) < limit
 
 
 def in_float64(c):
