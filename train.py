@@ -31,13 +31,14 @@ from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import MetricsLog
 from arcshard.schedules import lr_factor, margin_at
 from arcshard.train_config import MAY_CHANGE, OF_DATA, TrainConfig
-from loader import Batch, GrowingSize, Loader, Selection, View
+from loader import Batch, GrowingSize, Loader, LoaderConfig, Selection, View, tune
 from loader.hashing import hash64
 from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum, hold_statistics
 from shards import Dataset, splits
 
-SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "train": TrainConfig}
+SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "loader": LoaderConfig,
+            "train": TrainConfig}
 
 
 class Step(nn.Module):
@@ -78,7 +79,7 @@ def train(args: Namespace, world: World) -> int:
     config = as_plain(**{name: args[name] for name in SECTIONS})
     out, dataset = Path(args.out), Dataset(args.data, split="train")
     saved = saved_state(out, config, args.allow_changed_data)
-    loader = make_loader(dataset, c, world, view=args.view, selection=args.select)
+    loader = make_loader(dataset, args, world, selection=args.select)
     class_sizes, epoch = images_of_classes(loader), loader.stream.epoch_size
     total = math.ceil(c.epochs * epoch)  # images
     parts = micro_batches(c, world)
@@ -87,6 +88,10 @@ def train(args: Namespace, world: World) -> int:
     if loader.position >= total:
         say(world, f"{out} is already trained: {loader.position:,} images")
         return 0
+
+    if args.loader.tune:
+        say(world, f"fastest on this rank: {tune(loader)[0]}")
+        args.loader = replace(args.loader, num_threads=loader.num_threads, hw_decoder_load=loader.hw_decoder_load)
 
     number, step, optimizer = build(args, class_sizes, saved, world)
     out.mkdir(parents=True, exist_ok=True)
@@ -163,14 +168,16 @@ def saved_state(out: Path, config: dict[str, Any], allow_changed_data: bool) -> 
     return saved
 
 
-def make_loader(dataset: Dataset, c: TrainConfig, world: World, **options: Any) -> Loader:
+def make_loader(dataset: Dataset, args: Namespace, world: World, **options: Any) -> Loader:
+    c: TrainConfig = args.train
     if c.global_batch % world.size:
         raise UserError(f"train.global_batch must be a multiple of the number of ranks; got {c.global_batch} for "
                         f"{world.size} ranks: choose {c.global_batch // world.size * world.size or world.size}")
     size = c.size if c.first_size is None else GrowingSize(c.first_size, c.size, c.size_warmup * c.epochs)
     return Loader(dataset, batch_size=c.global_batch // world.size, size=size, seed=c.seed, rank=world.rank,
                   world_size=world.size, device="gpu" if world.device.type == "cuda" else "cpu",
-                  num_threads=c.num_threads, **options)
+                  view=args.view, num_threads=args.loader.num_threads, hw_decoder_load=args.loader.hw_decoder_load,
+                  **options)
 
 
 def images_of_classes(loader: Loader) -> np.ndarray:
@@ -267,7 +274,7 @@ def validate(args: Namespace, step: Step, world: World) -> float:
     """Share of the val split whose nearest class centre is its own: a cheap recall@1; evaluate.py has the real one."""
     right = seen = 0
     step.eval()
-    for batch in make_loader(Dataset(args.data, split="val"), args.train, world, train=False, view=args.view):
+    for batch in make_loader(Dataset(args.data, split="val"), args, world, train=False):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(args.train, world)):
             embeddings = step.embedder(batch.images, batch.jitter)
         right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())

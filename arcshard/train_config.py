@@ -47,8 +47,6 @@ class TrainConfig:
     """bfloat16 autocast on CUDA; the head stays in float32."""
     compile: bool = True
     """torch.compile on CUDA (on the CPU it costs minutes and gains nothing)."""
-    num_threads: int | None = None
-    """Loader threads a rank; null takes its share of the cores."""
     log_every: int = 10
     """Updates between two lines of metrics.jsonl."""
     checkpoint_every: float = 1.0
@@ -60,9 +58,6 @@ class TrainConfig:
                 raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"train.micro_batch must be positive, or null for all at once; got {self.micro_batch}")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"train.num_threads must be positive, or null for this rank's share of the cores; "
-                             f"got {self.num_threads}")
         if self.weight_decay < 0 or not 0 <= self.momentum < 1:
             raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
                              f"got {self.weight_decay} and {self.momentum}")
@@ -75,8 +70,9 @@ class TrainConfig:
             raise ValueError(f"train.device must be auto, cpu or cuda; got {self.device!r}")
 
 
-# What may differ when a run continues: the rest would make it another run. Where lists of keys lie does not matter: the
-# loader's state knows what they select.
-MAY_CHANGE = {"select.subset", "select.block"} | {f"train.{name}" for name in (
-    "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every")}
+# What may differ when a run continues: the rest would make it another run. Where lists of keys and other datasets lie
+# does not matter: the loader's state knows what they hold.
+MAY_CHANGE = {"select.subset", "select.block", "select.mix"} | {f"train.{name}" for name in (
+    "global_batch", "micro_batch", "device", "amp", "compile", "log_every", "checkpoint_every")} | {
+    f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

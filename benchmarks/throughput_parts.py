@@ -49,10 +49,8 @@ class Parts:
 
     def decoded(self, batches: list[Read]) -> Iterator[Any]:
         """The same few batches over and over, through the DALI graph alone."""
-        device = self.device
-        fed = itertools.cycle([inputs(plan, data, input_specs(device, View())) for plan, data in batches])
-        pipeline = build_pipeline(lambda: next(fed), device, self.args.batch_size, self.threads,
-                                  torch.cuda.current_device() if device == "gpu" else None, View())
+        fed = itertools.cycle([inputs(plan, data, input_specs(self.device, View())) for plan, data in batches])
+        pipeline = build_pipeline(lambda: next(fed), self.loader().resources(), View())
         pipeline.build()
         while True:
             yield pipeline.run()

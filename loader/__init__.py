@@ -2,6 +2,7 @@
 from loader.loader import Batch, Loader
 from loader.selection import Selection
 from loader.sizes import GrowingSize
+from loader.tuning import LoaderConfig, tune
 from loader.views import View
 
-__all__ = ["Batch", "GrowingSize", "Loader", "Selection", "View"]
+__all__ = ["Batch", "GrowingSize", "Loader", "LoaderConfig", "Selection", "View", "tune"]

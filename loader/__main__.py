@@ -22,6 +22,7 @@ from loader import View
 from loader.order import sample_at
 from loader.pipeline import decode
 from loader.plan import Plan, evaluation_plan, training_plan
+from loader.resources import Resources
 from model.photometry import prepare  # the one place where this room shows what another does
 from shards import Dataset
 
@@ -76,19 +77,19 @@ def sheet(dataset: Dataset, view: View, size: int, photos: int, views: int, seed
     return cv2.imencode(".png", cv2.cvtColor(whole, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-def pictures_of(dataset: Dataset, view: View, size: int, rows: NDArray[np.int64], views: int, seed: int
+def pictures_of(dataset: Dataset, view: View, size: int, chosen: NDArray[np.int64], views: int, seed: int
                 ) -> Iterator[NDArray[np.uint8]]:
     """For each photo uint8 (1 + views, size, size, 3): as evaluated, then as position after position would draw it."""
     def plans() -> Iterator[tuple[Plan, list[Any]]]:
-        for number, row in enumerate(rows.tolist()):
+        for number, row in enumerate(chosen.tolist()):
             ids, positions = np.full(views, row), number * views + np.arange(views)
-            yield evaluation_plan(dataset.index, view.in_evaluation(), ids[:1], 0, size), [dataset.checked_view(row)]
-            yield (training_plan(dataset.index, view, seed, positions, ids, 0, size, 0),
-                   [dataset.checked_view(row)] * views)
+            rows, photo = dataset.index[ids], dataset.checked_view(row)
+            yield evaluation_plan(rows[:1], view.in_evaluation(), ids[:1], 0, size), [photo]
+            yield training_plan(rows, view, seed, positions, ids, 0, size, 0), [photo] * views
 
     with ThreadPoolExecutor(1) as pool:
         pictures = (coloured(images, plan) for plan, images in decode(
-            plans(), device="cpu", batch_size=views, num_threads=1, pool=pool, view=view))
+            plans(), Resources("cpu", views, num_threads=1), pool, view))
         for evaluated in pictures:
             yield np.concatenate([evaluated, next(pictures)])
 

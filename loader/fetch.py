@@ -8,7 +8,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from loader.selection import Stream
+from loader.hashing import hash64
+from loader.mixture import Mixture
+from loader.selection import Order
 from shards import CorruptSample, Dataset
 
 REPLACE = 300  # channel of randomness, beside those in views.py
@@ -20,12 +22,12 @@ Found = Iterator[tuple[Bytes, int]]
 """Bytes and the row that they really are of, in the order asked for; reading began when it was made."""
 
 
-def read(dataset: Dataset, ids: NDArray[np.int64], pool: Executor) -> Found:
+def read(dataset: Dataset | Mixture, ids: NDArray[np.int64], pool: Executor) -> Found:
     """Start to read the samples. The iterator raises CorruptSample for the first that rotted."""
     return _in_parts(lambda sample: (dataset.checked_view(sample), sample), pool, ids)
 
 
-def read_or_replace(dataset: Dataset, ids: NDArray[np.int64], stream: Stream, positions: NDArray[np.int64],
+def read_or_replace(dataset: Dataset | Mixture, ids: NDArray[np.int64], stream: Order, positions: NDArray[np.int64],
                     pool: Executor) -> Found:
     """As `read`, but a rotten sample is named on stderr and gives way to one that its position chooses.
 
@@ -38,10 +40,16 @@ def read_or_replace(dataset: Dataset, ids: NDArray[np.int64], stream: Stream, po
                 return dataset.checked_view(sample), sample
             except CorruptSample as error:
                 print(f"{error}; here another sample takes its place", file=sys.stderr)
-                sample = stream.another(position, REPLACE + attempt)
+                sample = another(stream, position, attempt)
         raise CorruptSample(f"{ATTEMPTS} samples in a row do not match their checksums: run python -m shards verify")
 
     return _in_parts(sound, pool, ids, positions)
+
+
+def another(stream: Order, position: int, attempt: int) -> int:
+    """A row that position and attempt choose, out of those of the stream's first epoch."""
+    word = hash64(stream.seed, position, REPLACE + attempt) % np.uint64(stream.epoch_size)
+    return int(stream.sample_at(word.astype(np.int64))[0])
 
 
 def _in_parts(job: Callable[..., tuple[Bytes, int]], pool: Executor, *columns: NDArray[np.int64]) -> Found:

@@ -3,7 +3,6 @@
 positions -> sample ids -> checked bytes (memory map) -> DALI decodes the crops -> resize, flip -> Batch
 """
 import itertools
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,14 +18,16 @@ from arcshard.console import UserError
 from loader import plan as planning
 from loader.fetch import Found, collect, one_ahead, read, read_or_replace
 from loader.pipeline import decode
-from loader.selection import Selection, Stream
+from loader.resources import HW_DECODER_LOAD, Resources, largest_photo, share_of_cores
+from loader.mixture import mixed, order_of
+from loader.selection import Selection
 from loader.sizes import GrowingSize
 from loader.views import View
 from shards import Dataset
 
 IntArray = NDArray[np.int64]
 # What of the state says which photos are drawn, as opposed to what is made of them.
-DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance"})
+DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix"})
 
 
 @dataclass
@@ -67,11 +68,13 @@ class Loader:
         view: what is drawn for a training image.
         selection: which photos an epoch of training holds, and how often.
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
+        hw_decoder_load: share of a batch for the GPU's JPEG engine. Like num_threads, it may change between iterators.
     """
 
     def __init__(self, dataset: Dataset, *, batch_size: int, size: int | GrowingSize, device: str = "cpu",
                  seed: int = 0, rank: int = 0, world_size: int = 1, train: bool = True, view: View = View(),
-                 selection: Selection = Selection(), num_threads: int | None = None):
+                 selection: Selection = Selection(), num_threads: int | None = None,
+                 hw_decoder_load: float = HW_DECODER_LOAD):
         if device not in ("cpu", "gpu"):
             raise ValueError(f'device must be "cpu" or "gpu"; got {device!r}')
         if not 0 <= rank < world_size:
@@ -79,11 +82,12 @@ class Loader:
         if batch_size < 1 or isinstance(size, int) and size < 1:
             raise ValueError(f"batch_size and size must be positive; got {batch_size} and {size}")
         self.size = GrowingSize(size, size, epochs=0) if isinstance(size, int) else size
-        self.dataset, self.batch_size, self.device = dataset, batch_size, device
+        self.dataset = mixed(dataset, selection) if train else dataset
+        self.batch_size, self.device = batch_size, device
         self.seed, self.rank, self.train = seed, rank, train
         self.view = view if train else view.in_evaluation()
-        self.stream = Stream(dataset, selection if train else Selection(), seed)
-        self.num_threads = num_threads or _share_of_cores()
+        self.stream = order_of(self.dataset, selection if train else Selection(), seed)
+        self.num_threads, self.hw_decoder_load = num_threads or share_of_cores(), hw_decoder_load
         self.global_batch = batch_size * world_size
         self.position = 0  # samples handed out, over all ranks
         cv2.setNumThreads(1)  # images are resized in parallel; threads inside one image would only cost
@@ -93,8 +97,7 @@ class Loader:
         with ThreadPoolExecutor(self.num_threads) as pool:
             planned = self._training(pool) if self.train else self._evaluation(pool)
             asked = time.perf_counter()
-            for plan, images in decode(planned, device=self.device, batch_size=self.batch_size,
-                                       num_threads=self.num_threads, pool=pool, view=self.view):
+            for plan, images in decode(planned, self.resources(), pool, self.view):
                 self.position = plan.end
                 yield self._batch(plan, images, asked)
                 asked = time.perf_counter()
@@ -122,6 +125,13 @@ class Loader:
                             f"{'; '.join(changed.values())}: give the old ones, or start a new run{way_out}")
         self.position = state["position"]
 
+    def resources(self) -> Resources:
+        """What its graphs run on."""
+        if self.device == "cpu":
+            return Resources("cpu", self.batch_size, self.num_threads)
+        return Resources("gpu", self.batch_size, self.num_threads, self.hw_decoder_load, largest_photo(self.dataset),
+                         torch.cuda.current_device())
+
     def _fingerprint(self) -> dict[str, Any]:
         view = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.view).items()}
         return {"dataset": self.dataset.fingerprint, "split": self.dataset.split, "num_samples": self.stream.epoch_size,
@@ -132,7 +142,7 @@ class Loader:
         """Endless plans with their samples' bytes, from the current position on."""
         for start, positions, wanted, found in one_ahead(self._training_reads(pool)):
             data, ids = collect(found)
-            yield planning.training_plan(self.dataset.index, self.view, self.seed, positions, ids,
+            yield planning.training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
                                          start + self.global_batch, self.size.at(start / self.stream.epoch_size),
                                          int((ids != wanted).sum())), data
 
@@ -146,7 +156,7 @@ class Loader:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
         for start, ids, found in one_ahead(self._evaluation_reads(pool)):
             data, _ = collect(found)
-            yield planning.evaluation_plan(self.dataset.index, self.view, ids, start + self.global_batch,
+            yield planning.evaluation_plan(self.dataset.index[ids], self.view, ids, start + self.global_batch,
                                            self.size.last), data
 
     def _evaluation_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, Found]]:
@@ -161,8 +171,3 @@ class Loader:
         jitter = torch.from_numpy(plan.jitter)
         return Batch(images, labels.to(images.device, non_blocking=True), torch.from_numpy(plan.ids),
                      jitter.to(images.device, non_blocking=True), plan.replaced, time.perf_counter() - asked)
-
-
-def _share_of_cores() -> int:
-    """Cores that this process may use, shared evenly with the other ranks of its node (torchrun's variable)."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]  # its stubs lack it
 
 from loader.plan import Plan
+from loader.resources import Resources
 from loader.views import View
 
 PREFETCH = 2  # batches in flight inside DALI
 Spec = tuple[int, Any]  # dimensions and type of one input of a sample
 
 
-def build_pipeline(source: Callable[[], Any], device: str, batch_size: int, num_threads: int,
-                   device_id: int | None, view: View) -> Any:
-    """The graph for `device` "cpu" or "gpu", not yet built.
+def build_pipeline(source: Callable[[], Any], resources: Resources, view: View) -> Any:
+    """The graph for `resources.device`, not yet built.
 
     GPU: decode of the box on the hardware engine, linear resize without antialias or warp, flip, JPEG; uint8 HWC of one
     size. CPU: only the decode of the box; OpenCV does the rest, since DALI's CPU resize costs more than the decode
@@ -27,12 +28,11 @@ def build_pipeline(source: Callable[[], Any], device: str, batch_size: int, num_
 
     Args:
         source: called once a batch, returns `inputs`; StopIteration ends the stream.
-        device_id: None for the CPU, and to serialize the GPU graph where there is no GPU.
         view: which operations the graph has; those that it never asks for would cost time for nothing.
     """
-    specs = input_specs(device, view)
+    device, specs = resources.device, input_specs(resources.device, view)
 
-    @pipeline_def(batch_size=batch_size, num_threads=num_threads, device_id=device_id,
+    @pipeline_def(batch_size=resources.batch_size, num_threads=resources.num_threads, device_id=resources.device_id,
                   prefetch_queue_depth=PREFETCH)
     def graph() -> Any:
         outputs = fn.external_source(source, num_outputs=len(specs), batch=True, no_copy=True,
@@ -41,7 +41,10 @@ def build_pipeline(source: Callable[[], Any], device: str, batch_size: int, num_
         given = dict(zip(specs, outputs))
         # Packing applied the EXIF orientation; the boxes are in those pixels.
         crops = fn.decoders.image_slice(given["encoded"], start=given["start"], shape=given["shape"],
-                                        adjust_orientation=False, device="mixed" if device == "gpu" else "cpu")
+                                        adjust_orientation=False, device="mixed" if device == "gpu" else "cpu",
+                                        hw_decoder_load=resources.hw_decoder_load,
+                                        preallocate_width_hint=resources.largest_photo[0],
+                                        preallocate_height_hint=resources.largest_photo[1])
         return crops if device == "cpu" else finish_on_gpu(crops, given)
 
     return graph()
@@ -68,25 +71,27 @@ def input_specs(device: str, view: View) -> dict[str, Spec]:
     return specs
 
 
-def decode(planned: Iterator[tuple[Plan, list[Any]]], *, device: str, batch_size: int, num_threads: int,
-           pool: Executor, view: View) -> Iterator[tuple[Plan, torch.Tensor]]:
+def decode(planned: Iterator[tuple[Plan, list[Any]]], resources: Resources, pool: Executor, view: View
+           ) -> Iterator[tuple[Plan, torch.Tensor]]:
     """Turn plans with their samples' bytes into images on the device, uint8 (n, S, S, 3), in order; S: plan.size."""
     in_flight: deque[tuple[Plan, tuple[Any, ...]]] = deque()  # also keeps alive what DALI reads without a copy
 
     def source() -> tuple[Any, ...]:
         plan, data = next(planned)
-        in_flight.append((plan, inputs(plan, data, input_specs(device, view))))
+        in_flight.append((plan, inputs(plan, data, input_specs(resources.device, view))))
         return in_flight[-1][1]
 
-    device_id = torch.cuda.current_device() if device == "gpu" else None
-    pipeline = build_pipeline(source, device, batch_size, num_threads, device_id, view)
+    pipeline = build_pipeline(source, resources, view)
     pipeline.build()
-    if device == "gpu":  # ordered on torch's current stream, handed over without a copy
-        for images in _outputs(pipeline, torch.cuda.current_stream()):
-            yield in_flight.popleft()[0], torch.from_dlpack(images.as_tensor())
-    else:
-        crops_of_plans = ((in_flight.popleft()[0], crops) for crops in _outputs(pipeline, None))
-        yield from _resize_ahead(crops_of_plans, pool)
+    if resources.device == "cpu":
+        yield from _resize_ahead(_with_plans(pipeline, None, in_flight), pool)
+        return
+    try:  # ordered on torch's current stream, handed over without a copy
+        for plan, images in _with_plans(pipeline, torch.cuda.current_stream(), in_flight):
+            yield plan, torch.from_dlpack(images.as_tensor())
+    finally:
+        del pipeline
+        ReleaseUnusedMemory()  # DALI would keep what an evaluation took, where training could use it
 
 
 def inputs(plan: Plan, data: list[Any], names: Iterable[str]) -> tuple[Any, ...]:
@@ -98,14 +103,14 @@ def inputs(plan: Plan, data: list[Any], names: Iterable[str]) -> tuple[Any, ...]
     return tuple(known[name] for name in names)
 
 
-def _outputs(pipeline: Any, stream: Any) -> Iterator[Any]:
-    """The one output of each of DALI's batches, until the source ends."""
+def _with_plans(pipeline: Any, stream: Any, in_flight: deque[tuple[Plan, Any]]) -> Iterator[tuple[Plan, Any]]:
+    """DALI's one output of each batch with its plan, until the source ends."""
     while True:
         try:
             output, = pipeline.run(stream)
         except StopIteration:
             return
-        yield output
+        yield in_flight.popleft()[0], output
 
 
 def _resize_ahead(crops_of_plans: Iterator[tuple[Plan, Any]], pool: Executor

@@ -39,19 +39,17 @@ def rank_positions(start: int, batch_size: int, rank: int) -> NDArray[np.int64]:
     return start + rank * batch_size + np.arange(batch_size, dtype=np.int64)
 
 
-def training_plan(index: NDArray[np.void], view: View, seed: int, positions: NDArray[np.int64],
+def training_plan(rows: NDArray[np.void], view: View, seed: int, positions: NDArray[np.int64],
                   ids: NDArray[np.int64], end: int, size: int, replaced: int) -> Plan:
-    """Draw the views of samples `ids` at stream positions `positions`, both (n,)."""
-    rows = index[ids]
+    """Draw the views of samples `ids` at stream positions `positions`, both (n,); rows (n,) are theirs of the index."""
     boxes = draw_boxes(view, seed, positions, rows["width"], rows["height"])
     matrices = warping.draw_warps(view, seed, positions, boxes) if view.warps else None
     return Plan(end, size, ids, *_sampled(boxes, matrices, rows, size), draw_flips(view, seed, positions),
                 draw_qualities(view, seed, positions), draw_jitter(view, seed, positions), replaced)
 
 
-def evaluation_plan(index: NDArray[np.void], view: View, ids: NDArray[np.int64], end: int, size: int) -> Plan:
+def evaluation_plan(rows: NDArray[np.void], view: View, ids: NDArray[np.int64], end: int, size: int) -> Plan:
     """Whole frames, nothing random."""
-    rows = index[ids]
     boxes = whole_frames(view, rows["width"], rows["height"])
     matrices = warping.of_boxes(boxes) if view.warps else None
     return Plan(end, size, ids, *_sampled(boxes, matrices, rows, size), np.zeros(len(ids), bool),

@@ -1,8 +1,9 @@
 """Which photos of a split are drawn, and how often: other functions over the same index, never another format."""
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,36 @@ class Selection:
     balance: float = 1.0
     """A class that could show n images an epoch gets a part proportional to n^balance: 1 just these, 0 the same for
     every class; the epoch's length stays."""
+    mix: dict[str, float] = field(default_factory=dict)
+    """Other datasets, and how many times an epoch shows each of their photos besides, {data/full: 0.5}: a class is that
+    of the same landmark_id, and those that --data lacks come after its own. The fields above apply to each."""
 
     def __post_init__(self) -> None:
         if self.per_class is not None and self.per_class < 1:
             raise ValueError(f"select.per_class must be at least 1, or null for no limit; got {self.per_class}")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"select.balance must lie in [0, 1]; got {self.balance}")
+        for path, times in self.mix.items():
+            if not times > 0:
+                raise ValueError(f"select.mix says how many times an epoch shows a photo, above 0; got {times} for "
+                                 f"{path}")
+
+
+class Order(Protocol):
+    """An endless stream of samples to train on: a pure function of position."""
+
+    seed: int
+    epoch_size: int
+    """Samples an epoch."""
+
+    def rows(self) -> IntArray | slice:
+        """Rows of the dataset's index that may be drawn: an index into its arrays."""
+
+    def sample_at(self, positions: IntArray) -> IntArray:
+        """Rows of the dataset's index, int64 (n,), at positions (n,) of the stream."""
+
+    def fingerprint(self) -> dict[str, object]:
+        """What the stream depends on, the dataset and the seed apart."""
 
 
 class Stream:
@@ -46,7 +71,7 @@ class Stream:
     """
 
     def __init__(self, dataset: Dataset, selection: Selection, seed: int):
-        self.selection, self.seed = selection, seed
+        self.selection, self.seed, self.dataset_size = selection, seed, len(dataset)
         chosen = selected(dataset, selection)
         self.epoch_size = len(dataset) if chosen is None else len(chosen)
         """Samples an epoch."""
@@ -59,7 +84,7 @@ class Stream:
             allowed = np.minimum(sizes, selection.per_class or sizes.max())
             self.epoch_size = int(allowed.sum())
             self._quotas = shares(allowed.astype(np.float64) ** selection.balance, self.epoch_size)
-            self._first_row, self._first_place = _starts(sizes), _starts(self._quotas)
+            self._first_row, self._first_place = starts(sizes), starts(self._quotas)
 
     def rows(self) -> IntArray | slice:
         """Rows of the dataset's index that may be drawn: an index into its arrays."""
@@ -71,11 +96,6 @@ class Stream:
         if self._quotas is not None:
             place = self._row_of_class(place, positions // self.epoch_size)
         return place if self._rows is None else self._rows[place]
-
-    def another(self, position: int, attempt: int) -> int:
-        """A row that position and attempt choose, out of those of the first epoch."""
-        word = hash64(self.seed, position, attempt) % np.uint64(self.epoch_size)
-        return int(self.sample_at(word.astype(np.int64))[0])
 
     def _row_of_class(self, place: IntArray, epoch: IntArray) -> IntArray:
         """Where in self._rows the class that owns each place of the epoch stands in its own stream."""
@@ -130,6 +150,6 @@ def _keys(dataset: Dataset) -> Iterator[bytes]:
         yield from dataset.index["key"][start:start + KEYS_AT_A_TIME].tolist()
 
 
-def _starts(sizes: IntArray) -> IntArray:
+def starts(sizes: IntArray) -> IntArray:
     """Where each of consecutive runs of these lengths begins."""
     return np.cumsum(sizes) - sizes

@@ -19,6 +19,7 @@ from loader.framing import draw_boxes, whole_frames
 from loader.hashing import uniform
 from loader.pipeline import build_pipeline, finish_on_gpu, input_specs, inputs
 from loader.plan import training_plan
+from loader.resources import Resources
 from model.photometry import autocontrast, cut_out, prepare
 from shards import Dataset
 
@@ -99,7 +100,7 @@ def test_the_nodes_of_the_gpu_graph_agree_with_the_cpu_path(train, view):
     """DALI's own operators, here those for the CPU: within two grey levels on average."""
     images = next(iter(Loader(train, batch_size=16, size=64, view=view))).images.numpy()
     ids = next(iter(Loader(train, batch_size=16, size=64, view=view))).ids.numpy()
-    plan = training_plan(train.index, view, 0, np.arange(16), ids, 16, 64, 0)
+    plan = training_plan(train.index[ids], view, 0, np.arange(16), ids, 16, 64, 0)
     specs = input_specs("gpu", view)
     batch = inputs(plan, [train.view(sample) for sample in ids], specs)
 
@@ -120,11 +121,11 @@ def test_the_nodes_of_the_gpu_graph_agree_with_the_cpu_path(train, view):
 
 
 def test_the_gpu_graph_warps_and_compresses_on_the_gpu():
-    graph = build_pipeline(lambda: None, "gpu", 8, 2, None, THIRD).serialize()
+    graph = build_pipeline(lambda: None, Resources("gpu", 8, 2), THIRD).serialize()
     for operator in (b"WarpAffine", b"JpegCompressionDistortion"):
         start = graph.index(operator)
         assert b"gpu" in graph[start:start + 400], operator
-    assert b"WarpAffine" not in build_pipeline(lambda: None, "gpu", 8, 2, None, View()).serialize()
+    assert b"WarpAffine" not in build_pipeline(lambda: None, Resources("gpu", 8, 2), View()).serialize()
 
 
 @given(st.floats(0, 180), st.floats(0, 0.9), st.floats(0, 1), SIDES, SIDES)

@@ -15,6 +15,7 @@ from loader import Loader, Selection, View
 from loader.order import sample_at
 from loader.pipeline import build_pipeline
 from loader.framing import draw_crops, draw_flips
+from loader.resources import Resources
 from shards import CorruptSample, Dataset
 
 VIEW = View(brightness=0.3)
@@ -143,11 +144,11 @@ def test_pixels_equal_a_plain_reference(train):
 
 def test_the_gpu_graph_decodes_on_the_hardware_path_and_resizes_on_the_gpu():
     """Serialized without a GPU: image_slice is `mixed`, resize and flip are `gpu`."""
-    graph = build_pipeline(lambda: None, "gpu", 8, 2, None, View()).serialize()
+    graph = build_pipeline(lambda: None, Resources("gpu", 8, 2), View()).serialize()
     for operator, device in ((b"ImageSlice", b"mixed"), (b"Resize", b"gpu"), (b"Flip", b"gpu")):
         start = graph.index(operator)
         assert device in graph[start:start + 400], operator
-    assert b"mixed" not in build_pipeline(lambda: None, "cpu", 8, 2, None, View()).serialize()
+    assert b"mixed" not in build_pipeline(lambda: None, Resources("cpu", 8, 2), View()).serialize()
 
 
 @pytest.fixture

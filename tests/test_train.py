@@ -21,7 +21,7 @@ from train import passed
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
         "--train.size", "32", "--train.global_batch", "12", "--train.log_every", "1", "--train.device", "cpu",
-        "--train.num_threads", "1", "--train.lr", "0.05", "--head.scale", "10", "--head.margin", "0.1",
+        "--loader.num_threads", "1", "--train.lr", "0.05", "--head.scale", "10", "--head.margin", "0.1",
         "--view.area", "[0.5,1.0]", "--view.brightness", "0.2"]
 
 
@@ -227,7 +227,7 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
     (["--head.margin", "2"], "margin is an angle in radians, 0 <= margin < pi/2; got 2.0"),
     (["--head.scale", "0"], "scale must be positive; got 0.0"),
     (["--train.momentum", "1"], "train.momentum lie in [0, 1); got 0.0001 and 1"),
-    (["--train.num_threads", "0"], "train.num_threads must be positive"),
+    (["--loader.num_threads", "0"], "loader.num_threads must be positive"),
     (["--train.micro_batch", "0"], "train.micro_batch must be positive, or null for all at once; got 0"),
     (["--train.micro_batch", "8"], "train.micro_batch must divide each rank's part of the global batch; got 8 for 12 "
                                    "images: choose 4, or another global_batch"),

@@ -1,0 +1,88 @@
+"""How many threads and how much of the JPEG engine a loader uses: given, or found by trying."""
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from loader.loader import Loader
+from loader.resources import HW_DECODER_LOAD, share_of_cores
+
+WARM_UP = 3  # batches: a new pipeline's first ones allocate
+SECONDS = 3.0  # of a trial, at least a batch
+LOADS = (0.8, 0.9, 0.99)  # beside the default; MLPerf's H100 runs used 0.99 (mlcommons/training_results_v3.0)
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """What the loader runs on; nothing here changes what training sees."""
+
+    num_threads: int | None = None
+    """Threads of a rank; null takes its share of the cores."""
+    hw_decoder_load: float = HW_DECODER_LOAD
+    """Share of each batch for the JPEG engine that A100 and H100 have; the GPU's cores decode the rest."""
+    tune: bool = False
+    """Try other values of both at the start, for 3 seconds each, and take the fastest."""
+
+    def __post_init__(self) -> None:
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError("loader.num_threads must be positive, or null for this rank's share of the cores; "
+                             f"got {self.num_threads}")
+        if not 0 <= self.hw_decoder_load <= 1:
+            raise ValueError(f"loader.hw_decoder_load is a share in [0, 1]; got {self.hw_decoder_load}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting, measured."""
+
+    num_threads: int
+    hw_decoder_load: float
+    images_per_s: float
+
+    def __str__(self) -> str:
+        return (f"num_threads {self.num_threads}, hw_decoder_load {self.hw_decoder_load}: "
+                f"{self.images_per_s:,.0f} images/s")
+
+
+def tune(loader: Loader, seconds: float = SECONDS) -> list[Trial]:
+    """Let the loader use the fastest of some settings; returns all of them, best first.
+
+    First the number of threads, then on a GPU the load of its JPEG engine. It stays at its position. On several ranks
+    all should tune at once, since in training too they share the machine.
+    """
+    trials = [trial(loader, threads, loader.hw_decoder_load, seconds) for threads in thread_counts(share_of_cores())]
+    if loader.device == "gpu":
+        trials += [trial(loader, best(trials).num_threads, load, seconds) for load in LOADS]
+    loader.num_threads, loader.hw_decoder_load = best(trials).num_threads, best(trials).hw_decoder_load
+    return sorted(trials, key=lambda t: t.images_per_s, reverse=True)
+
+
+def best(trials: Sequence[Trial]) -> Trial:
+    """The fastest; of equals the first."""
+    return max(trials, key=lambda t: t.images_per_s)
+
+
+def trial(loader: Loader, num_threads: int, hw_decoder_load: float, seconds: float) -> Trial:
+    """The loader's rate with this setting, over at least a batch and `seconds`; it is left where it was."""
+    position = loader.position
+    loader.num_threads, loader.hw_decoder_load = num_threads, hw_decoder_load
+    batches = iter(loader)
+    for _ in islice(batches, WARM_UP):
+        pass
+    images, began = 0, time.perf_counter()
+    for batch in batches:
+        images += len(batch.ids)
+        if batch.images.is_cuda:
+            torch.cuda.synchronize()
+        if time.perf_counter() - began >= seconds:
+            break
+    took = time.perf_counter() - began
+    loader.position = position
+    return Trial(num_threads, hw_decoder_load, images / took)
+
+
+def thread_counts(cores: int) -> list[int]:
+    """What is worth trying with this many cores: powers of two, and all."""
+    return sorted({*(2**n for n in range(cores.bit_length()) if 2**n <= cores), cores})

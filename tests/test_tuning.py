@@ -1,0 +1,90 @@
+"""The loader's own settings: the fastest is taken, and nothing of the sequence changes."""
+import itertools
+
+import numpy as np
+import pytest
+
+from loader import Loader, LoaderConfig, tuning
+from loader.pipeline import build_pipeline
+from loader.resources import Resources, largest_photo
+from loader.tuning import Trial, thread_counts, tune
+from loader.views import View
+from shards import Dataset
+
+
+@pytest.fixture
+def train(dataset_path):
+    return Dataset(dataset_path, "train")  # 60 samples
+
+
+def rates(monkeypatch, of):
+    """Let each trial find the rate that `of` says of its setting; what was tried is appended to the list returned."""
+    tried = []
+
+    def trial(loader, num_threads, load, seconds):
+        tried.append((num_threads, load))
+        return Trial(num_threads, load, of(num_threads, load))
+
+    monkeypatch.setattr(tuning, "trial", trial)
+    return tried
+
+
+def test_the_fastest_threads_are_taken_and_the_jpeg_engine_tried_with_them(train, monkeypatch):
+    monkeypatch.setattr(tuning, "share_of_cores", lambda: 6)
+    tried = rates(monkeypatch, lambda threads, load: 100 - abs(threads - 4) + (load == 0.9))
+    loader = Loader(train, batch_size=4, size=16, device="gpu")
+    trials = tune(loader)
+    assert tried == [(1, 0.65), (2, 0.65), (4, 0.65), (6, 0.65), (4, 0.8), (4, 0.9), (4, 0.99)]
+    assert trials[0] == Trial(4, 0.9, 101.0) and (loader.num_threads, loader.hw_decoder_load) == (4, 0.9)
+    assert str(trials[0]) == "num_threads 4, hw_decoder_load 0.9: 101 images/s"
+
+
+def test_without_a_gpu_only_threads_are_tried(train, monkeypatch):
+    monkeypatch.setattr(tuning, "share_of_cores", lambda: 2)
+    tried = rates(monkeypatch, lambda threads, load: threads)
+    tune(Loader(train, batch_size=4, size=16))
+    assert tried == [(1, 0.65), (2, 0.65)]
+
+
+def test_of_equally_fast_settings_the_first_stays(train, monkeypatch):
+    rates(monkeypatch, lambda threads, load: 1.0)
+    loader = Loader(train, batch_size=4, size=16)
+    tune(loader)
+    assert loader.num_threads == 1
+
+
+def test_a_loader_that_was_tuned_goes_on_where_it_stood(train):
+    untouched, tuned = (Loader(train, batch_size=8, size=16) for _ in range(2))
+    for loader in (untouched, tuned):
+        list(itertools.islice(loader, 3))
+    trials = tune(tuned, seconds=0)
+    assert tuned.position == 24 and all(t.images_per_s > 0 for t in trials)
+    for one, other in zip(itertools.islice(untouched, 2), tuned):
+        assert np.array_equal(one.ids, other.ids) and np.array_equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("cores, counts", [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])])
+def test_threads_worth_trying(cores, counts):
+    assert thread_counts(cores) == counts
+
+
+def test_the_largest_photo_is_that_of_the_index(train):
+    assert largest_photo(train) == (200, 150)
+
+
+def test_the_gpu_graph_reserves_memory_and_splits_the_batch_as_told():
+    """DALI serializes an argument as its name and its value (float32, varint)."""
+    graph = build_pipeline(lambda: None, Resources("gpu", 8, 2, 0.875, (401, 302)), View()).serialize()
+    for name, value in ((b"hw_decoder_load", np.float32(0.875).tobytes()), (b"preallocate_width_hint", b"\x91\x03"),
+                        (b"preallocate_height_hint", b"\xae\x02")):
+        start = graph.index(name)
+        assert value in graph[start:start + 60], name
+
+
+@pytest.mark.parametrize("wrong, sentence", [
+    ({"num_threads": 0}, "loader.num_threads must be positive, or null for this rank's share of the cores; got 0"),
+    ({"hw_decoder_load": 1.5}, r"loader.hw_decoder_load is a share in \[0, 1\]; got 1.5"),
+])
+def test_impossible_settings_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        LoaderConfig(**wrong)
