@@ -23,6 +23,16 @@ def test_throughput_prints_and_writes_every_round(call, dataset_path, tmp_path):
     ElementTree.parse(tmp_path / "t.svg")
 
 
+def test_the_cost_of_the_order_is_shown_beside_that_of_a_small_one(call, dataset_path, tmp_path):
+    done = call("benchmarks/order.py", "--data", dataset_path, "--size", 32, "--batch-size", 4, "--rounds", 2, "--json",
+                tmp_path / "o.json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "o.json").read_text())["rounds"]
+    assert len(figures) == 2 and all(value > 0 for value in figures[0].values())
+    for name in ("order 1e+10", "continue 1e+06", "steady", "10^10 / 10^6"):
+        assert name in done.stdout
+
+
 @pytest.mark.parametrize("options, sentence", [
     (["--data", "no/such/dataset"], "there is no folder no/such/dataset"),
     (["--data", ".", "--size", "0"], "--size must be at least 1; got 0"),

@@ -4,14 +4,20 @@ import itertools
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nvidia.dali import Pipeline
 from PIL import Image
 
+import loader.pipeline as pipeline
 from arcshard.console import UserError
-from loader import Loader, Selection, View
+from loader import GrowingSize, Loader, Selection, View
 from loader.order import sample_at
 from loader.pipeline import build_pipeline
 from loader.framing import draw_crops, draw_flips
@@ -75,6 +81,50 @@ def test_resume_in_mid_epoch_on_other_ranks_continues_the_same_stream(train):
         halves.append(first(loader, 5))
         assert loader.state_dict()["position"] == 108
     assert_same(whole[4:], list(itertools.chain(*zip(*halves))))
+
+
+COLOURS = View(brightness=0.3, rotate=10, cutout=0.5, jpeg=(60, 90))
+WORLDS = st.lists(st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(1, 7), st.integers(1, 4)), min_size=1,
+                  max_size=6)
+
+
+def drawn(plan):
+    """All that a plan says of each of its samples, one row a sample."""
+    size = np.full((len(plan.ids), 1), plan.size)
+    return np.concatenate([plan.ids[:, None], plan.boxes, plan.matrices.reshape(-1, 6), plan.flips[:, None],
+                           plan.qualities[:, None], plan.jitter, size], axis=1)
+
+
+@given(WORLDS, st.sampled_from([Selection(), Selection(per_class=4, balance=0.5)]), st.integers(0, 2**40))
+@settings(deadline=None, max_examples=40)
+def test_worlds_and_batches_may_change_at_any_step(dataset_path, worlds, selection, seed):
+    """(world size, batch of a rank, steps) after one another: photos, crops, flips, colours are those of one rank."""
+    train, options = Dataset(dataset_path, "train"), {"size": 64, "view": COLOURS, "selection": selection, "seed": seed}
+    sequence, state = [], None
+    with ThreadPoolExecutor(1) as pool:
+        for world_size, batch_size, steps in worlds:
+            ranks = [Loader(train, batch_size=batch_size, rank=r, world_size=world_size, **options)
+                     for r in range(world_size)]
+            for loader in ranks:
+                loader.load_state_dict(state or loader.state_dict())
+            for parts in itertools.islice(zip(*(loader._training(pool) for loader in ranks)), steps):
+                sequence += [drawn(plan) for plan, _ in parts]
+                ends = {plan.end for plan, _ in parts}
+            state = {**ranks[0].state_dict(), "position": ends.pop()}
+            assert not ends, "all ranks end a step at one position"
+        whole, _ = next(Loader(train, batch_size=state["position"], **options)._training(pool))
+    assert np.array_equal(np.concatenate(sequence), drawn(whole))
+
+
+@pytest.mark.parametrize("prefetch, num_threads", [(1, 1), (3, 2), (5, 4)])
+def test_neither_prefetching_nor_threads_show(train, monkeypatch, prefetch, num_threads):
+    options = {"batch_size": 7, "size": GrowingSize(32, 64, 0.5), "view": COLOURS}
+    usual = first(Loader(train, **options), 6)
+    monkeypatch.setattr(pipeline, "PREFETCH", prefetch)
+    loader = Loader(train, **options, num_threads=num_threads)
+    for one, other in zip(usual, loader):
+        assert_same([one], [other])
+    assert loader.position == 7 * 6, "what was handed out counts, not what was prefetched"
 
 
 def test_position_moves_before_the_batch_is_yielded(train):
@@ -151,18 +201,38 @@ def test_the_gpu_graph_decodes_on_the_hardware_path_and_resizes_on_the_gpu():
     assert b"mixed" not in build_pipeline(lambda: None, Resources("cpu", 8, 2), View()).serialize()
 
 
-@pytest.fixture
-def rotten(dataset_path, tmp_path):
-    """A copy of the dataset in which one byte of train sample 5 flipped after packing."""
-    shutil.copytree(dataset_path, tmp_path / "rotten")
-    dataset = Dataset(tmp_path / "rotten", "train")
-    row = dataset.index[5]
-    with open(tmp_path / "rotten" / f"train-{row['shard']:06d}.tar", "r+b") as f:
+def rot(dataset, sample):
+    """Flip one bit in the middle of a sample's JPEG: most such damage decodes without a word."""
+    row = dataset.index[sample]
+    with open(dataset.path / f"train-{row['shard']:06d}.tar", "r+b") as f:
         f.seek(int(row["offset"] + row["size"] // 2))
         byte = f.read(1)[0]
         f.seek(-1, os.SEEK_CUR)
         f.write(bytes([byte ^ 0x10]))
+
+
+@pytest.fixture
+def rotten(dataset_path, tmp_path):
+    """A copy of the dataset in which train sample 5 was damaged after packing."""
+    shutil.copytree(dataset_path, tmp_path / "rotten")
+    rot(Dataset(tmp_path / "rotten", "train"), 5)
     return Dataset(tmp_path / "rotten", "train")
+
+
+def test_a_sample_that_rots_while_the_loader_runs_is_replaced_from_then_on(train, dataset_path, tmp_path, capfd):
+    """The last of the first epoch, 45 positions after those that were handed out: further than any prefetch."""
+    shutil.copytree(dataset_path, tmp_path / "rotting")
+    rotting, late = Dataset(tmp_path / "rotting", "train"), int(sample_at(np.array([59]), 60, 0)[0])
+    running = iter(Loader(rotting, batch_size=5, size=32))
+    batches = list(itertools.islice(running, 3))
+    rot(rotting, late)
+    batches += itertools.islice(running, 33)
+    sound = first(Loader(train, batch_size=5, size=32), 36)
+    ids, expected = joined(batches, "ids"), joined(sound, "ids")
+    changed = ids != expected
+    assert torch.equal(changed, expected == late) and changed.sum() == 3
+    assert torch.equal(joined(batches, "images")[~changed], joined(sound, "images")[~changed])
+    assert train.index["key"][late].decode() in capfd.readouterr().err
 
 
 def test_a_rotten_sample_is_named_and_replaced_and_nothing_else_changes(train, rotten, capfd):
@@ -196,24 +266,38 @@ def test_evaluation_does_not_replace_but_stops_at_a_rotten_sample(rotten):
         list(Loader(rotten, batch_size=20, size=16, train=False))
 
 
-def test_dropped_and_broken_loops_leave_no_thread_and_no_open_file(train):
-    def use(number):
-        for batch in Loader(train, batch_size=8, size=16):
-            if number % 2:
-                raise RuntimeError("the consumer fails")
-            break
+def leave(loader, why):
+    """Stop to use it as users do."""
+    if why == "never begun":
+        return iter(loader) and None
+    batches = iter(loader)
+    next(batches)
+    if why != "dropped":
+        raise why
+
+
+@pytest.mark.parametrize("why", ["dropped", "never begun", RuntimeError, KeyboardInterrupt], ids=str)
+@pytest.mark.parametrize("train_mode", [True, False])
+def test_however_a_loop_ends_it_leaves_no_thread_file_map_or_pipeline(dataset_path, why, train_mode):
+    def use():
+        loader = Loader(Dataset(dataset_path, "train"), batch_size=8, size=16, train=train_mode)
+        if isinstance(why, str):
+            leave(loader, why)
+        else:
+            with pytest.raises(why):
+                leave(loader, why)
 
     def count():
         gc.collect()
-        return threading.active_count(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        maps = Path("/proc/self/maps").read_text().count(str(dataset_path))
+        return (threading.active_count(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), maps,
+                sum(type(thing) is Pipeline for thing in gc.get_objects()))
 
-    for number in range(3):  # the first use opens what the libraries keep
-        with pytest.raises(RuntimeError) if number % 2 else pytest.MonkeyPatch.context():
-            use(number)
+    for _ in range(3):  # the first use opens what the libraries keep
+        use()
     before = count()
-    for number in range(20):
-        with pytest.raises(RuntimeError) if number % 2 else pytest.MonkeyPatch.context():
-            use(number)
+    for _ in range(20):
+        use()
     assert count() == before
 
 

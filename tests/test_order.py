@@ -82,6 +82,16 @@ def test_each_sample_is_equally_likely_at_each_position(num_samples):
     assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.parametrize("num_samples", [100, 3000, 100_000])
+def test_an_epoch_says_nothing_of_the_next(num_samples):
+    """Correlation of a sample's places in consecutive epochs, and of an epoch with its order of samples."""
+    epochs = 20
+    samples = sample_at(np.arange(epochs * num_samples), num_samples, 3).reshape(epochs, num_samples)
+    places = np.argsort(samples, axis=1)
+    for one, other in [*zip(places, places[1:]), *zip(samples, np.tile(np.arange(num_samples), (epochs, 1)))]:
+        assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(num_samples)  # 5 standard deviations
+
+
 def test_ten_billion_samples_need_no_memory():
     n = 10**10
     samples = sample_at(np.array([0, n - 1, n, 5 * n + 3]), n, 0)
