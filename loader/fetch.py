@@ -2,7 +2,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ REPLACE = 300  # channel of randomness, beside those in views.py
 ATTEMPTS = 1000
 PART = 8  # samples that a thread reads at a time
 Bytes = NDArray[np.uint8]
-Job = TypeVar("Job")
+Item = TypeVar("Item")
 Found = Iterator[tuple[Bytes, int]]
 """Bytes and the row that they really are of, in the order asked for; reading began when it was made."""
 
@@ -65,8 +65,9 @@ def collect(found: Found) -> tuple[list[Bytes], NDArray[np.int64]]:
     return list(data), np.array(ids, np.int64)
 
 
-def one_ahead(jobs: Iterator[Job]) -> Iterator[Job]:
-    """The same jobs, each handed out when the next has been started: the disk works while the caller does."""
-    for this, _ in pairwise(chain(jobs, [None])):
-        assert this is not None
-        yield this
+def one_ahead(items: Iterator[Item], thread: Executor) -> Iterator[Item]:
+    """The same items, each made in the thread while the one before is in use. An error comes in its item's place."""
+    making = thread.submit(next, items, None)
+    while (item := making.result()) is not None:
+        making = thread.submit(next, items, None)
+        yield item

@@ -93,11 +93,11 @@ class Loader:
         cv2.setNumThreads(1)  # images are resized in parallel; threads inside one image would only cost
 
     def __iter__(self) -> Iterator[Batch]:
-        # The pool ends with the iterator: at its end, on an error, and when the consumer drops it.
-        with ThreadPoolExecutor(self.num_threads) as pool:
+        # The threads end with the iterator: at its end, on an error, and when the consumer drops it.
+        with ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner:
             planned = self._training(pool) if self.train else self._evaluation(pool)
             asked = time.perf_counter()
-            for plan, images in decode(planned, self.resources(), pool, self.view):
+            for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):
                 self.position = plan.end
                 yield self._batch(plan, images, asked)
                 asked = time.perf_counter()
@@ -140,7 +140,7 @@ class Loader:
 
     def _training(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Endless plans with their samples' bytes, from the current position on."""
-        for start, positions, wanted, found in one_ahead(self._training_reads(pool)):
+        for start, positions, wanted, found in self._training_reads(pool):
             data, ids = collect(found)
             yield planning.training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
                                          start + self.global_batch, self.size.at(start / self.stream.epoch_size),
@@ -154,7 +154,7 @@ class Loader:
 
     def _evaluation(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
-        for start, ids, found in one_ahead(self._evaluation_reads(pool)):
+        for start, ids, found in self._evaluation_reads(pool):
             data, _ = collect(found)
             yield planning.evaluation_plan(self.dataset.index[ids], self.view, ids, start + self.global_batch,
                                            self.size.last), data

