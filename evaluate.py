@@ -25,7 +25,7 @@ from loader import Loader, View
 from model import Embedder, ModelConfig, build_embedder
 from retrieval import Embeddings, Evaluation, evaluate
 from retrieval.answers import POWER, VOTERS
-from shards import Dataset, splits
+from shards import CacheConfig, Dataset, splits
 
 GALLERY = "train"
 
@@ -41,6 +41,8 @@ class RunModel:
     """How photos were framed for its training."""
     packing: dict[str, Any]
     """How the photos that it was trained on were packed."""
+    cache: CacheConfig
+    """How it reads object storage."""
     fingerprint: str
     """Of its weights."""
     device: torch.device
@@ -51,13 +53,14 @@ def main() -> None:
     keep_freed_memory()
     data, out = args.data, args.run
     model = load_untrained(out) if args.untrained else load_model(out)
-    queries = [split for split in splits(data) if split == "val" or split.startswith("test")]
-    if not queries or GALLERY not in splits(data):
+    cache = model.cache
+    queries = [split for split in splits(data, cache) if split == "val" or split.startswith("test")]
+    if not queries or GALLERY not in splits(data, cache):
         raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
-                        f"{', '.join(splits(data))}: give clean.py --val-fold or --solution and pack again")
-    embedded = {split: embed_split(model, Dataset(data, split), None if args.untrained else store(out, split))
+                        f"{', '.join(splits(data, cache))}: give clean.py --val-fold or --solution and pack again")
+    embedded = {split: embed_split(model, Dataset(data, split, cache), None if args.untrained else store(out, split))
                 for split in (GALLERY, *queries)}
-    results = {split: evaluate_split(embedded[split], Dataset(data, split).truths(), embedded[GALLERY],
+    results = {split: evaluate_split(embedded[split], Dataset(data, split, cache).truths(), embedded[GALLERY],
                                      model.device.type).metrics for split in queries}
     name = "eval-untrained.json" if args.untrained else "eval.json"
     write_text(out / name, json.dumps(results, indent=2) + "\n")
@@ -67,7 +70,7 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
-    parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    parser.add_argument("--data", required=True, help="dataset: folder, or s3://… (read through the run's cache)")
     parser.add_argument("--untrained", action="store_true",
                         help="the run's backbone with its pretrained weights, average-pooled, without neck")
     return parser.parse_args()
@@ -91,8 +94,8 @@ def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunMo
     cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device)
-    view = View(**config["view"])
-    return RunModel(embedder, config["train"]["size"], view, saved["packing"], fingerprint, device)
+    view, cache = View(**config["view"]), CacheConfig(**config.get("cache", {}))
+    return RunModel(embedder, config["train"]["size"], view, saved["packing"], cache, fingerprint, device)
 
 
 def store(out: Path, split: str) -> Path:

@@ -35,10 +35,10 @@ from loader import Batch, GrowingSize, Loader, LoaderConfig, Selection, View, tu
 from loader.hashing import hash64
 from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum, hold_statistics
-from shards import Dataset, splits
+from shards import CacheConfig, Dataset, splits
 
-SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "loader": LoaderConfig,
-            "train": TrainConfig}
+SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "cache": CacheConfig,
+            "loader": LoaderConfig, "train": TrainConfig}
 
 
 class Step(nn.Module):
@@ -65,7 +65,7 @@ def main() -> int:
 def read_arguments() -> Namespace:
     parser = ConfigParser(prog="train.py", description=__doc__)
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
-    parser.add_argument("--data", type=str, required=True, help="dataset folder that make_shards.py wrote")
+    parser.add_argument("--data", type=str, required=True, help="dataset that make_shards.py wrote: folder or s3://…")
     parser.add_argument("--out", type=str, required=True, help="folder of this run")
     parser.add_argument("--allow-changed-data", action="store_true",
                         help="continue on another dataset or selection, of as many classes")
@@ -77,7 +77,7 @@ def read_arguments() -> Namespace:
 def train(args: Namespace, world: World) -> int:
     c: TrainConfig = args.train
     config = as_plain(**{name: args[name] for name in SECTIONS})
-    out, dataset = Path(args.out), Dataset(args.data, split="train")
+    out, dataset = Path(args.out), Dataset(args.data, "train", args.cache)
     saved = saved_state(out, config, args.allow_changed_data)
     loader = make_loader(dataset, args, world, selection=args.select)
     class_sizes, epoch = images_of_classes(loader), loader.stream.epoch_size
@@ -107,7 +107,7 @@ def train(args: Namespace, world: World) -> int:
 
     correct_momentum(step, parts)
     train_mode(step, c)
-    forward, has_val = parallel(step, c, world), "val" in splits(args.data)
+    forward, has_val = parallel(step, c, world), "val" in splits(args.data, args.cache)
     recent: list[float] = []  # losses of the log's lines, until one sentence has said that they are stuck
     bar = progress(total=total, initial=loader.position, unit="images", what="train", disable=not world.is_main)
     with bar, stop_signals() as received:
@@ -274,7 +274,7 @@ def validate(args: Namespace, step: Step, world: World) -> float:
     """Share of the val split whose nearest class centre is its own: a cheap recall@1; evaluate.py has the real one."""
     right = seen = 0
     step.eval()
-    for batch in make_loader(Dataset(args.data, split="val"), args, world, train=False):
+    for batch in make_loader(Dataset(args.data, "val", args.cache), args, world, train=False):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(args.train, world)):
             embeddings = step.embedder(batch.images, batch.jitter)
         right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())

@@ -71,8 +71,9 @@ class TrainConfig:
 
 
 # What may differ when a run continues: the rest would make it another run. Where lists of keys and other datasets lie
-# does not matter: the loader's state knows what they hold.
-MAY_CHANGE = {"select.subset", "select.block", "select.mix"} | {f"train.{name}" for name in (
-    "global_batch", "micro_batch", "device", "amp", "compile", "log_every", "checkpoint_every")} | {
+# does not matter: the loader's state knows what they hold, and in which windows shards are read.
+MAY_CHANGE = {"select.subset", "select.block", "select.mix", "cache.folder", "cache.size_gb", "cache.window"} | {
+    f"train.{name}" for name in (
+        "global_batch", "micro_batch", "device", "amp", "compile", "log_every", "checkpoint_every")} | {
     f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def log_choose(n: int, k: int) -> float:
 
 def native(dataset: Dataset, args: argparse.Namespace, device: str, threads: int, world: World) -> Iterator[Any]:
     """What DALI's documentation would have a user write."""
-    tars = sorted(str(path) for path in dataset.path.glob("train-*.tar"))
+    tars = sorted(str(path) for path in Path(dataset.path).glob("train-*.tar"))
 
     @pipeline_def(batch_size=args.batch_size, num_threads=threads,
                   device_id=torch.cuda.current_device() if device == "gpu" else None)

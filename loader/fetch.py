@@ -47,9 +47,10 @@ def read_or_replace(dataset: Dataset | Mixture, ids: NDArray[np.int64], stream: 
 
 
 def another(stream: Order, position: int, attempt: int) -> int:
-    """A row that position and attempt choose, out of those of the stream's first epoch."""
-    word = hash64(stream.seed, position, REPLACE + attempt) % np.uint64(stream.epoch_size)
-    return int(stream.sample_at(word.astype(np.int64))[0])
+    """A row that position and attempt choose, out of those at the position's peers."""
+    peers = stream.peers(position)
+    word = hash64(stream.seed, position, REPLACE + attempt) % np.uint64(len(peers))
+    return int(stream.sample_at(peers.start + word.astype(np.int64))[0])
 
 
 def _in_parts(job: Callable[..., tuple[Bytes, int]], pool: Executor, *columns: NDArray[np.int64]) -> Found:

@@ -18,8 +18,9 @@ from arcshard.console import UserError
 from loader import plan as planning
 from loader.fetch import Found, collect, one_ahead, read, read_or_replace
 from loader.pipeline import decode
-from loader.resources import HW_DECODER_LOAD, Resources, largest_photo, share_of_cores
 from loader.mixture import mixed, order_of
+from loader.prefetch import Hold, already_here, course_of, shards_ahead
+from loader.resources import HW_DECODER_LOAD, Resources, largest_photo, share_of_cores
 from loader.selection import Selection
 from loader.sizes import GrowingSize
 from loader.views import View
@@ -27,7 +28,7 @@ from shards import Dataset
 
 IntArray = NDArray[np.int64]
 # What of the state says which photos are drawn, as opposed to what is made of them.
-DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix"})
+DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix", "window", "shards"})
 
 
 @dataclass
@@ -55,7 +56,8 @@ class Loader:
     The sequence of training images depends on dataset, selection, view, size and seed alone: not on the number of
     ranks or threads, nor on where an earlier run stopped. The global batch is batch_size × world_size.
 
-    Memory: about (PREFETCH + 2) × batch_size decoded crops.
+    Memory: about (PREFETCH + 2) × batch_size decoded crops. Of a dataset in object storage, threads bring the next
+    shards to its cache meanwhile, and samples are shuffled within windows of shards.
 
     Args:
         dataset: what to read.
@@ -89,13 +91,16 @@ class Loader:
         self.stream = order_of(self.dataset, selection if train else Selection(), seed)
         self.num_threads, self.hw_decoder_load = num_threads or share_of_cores(), hw_decoder_load
         self.global_batch = batch_size * world_size
+        self._course = course_of(dataset, self.stream, train, self.global_batch)
         self.position = 0  # samples handed out, over all ranks
         cv2.setNumThreads(1)  # images are resized in parallel; threads inside one image would only cost
 
     def __iter__(self) -> Iterator[Batch]:
-        # The threads end with the iterator: at its end, on an error, and when the consumer drops it.
-        with ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner:
-            planned = self._training(pool) if self.train else self._evaluation(pool)
+        # The threads end with the iterator: at its end, on an error, and when the consumer drops it. Those that fetch
+        # shards end first, since the planner may wait for one.
+        with (ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner,
+              shards_ahead(self._course) as hold):
+            planned = self._training(pool, hold) if self.train else self._evaluation(pool, hold)
             asked = time.perf_counter()
             for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):
                 self.position = plan.end
@@ -138,32 +143,34 @@ class Loader:
                 "seed": self.seed, "size": self.size.last, "first_size": self.size.first,
                 "size_epochs": self.size.epochs, **self.stream.fingerprint(), **view}
 
-    def _training(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
+    def _training(self, pool: Executor, hold: Hold = already_here) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Endless plans with their samples' bytes, from the current position on."""
-        for start, positions, wanted, found in self._training_reads(pool):
+        for start, positions, wanted, found in self._training_reads(pool, hold):
             data, ids = collect(found)
             yield planning.training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
                                          start + self.global_batch, self.size.at(start / self.stream.epoch_size),
                                          int((ids != wanted).sum())), data
 
-    def _training_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
+    def _training_reads(self, pool: Executor, hold: Hold) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
         for start in itertools.count(self.position, self.global_batch):
             positions = planning.rank_positions(start, self.batch_size, self.rank)
             wanted = self.stream.sample_at(positions)
+            hold(positions, wanted)
             yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.stream, positions, pool)
 
-    def _evaluation(self, pool: Executor) -> Iterator[tuple[planning.Plan, list[Any]]]:
+    def _evaluation(self, pool: Executor, hold: Hold) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
-        for start, ids, found in self._evaluation_reads(pool):
+        for start, ids, found in self._evaluation_reads(pool, hold):
             data, _ = collect(found)
             yield planning.evaluation_plan(self.dataset.index[ids], self.view, ids, start + self.global_batch,
                                            self.size.last), data
 
-    def _evaluation_reads(self, pool: Executor) -> Iterator[tuple[int, IntArray, Found]]:
+    def _evaluation_reads(self, pool: Executor, hold: Hold) -> Iterator[tuple[int, IntArray, Found]]:
         for start in range(0, len(self.dataset), self.global_batch):
             ids = planning.rank_positions(start, self.batch_size, self.rank)
             ids = ids[ids < len(self.dataset)]
             if len(ids):
+                hold(ids, ids)
                 yield start, ids, read(self.dataset, ids, pool)
 
     def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float) -> Batch:

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.console import UserError
 from loader.hashing import hash64
 from loader.order import sample_at
 from loader.selection import IntArray, Order, Selection, Stream, starts
+from loader.windows import WindowStream
 from shards import Dataset
 
 MEMBER_STREAM = 500  # channel of randomness, beside those in views.py, fetch.py and selection.py
@@ -94,6 +96,10 @@ class MixedStream:
             rows[chosen] = self._first_rows[number] + self._streams[number].sample_at(own)
         return rows
 
+    def peers(self, position: int) -> range:
+        """As Stream.peers."""
+        return range(self.epoch_size)
+
     def fingerprint(self) -> dict[str, object]:
         """As Stream.fingerprint, for each dataset."""
         parts = [stream.fingerprint() for stream in self._streams]
@@ -102,15 +108,18 @@ class MixedStream:
 
 def mixed(dataset: Dataset, selection: Selection) -> Dataset | Mixture:
     """The dataset with those that selection.mix names beside it, if any. Raises UserError as Dataset does."""
-    others = [Dataset(path, dataset.split) for path in selection.mix]
-    return Mixture([dataset, *others]) if others else dataset
+    members = [dataset, *(Dataset(path, dataset.split) for path in selection.mix)]
+    if selection.mix and (remote := [str(member.path) for member in members if member.is_remote]):
+        raise UserError("select.mix draws from all shards of its datasets at once, which object storage cannot give; "
+                        f"copy {', '.join(remote)} to a disk")
+    return Mixture(members) if selection.mix else dataset
 
 
 def order_of(dataset: Dataset | Mixture, selection: Selection, seed: int) -> Order:
     """The order in which training draws from it."""
     if isinstance(dataset, Mixture):
         return MixedStream(dataset, selection, seed)
-    return Stream(dataset, selection, seed)
+    return (WindowStream if dataset.is_remote else Stream)(dataset, selection, seed)
 
 
 def join_classes(landmark_ids: Sequence[Sequence[str]]) -> tuple[list[str], list[NDArray[np.int32]]]:

@@ -59,6 +59,9 @@ class Order(Protocol):
     def sample_at(self, positions: IntArray) -> IntArray:
         """Rows of the dataset's index, int64 (n,), at positions (n,) of the stream."""
 
+    def peers(self, position: int) -> range:
+        """The positions whose samples may take the place of a rotten one."""
+
     def fingerprint(self) -> dict[str, object]:
         """What the stream depends on, the dataset and the seed apart."""
 
@@ -97,6 +100,10 @@ class Stream:
             place = self._row_of_class(place, positions // self.epoch_size)
         return place if self._rows is None else self._rows[place]
 
+    def peers(self, position: int) -> range:
+        """Those of the first epoch."""
+        return range(self.epoch_size)
+
     def _row_of_class(self, place: IntArray, epoch: IntArray) -> IntArray:
         """Where in self._rows the class that owns each place of the epoch stands in its own stream."""
         assert self._quotas is not None
@@ -106,8 +113,13 @@ class Stream:
 
     def fingerprint(self) -> dict[str, object]:
         """What the stream depends on, the dataset and the seed apart."""
-        chosen = "all" if self._rows is None else hashlib.sha256(np.sort(self._rows).tobytes()).hexdigest()
-        return {"selected": chosen, "per_class": self.selection.per_class, "balance": self.selection.balance}
+        return {"selected": chosen_fingerprint(self._rows), "per_class": self.selection.per_class,
+                "balance": self.selection.balance}
+
+
+def chosen_fingerprint(rows: IntArray | None) -> str:
+    """Tells apart sets of rows of one index, in any order; None: all of them."""
+    return "all" if rows is None else hashlib.sha256(np.sort(rows).tobytes()).hexdigest()
 
 
 def selected(dataset: Dataset, selection: Selection) -> IntArray | None:

@@ -4,6 +4,7 @@
     ds = Dataset("data/x", split="train")
     len(ds), ds.labels, ds.read(0)
 """
+from shards.cache_config import CacheConfig
 from shards.dataset import CorruptSample, Dataset, splits
 
-__all__ = ["CorruptSample", "Dataset", "splits"]
+__all__ = ["CacheConfig", "CorruptSample", "Dataset", "splits"]

@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     for name, text in (("verify", "re-read every byte and name each fault"), ("info", "say what a dataset is"),
                        ("repair", "rebuild index, labels, .idx and dataset.json from the tars")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("dataset", type=Path, help="folder of the dataset")
+        command.add_argument("dataset", type=str if name == "info" else Path, help="folder of the dataset")
     commands.choices["info"].add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures too")
     adopting = commands.add_parser("adopt", help="make a dataset of tars", description="make a dataset of tars")
     adopting.add_argument("train", type=Path, nargs="+", metavar="TAR", help="WebDataset tar, a shard of split train")

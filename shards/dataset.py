@@ -1,22 +1,20 @@
 """Read one split of a dataset through memory maps."""
 import hashlib
 import json
-import mmap
-import os
 import zlib
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
 from arcshard.console import UserError
+from arcshard.urls import is_url
+from shards.cache_config import CacheConfig
 from shards.csv_table import read_table
+from shards.folder import open_folder
 from shards.format import CLASSES, CLASSES_COLUMNS, NO_LANDMARK, index_name, labels_name, shard_name, truths_name
-from shards.manifest import read_manifest
 from shards.truths import read_truths
-
-# A Python mmap keeps a file descriptor (until 3.13), and a process often has only 1024 of them.
-MAX_OPEN_SHARDS = 256
 
 
 class CorruptSample(UserError):
@@ -26,33 +24,48 @@ class CorruptSample(UserError):
 class Dataset:
     """One split of a packed dataset, read-only. Opening reads dataset.json alone; the rest is mapped on use.
 
-    Can be pickled (it travels as path and split) and used from several threads at once. Raises UserError for
-    a path that is no dataset and for a split that it does not have.
+    Can be pickled (it travels as path, split and cache) and used from several threads at once. Raises UserError for
+    a path that is no dataset and for a split that it does not have, and later for a file that cannot be fetched.
+
+    Args:
+        path: folder, or URL of one in object storage (s3://bucket/data), whose files are brought to local disk on use.
+        split: which of its splits.
+        cache: where they are brought to; a folder has no use for it.
     """
 
-    def __init__(self, path: str | Path, split: str = "train"):
-        self.path, self.split = Path(path), split
-        self.manifest = read_manifest(path)
+    def __init__(self, path: str | Path, split: str = "train", cache: CacheConfig = CacheConfig()):
+        self.path, self.split, self.cache = path if is_url(path) else Path(path), split, cache
+        self._folder = open_folder(path, cache)
+        self.manifest = self._folder.manifest
         known = self.manifest["splits"]
         if split not in known:
             raise UserError(f"{path} has no split {split!r}: choose one of {', '.join(known)}")
-        self._map = lru_cache(MAX_OPEN_SHARDS)(partial(_map_shard, self.path, split))
 
     def __len__(self) -> int:
         return self.manifest["splits"][self.split]["samples"]
 
     def __reduce__(self) -> tuple:
-        return Dataset, (self.path, self.split)
+        return Dataset, (self.path, self.split, self.cache)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies in object storage."""
+        return is_url(self.path)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of this split."""
+        return self.manifest["splits"][self.split]["shards"]
 
     @cached_property
     def index(self) -> np.ndarray:
         """Memory-mapped rows (N,) of format.INDEX_DTYPE: shard, offset, size, width, height, crc32, key."""
-        return np.load(self.path / index_name(self.split), mmap_mode="r").view(np.ndarray)
+        return np.load(self.file(index_name(self.split)), mmap_mode="r").view(np.ndarray)
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Memory-mapped int32 (N,): 0 … num_classes - 1, or -1 for no landmark."""
-        return np.load(self.path / labels_name(self.split), mmap_mode="r").view(np.ndarray)
+        return np.load(self.file(labels_name(self.split)), mmap_mode="r").view(np.ndarray)
 
     @property
     def num_classes(self) -> int:
@@ -62,7 +75,7 @@ class Dataset:
     @cached_property
     def landmark_ids(self) -> list[str]:
         """Landmark ids as the raw data spells them; position = label. Raises UserError if their file is damaged."""
-        path = self.path / CLASSES
+        path = self.file(CLASSES)
         try:
             rows = read_table(path, CLASSES_COLUMNS)
             if len(rows) != self.num_classes:
@@ -76,7 +89,7 @@ class Dataset:
 
         Raises UserError if the file of the several is damaged.
         """
-        path = self.path / truths_name(self.split)
+        path = self.file(truths_name(self.split))
         try:
             several = {key.encode(): set(labels) for key, labels in read_truths(path).items()}
         except ValueError as error:
@@ -88,15 +101,28 @@ class Dataset:
     def fingerprint(self) -> str:
         """Hex digest that changes with any byte of this split's shards, index or labels."""
         names = [index_name(self.split), labels_name(self.split)]
-        shards = self.manifest["splits"][self.split]["shards"]
-        names += [f"{shard_name(self.split, number)}.tar" for number in range(shards)]
+        names += [self._shard_file(number) for number in range(self.num_shards)]
         digests = [self.manifest["files"][name]["sha256"] for name in names]
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+    def file(self, name: str) -> Path:
+        """A file of the dataset on local disk; it is not there if the dataset has none."""
+        return self._folder.file(name)
+
+    def shard(self, number: int, stop: Event = Event()) -> np.ndarray:
+        """The bytes of a whole shard, uint8 (size,), read-only and mapped; fetched first if it lies elsewhere.
+
+        It stays on local disk while the array or a view of it lives. `stop`, once set, ends the wait by a UserError.
+        """
+        return self._folder.shard(self.split, number, stop)
+
+    def _shard_file(self, number: int) -> str:
+        return f"{shard_name(self.split, number)}.tar"
 
     def view(self, i: int) -> np.ndarray:
         """The JPEG of sample i, uint8 (size,): a read-only view into the mapped tar, unchecked."""
         row = self.index[i]
-        return self._map(int(row["shard"]))[row["offset"]:row["offset"] + row["size"]]
+        return self.shard(int(row["shard"]))[row["offset"]:row["offset"] + row["size"]]
 
     def checked_view(self, i: int) -> np.ndarray:
         """view(i), its crc32 compared. Raises CorruptSample if these are not the bytes that were packed."""
@@ -116,13 +142,6 @@ def _damaged(path: Path, why: Exception) -> UserError:
     return UserError(f"{path} is damaged ({why}): run python -m shards verify {path.parent}")
 
 
-def splits(path: str | Path) -> list[str]:
-    """Names of the splits of the dataset in folder `path`. Raises UserError as Dataset does."""
-    return list(read_manifest(path)["splits"])
-
-
-def _map_shard(folder: Path, split: str, number: int) -> np.ndarray:
-    with open(folder / f"{shard_name(split, number)}.tar", "rb") as f:
-        if os.fstat(f.fileno()).st_size == 0:  # mmap refuses it; an empty view makes read() name the sample
-            return np.empty(0, np.uint8)
-        return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+def splits(path: str | Path, cache: CacheConfig = CacheConfig()) -> list[str]:
+    """Names of the splits of the dataset in folder or URL `path`. Raises UserError as Dataset does."""
+    return list(open_folder(path, cache).manifest["splits"])

@@ -6,18 +6,18 @@ import numpy as np
 
 from arcshard.console import size_text
 from shards.dataset import Dataset
-from shards.manifest import read_manifest
+from shards.folder import open_folder
 from shards.statistics import Statistics, octaves, read_statistics
 
 BAR = 40  # characters of the longest bar
 
 
 def info(path: str | Path) -> str:
-    """Splits, samples, classes, bytes, image and class sizes of the dataset in `path`, and how it was packed.
+    """Splits, samples, classes, bytes, image and class sizes of the dataset at `path`, a URL too, and its packing.
 
-    Raises UserError for a folder that is no dataset.
+    Raises UserError for what is no dataset.
     """
-    manifest = read_manifest(path)
+    manifest = open_folder(path).manifest
     sizes = [entry["size"] for entry in manifest["files"].values()]
     options = ", ".join(f"{name} {value}" for name, value in manifest["packing"].items())
     lines = [f"format version {manifest['format_version']}, {manifest['num_classes']:,} classes, "

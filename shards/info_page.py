@@ -10,10 +10,10 @@ from arcshard.console import size_text
 from arcshard.report_figures import photo
 from shards import info_figures as figures
 from shards.dataset import Dataset
+from shards.folder import open_folder
 from shards.format import NO_LANDMARK
 from shards.info import spread
 from shards.info_template import TEMPLATE
-from shards.manifest import read_manifest
 from shards.statistics import Statistics, octaves, read_statistics
 
 SHEET = 48  # photos
@@ -44,11 +44,11 @@ class Section:
 
 
 def page(path: str | Path) -> str:
-    """The page of the dataset in folder `path`; the same dataset gives the same bytes.
+    """The page of the dataset at path or URL `path`; the same dataset gives the same bytes.
 
-    Raises UserError for a folder that is no dataset and for a photo that is damaged.
+    Raises UserError for what is no dataset and for a photo that is damaged.
     """
-    manifest = read_manifest(path)
+    manifest = open_folder(path).manifest
     sections = [_section(Dataset(path, split)) for split in manifest["splits"]]
     tiles = [("photos", f"{sum(counts['samples'] for counts in manifest['splits'].values()):,}"),
              ("classes", f"{manifest['num_classes']:,}"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from arcshard.console import UserError
 from arcshard.files import write_text
-from shards.format import FORMAT_VERSION, MANIFEST, SPLIT_PATTERN, UNFINISHED
+from shards.format import FORMAT_VERSION, MANIFEST, SPLIT_PATTERN, UNFINISHED, shard_name
 
 KEYS = {"format_version", "num_classes", "packing", "splits", "files"}
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -44,6 +44,12 @@ def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     if fault := _fault(manifest):
         raise LostManifest(f"{where}/{MANIFEST} {fault}: {REMEDY}")
     return manifest
+
+
+def shard_sizes(manifest: dict[str, Any], split: str) -> list[int]:
+    """Bytes of each tar of a split, by its number."""
+    return [manifest["files"][f"{shard_name(split, number)}.tar"]["size"]
+            for number in range(manifest["splits"][split]["shards"])]
 
 
 def write_manifest(path: Path, num_classes: int, splits: dict[str, Any], packing: dict[str, Any],

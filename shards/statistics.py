@@ -40,7 +40,7 @@ def read_statistics(dataset: Dataset) -> Statistics:
 
 
 def _rows(dataset: Dataset, name: Callable[[str], str], dtype: np.dtype) -> RowFile:
-    path = dataset.path / name(dataset.split)
+    path = dataset.file(name(dataset.split))
     try:
         rows = open_rows(path, dtype)
     except ValueError as error:

@@ -125,7 +125,7 @@ def test_pickles_and_reads_in_other_processes(whole):
 def test_many_threads_and_few_maps(whole, monkeypatch):
     """Ten shards through two maps from eight threads: views outlive the maps that others push out."""
     expected = [Dataset(whole).read(i) for i in range(30)]
-    monkeypatch.setattr(shards.dataset, "MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr(shards.folder, "MAX_OPEN_SHARDS", 2)
     dataset = Dataset(whole)
     ids = random.Random(0).choices(range(30), k=3000)
     with ThreadPoolExecutor(8) as pool:
@@ -138,7 +138,7 @@ def test_file_descriptors_are_few_and_returned(whole, monkeypatch):
         return len(os.listdir("/proc/self/fd"))
 
     gc.collect()
-    monkeypatch.setattr(shards.dataset, "MAX_OPEN_SHARDS", 3)
+    monkeypatch.setattr(shards.folder, "MAX_OPEN_SHARDS", 3)
     gc.disable()  # reference counts alone must return them
     try:
         before = open_files()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from arcshard.console import UserError
+from arcshard.urls import filesystem, reaching
 from preprocess.sources.entry import Damaged, Entry
 from preprocess.sources.tar_archive import is_tar, tar_entries
-from preprocess.sources.urls import filesystem, reaching
 from preprocess.sources.zip_archive import is_zip, zip_entries
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}  # by first bytes

@@ -1,21 +1,19 @@
 """Folders and files by local path or fsspec URL: find what the user named, read bytes of it.
 
-A URL here is a string: an absolute path if it begins with "/", else protocol://… . Whatever goes wrong on the way to
-a remote one is a UserError, never a rejected photo: a lost connection must stop a packing, not empty it.
+Whatever goes wrong on the way to a remote one is a UserError, never a rejected photo: a lost connection must stop a
+packing, not empty it.
 """
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from glob import has_magic
 from typing import Any, NamedTuple
 
-import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from arcshard.console import UserError
+from arcshard.urls import filesystem, reaching
 
-S3_PROTOCOLS = ("s3", "s3a")
 STAMPS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")  # what says that a file changed, best first
 
 
@@ -60,33 +58,6 @@ def read_range(url: str, start: int, size: int) -> bytes:
 def is_local(url: str) -> bool:
     """Whether it is a path of this machine."""
     return url.startswith("/")
-
-
-def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
-    """fsspec's file system for a URL or path, and the path within it. Raises UserError if a package is missing."""
-    if "://" not in url:
-        return LocalFileSystem(), os.path.abspath(url)
-    protocol = url.partition("://")[0]
-    try:
-        return fsspec.url_to_fs(url)
-    except ImportError as error:
-        mend = "pip install 'arcshard[s3]'" if protocol in S3_PROTOCOLS else error
-        raise UserError(f"{url} cannot be read, since a package for {protocol}:// is not installed: {mend}") from None
-    except ValueError as error:
-        raise UserError(f"{url} must have a protocol that fsspec knows, but has not ({error}): check it") from None
-
-
-@contextmanager
-def reaching(url: str) -> Iterator[None]:
-    """Turn what any protocol's packages raise into a UserError that names the URL."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        why = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{url} must be readable, but is not ({why}): check the address, your rights to it and the "
-                        "connection, then run the same command again") from error
 
 
 def _find(given: str) -> Iterator[Found]:

@@ -1,0 +1,125 @@
+"""Shards from object storage that arrive before they are needed, fetched by threads while training goes on."""
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcshard.console import UserError, size_text
+from loader.pipeline import PREFETCH
+from loader.selection import Order
+from loader.windows import IN_ORDER, InOrder, WindowStream
+from shards import Dataset
+from shards.manifest import shard_sizes, table_size
+
+IntArray = NDArray[np.int64]
+Hold = Callable[[IntArray, IntArray], None]
+"""Waits for the bytes of rows at rising positions of the stream, both (n,)."""
+
+FETCHERS = 4  # threads, each with a shard
+IN_FLIGHT = PREFETCH + 4  # global batches whose bytes may be in use: DALI's, one being read and one resized on each
+# side of them, and one by which a rank may be ahead of another
+
+
+class Course(Protocol):
+    """The shards that a stream needs, in windows numbered in the order of need: a pure function."""
+
+    dataset: Dataset
+    shards: IntArray
+    """Those that are ever needed, (S,)."""
+    counts: IntArray
+    """Their samples, (S,)."""
+    bounds: IntArray
+    """The windows' ends among S shards, (n + 1,)."""
+
+    def windows_of(self, positions: IntArray) -> tuple[int, int]:
+        """First and last number of the windows that rising positions fall into."""
+
+    def shards_of(self, window: int) -> list[int]:
+        """The shards of a window, as the dataset numbers them; none after the end of the stream."""
+
+
+class ShardsAhead:
+    """Holds the shards of the windows in use on local disk, and fetches those of the next one."""
+
+    def __init__(self, course: Course):
+        self._course, self._dataset = course, course.dataset
+        self._held: dict[int, Future[NDArray[np.uint8]]] = {}
+        self._stop = Event()
+        self._pool = ThreadPoolExecutor(FETCHERS, "shards")
+
+    def hold(self, positions: IntArray, ids: IntArray) -> None:
+        """Wait until the shards of rows `ids` (n,), at rising `positions` (n,), are here; let those before them go.
+
+        Raises UserError if one of them cannot be had. What fails before it is needed is begun again with the next call.
+        """
+        first, last = self._course.windows_of(positions)
+        wanted = [shard for window in range(first, max(last, first + 1) + 1)
+                  for shard in self._course.shards_of(window)]
+        self._held = {shard: self._fetch(shard) for shard in wanted}
+        for shard in np.unique(self._dataset.index["shard"][ids]).tolist():
+            self._held[shard].result()
+
+    def close(self) -> None:
+        """End the threads, which takes as long as the request that each has under way."""
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+        self._held.clear()
+
+    def _fetch(self, shard: int) -> Future[NDArray[np.uint8]]:
+        known = self._held.get(shard)
+        if known is None or known.done() and known.exception():
+            return self._pool.submit(self._dataset.shard, shard, self._stop)
+        return known
+
+
+@contextmanager
+def shards_ahead(course: Course | None) -> Iterator[Hold]:
+    """What a loader calls before it reads; None: nothing is far away."""
+    if course is None:
+        yield already_here
+        return
+    ahead = ShardsAhead(course)
+    try:
+        yield ahead.hold
+    finally:
+        ahead.close()
+
+
+def already_here(positions: IntArray, ids: IntArray) -> None:
+    """ShardsAhead.hold of a dataset on disk."""
+
+
+def course_of(dataset: Dataset, stream: Order, train: bool, global_batch: int) -> Course | None:
+    """How shards are needed; None for a dataset on disk. Raises UserError if its cache is too small for that."""
+    if not isinstance(stream, WindowStream):
+        return None
+    course: Course = stream if train else InOrder(dataset)
+    refuse_small_cache(course, global_batch, validation_size(dataset) if train else 0)
+    return course
+
+
+def refuse_small_cache(course: Course, global_batch: int, beside: int) -> None:
+    """Raises UserError unless the cache has room for all that is in use at once, so that no rank waits for another.
+
+    beside: bytes that another loader uses meanwhile.
+    """
+    windows, longest = len(course.bounds) - 1, int(np.diff(course.bounds).max())
+    least = int(np.diff(course.bounds).min() * course.counts.min())  # samples of a window
+    live = max(2, 1 - (1 - IN_FLIGHT * global_batch) // least)  # windows: those in use, and at least one to come
+    manifest, cache = course.dataset.manifest, course.dataset.cache
+    sizes = np.sort(np.array(shard_sizes(manifest, course.dataset.split))[course.shards])
+    need = int(sizes[-min(live, windows) * longest:].sum()) + table_size(manifest) + beside
+    if need > cache.size:
+        raise UserError("the cache must have room for the shards being read and those that come next, here "
+                        f"{size_text(need)}, but cache.size_gb is {cache.size_gb:g}: raise it, or lower cache.window, "
+                        f"which is {cache.window}")
+
+
+def validation_size(dataset: Dataset) -> int:
+    """Bytes of cache that an evaluation of split val beside the training uses, where there is one."""
+    there = "val" in dataset.manifest["splits"]
+    return sum(sorted(shard_sizes(dataset.manifest, "val"))[-2 * IN_ORDER:]) if there else 0

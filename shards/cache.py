@@ -1,0 +1,176 @@
+"""Whole files on local disk, fetched once for all processes of a machine, the least recently used making way."""
+import fcntl
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from arcshard.console import UserError, size_text
+from arcshard.full_disk import full_disk_is_a_sentence
+from shards.download import Stopped
+from shards.file_entry import Entry
+
+POLL = 0.05  # seconds between two looks at what another process or thread holds
+PATIENCE = 600.0  # seconds to wait until others need less
+PART = ".part"
+LOCK = "lock"  # held while room is made
+OURS = re.compile(r"[0-9a-f]{64}(\.part)?")  # other files in the folder are not counted, and never removed
+
+Fetch = Callable[[BinaryIO], None]
+
+
+class Kept(NamedTuple):
+    """A file of the cache."""
+
+    used: float
+    """When it was last opened, s since 1970."""
+    size: int
+    path: Path
+
+
+class Cache:
+    """A folder of files named by the sha256 of their content, never more than `limit` bytes of them.
+
+    All locks are flocks: the kernel frees them however their process ends. Whoever maps a file holds a shared one on it
+    as long as the map lives, since mmap keeps a copy of the descriptor; whoever fetches holds NAME.part, which has its
+    full size from the start, alone.
+    """
+
+    def __init__(self, folder: Path, limit: int):
+        self.folder, self.limit = folder, limit
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, entry: Entry) -> Path:
+        """Where a file stands, or would stand."""
+        return self.folder / entry["sha256"]
+
+    def map(self, entry: Entry, fetch: Fetch, stop: Event) -> np.ndarray:
+        """The bytes of a file, uint8 (size,), mapped; fetched first if it is not here. It stays while the array lives.
+
+        fetch: writes it, or raises. Raises UserError if the disk is full, if files in use leave it no room, and soon
+        after `stop` is set.
+        """
+        while (mapped := self._mapped(entry)) is None:
+            with self._claim(entry) as part:
+                if part:
+                    self._bring(entry, part, fetch, stop)
+                    continue
+            _pause(stop)
+        return mapped
+
+    def _mapped(self, entry: Entry) -> np.ndarray | None:
+        path = self.path(entry)
+        try:
+            f = open(path, "rb")
+        except FileNotFoundError:
+            return None
+        with f:
+            fcntl.flock(f, fcntl.LOCK_SH)
+            found = os.fstat(f.fileno())
+            if found.st_size != entry["size"]:  # a crash of the machine cut it
+                path.unlink(missing_ok=True)
+                return None
+            if not found.st_nlink:  # it made way a moment ago
+                return None
+            os.utime(f.fileno())
+            return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+    @contextmanager
+    def _claim(self, entry: Entry) -> Iterator[BinaryIO | None]:
+        """The file to write it into, ours alone; None if another one has it, or it is here by now."""
+        path = self.path(entry)
+        part = path.with_name(path.name + PART)
+        with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as f:
+            if not _try_lock(f.fileno()) or not _is_at(f, part):
+                yield None
+            elif path.exists():
+                part.unlink()
+                yield None
+            else:
+                yield f
+
+    def _bring(self, entry: Entry, part: BinaryIO, fetch: Fetch, stop: Event) -> None:
+        path = self.path(entry)
+        aside = path.with_name(path.name + PART)
+        try:
+            with full_disk_is_a_sentence(aside):
+                self._reserve(entry["size"], part, stop)
+                fetch(part)
+                part.flush()
+                os.fsync(part.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+    def _reserve(self, size: int, part: BinaryIO, stop: Event) -> None:
+        """Give `part` its full size, once there is room."""
+        part.truncate(0)
+        waited = 0.0
+        while not self._reserved(size, part):
+            if waited >= PATIENCE:
+                raise UserError(f"the cache {self.folder} must have room for {size_text(size)}, but running processes "
+                                f"use the {size_text(self.limit)} that it may hold: raise cache.size_gb, lower "
+                                "cache.window, or give each run its own cache.folder")
+            _pause(stop)
+            waited += POLL
+
+    def _reserved(self, size: int, part: BinaryIO) -> bool:
+        with open(self.folder / LOCK, "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            files = sorted(self._files())
+            excess = size + sum(kept.size for kept in files) - self.limit
+            for kept in files:
+                if excess > 0 and _remove_unused(kept.path):
+                    excess -= kept.size
+            if excess <= 0:
+                os.posix_fallocate(part.fileno(), 0, size)
+            return excess <= 0
+
+    def _files(self) -> Iterator[Kept]:
+        for path in self.folder.iterdir():
+            if OURS.fullmatch(path.name):
+                with suppress(FileNotFoundError):  # renamed or removed meanwhile
+                    info = path.stat()
+                    yield Kept(info.st_mtime, info.st_size, path)
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file unless somebody holds it; whether it is gone."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        if free := _try_lock(handle):
+            path.unlink(missing_ok=True)
+        return free
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _is_at(f: BinaryIO, path: Path) -> bool:
+    """Whether the open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(f.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _pause(stop: Event) -> None:
+    if stop.wait(POLL):
+        raise Stopped("the reader of a cache has gone")

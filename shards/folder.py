@@ -1,0 +1,100 @@
+"""Where the files of a dataset are: a folder on disk, or one in object storage with a cache in front of it."""
+import mmap
+import os
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from arcshard.console import UserError
+from arcshard.files import sha256
+from arcshard.urls import is_url
+from shards.cache import Cache
+from shards.cache_config import CacheConfig
+from shards.download import download, read_object
+from shards.format import MANIFEST, shard_name
+from shards.manifest import parse_manifest, read_manifest
+
+# A Python mmap keeps a file descriptor (until 3.13), and a process often has only 1024 of them.
+MAX_OPEN_SHARDS = 256
+
+
+class Folder(Protocol):
+    """The files of a dataset, by the names that format.py gives them."""
+
+    manifest: dict[str, Any]
+
+    def file(self, name: str) -> Path:
+        """A file on this machine's disk; it is not there if the dataset has none."""
+
+    def shard(self, split: str, number: int, stop: Event) -> np.ndarray:
+        """The bytes of a tar, uint8 (size,), mapped. `stop`, once set, ends the wait for them with a UserError."""
+
+
+def open_folder(where: str | Path, cache: CacheConfig = CacheConfig()) -> Folder:
+    """The folder at a path or URL. Raises UserError if it is no dataset, or out of reach."""
+    return RemoteFolder(str(where), cache) if is_url(where) else LocalFolder(Path(where))
+
+
+class LocalFolder:
+    """A folder on disk."""
+
+    def __init__(self, path: Path):
+        self.path, self.manifest = path, read_manifest(path)
+        self._map = lru_cache(MAX_OPEN_SHARDS)(partial(_map_shard, path))
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def shard(self, split: str, number: int, stop: Event) -> np.ndarray:
+        return self._map(split, number)
+
+
+class RemoteFolder:
+    """A folder in object storage, whose files are brought whole into a cache on first use.
+
+    dataset.json is read anew each time, and says by sha256 which other files are meant: two datasets never mix. What
+    `file` returned stays in the cache as long as this object lives, what `shard` returned as long as the array does.
+    """
+
+    def __init__(self, url: str, config: CacheConfig):
+        self.url, self._cache = url.rstrip("/"), Cache(config.path, config.size)
+        text = read_object(f"{self.url}/{MANIFEST}", Event())
+        if text is None:
+            raise UserError(f"a dataset is a folder that holds {MANIFEST}, but {self.url} has none: check the address, "
+                            "or wait until its packing ends")
+        self.manifest = parse_manifest(text, self.url)
+        self._files: dict[str, np.ndarray] = {}
+        self._shards: WeakValueDictionary[tuple[str, int], np.ndarray] = WeakValueDictionary()
+
+    def file(self, name: str) -> Path:
+        entry = self.manifest["files"].get(name)
+        if entry is None:
+            return self._cache.folder / name
+        path = self._cache.path(entry)
+        if name not in self._files:
+            self._files[name] = self._fetched(name, Event())
+            if sha256(path) != entry["sha256"]:  # rotted in the cache: a fetch compares its own bytes
+                path.unlink()
+                self._files[name] = self._fetched(name, Event())
+        return path
+
+    def shard(self, split: str, number: int, stop: Event) -> np.ndarray:
+        mapped = self._shards.get((split, number))
+        if mapped is None:
+            mapped = self._shards[split, number] = self._fetched(f"{shard_name(split, number)}.tar", stop)
+        return mapped
+
+    def _fetched(self, name: str, stop: Event) -> np.ndarray:
+        entry = self.manifest["files"][name]
+        return self._cache.map(entry, lambda part: download(f"{self.url}/{name}", entry, part, stop), stop)
+
+
+def _map_shard(folder: Path, split: str, number: int) -> np.ndarray:
+    with open(folder / f"{shard_name(split, number)}.tar", "rb") as f:
+        if os.fstat(f.fileno()).st_size == 0:  # mmap refuses it; an empty view makes read() name the sample
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
