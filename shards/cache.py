@@ -29,7 +29,7 @@ class Kept(NamedTuple):
     """A file of the cache."""
 
     used: float
-    """When it was last opened, s since 1970."""
+    """When it was last opened, s since 1970; 0 for what is not whole, so that a killed fetch makes way first."""
     size: int
     path: Path
 
@@ -138,7 +138,7 @@ class Cache:
             if OURS.fullmatch(path.name):
                 with suppress(FileNotFoundError):  # renamed or removed meanwhile
                     info = path.stat()
-                    yield Kept(info.st_mtime, info.st_size, path)
+                    yield Kept(0 if path.suffix == PART else info.st_mtime, info.st_size, path)
 
 
 def _remove_unused(path: Path) -> bool:

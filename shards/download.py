@@ -80,7 +80,7 @@ def _persist(url: str, ask: Callable[[], bytes], stop: Event) -> bytes:
         if number < TRIES:
             stop.wait(min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))
     raise UserError(f"{url} must come within {TRIES} tries, but the last one ended with: {why}; see to the server or "
-                    "the network, then run the same command again, which goes on where it stopped")
+                    "the network, then run the same command again")
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
