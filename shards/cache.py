@@ -19,7 +19,7 @@ from shards.file_entry import Entry
 POLL = 0.05  # seconds between two looks at what another process or thread holds
 PATIENCE = 600.0  # seconds to wait until others need less
 PART = ".part"
-LOCK = "lock"  # held while room is made
+LOCK = "lock"
 OURS = re.compile(r"[0-9a-f]{64}(\.part)?")  # other files in the folder are not counted, and never removed
 
 Fetch = Callable[[BinaryIO], None]
@@ -104,7 +104,8 @@ class Cache:
                 fetch(part)
                 part.flush()
                 os.fsync(part.fileno())
-            os.replace(aside, path)
+            with self._locked():
+                os.replace(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -122,8 +123,7 @@ class Cache:
             waited += POLL
 
     def _reserved(self, size: int, part: BinaryIO) -> bool:
-        with open(self.folder / LOCK, "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked():
             files = sorted(self._files())
             excess = size + sum(kept.size for kept in files) - self.limit
             for kept in files:
@@ -133,20 +133,27 @@ class Cache:
                 os.posix_fallocate(part.fileno(), 0, size)
             return excess <= 0
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold what the folder's files add up to: nobody else makes one larger, or renames one."""
+        with open(self.folder / LOCK, "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _files(self) -> Iterator[Kept]:
         for path in self.folder.iterdir():
             if OURS.fullmatch(path.name):
-                with suppress(FileNotFoundError):  # renamed or removed meanwhile
+                with suppress(FileNotFoundError):  # removed meanwhile
                     info = path.stat()
                     yield Kept(0 if path.suffix == PART else info.st_mtime, info.st_size, path)
 
 
 def _remove_unused(path: Path) -> bool:
-    """Remove a file unless somebody holds it; whether it is gone."""
+    """Remove a file unless somebody holds it; whether that made room."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return True
+        return False
     try:
         if free := _try_lock(handle):
             path.unlink(missing_ok=True)
