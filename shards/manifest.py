@@ -52,6 +52,11 @@ def shard_sizes(manifest: dict[str, Any], split: str) -> list[int]:
             for number in range(manifest["splits"][split]["shards"])]
 
 
+def table_size(manifest: dict[str, Any]) -> int:
+    """Bytes of all files that belong to no single tar."""
+    return sum(entry["size"] for name, entry in manifest["files"].items() if not name.endswith((".tar", ".idx")))
+
+
 def write_manifest(path: Path, num_classes: int, splits: dict[str, Any], packing: dict[str, Any],
                    files: dict[str, Any]) -> None:
     """Write dataset.json into folder `path`; it appears whole."""
