@@ -13,10 +13,12 @@ import joblib
 
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
+from arcshard.urls import is_url
 from shards.adopt import adopt
 from shards.info import info
 from shards.repair import repair
 from shards.verify import verify
+from shards.verify_remote import verify_remote
 
 
 def main() -> int:
@@ -32,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     for name, text in (("verify", "re-read every byte and name each fault"), ("info", "say what a dataset is"),
                        ("repair", "rebuild index, labels, .idx and dataset.json from the tars")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("dataset", type=str if name == "info" else Path, help="folder of the dataset")
+        command.add_argument("dataset", help="folder of the dataset" + (", or s3://…" if name != "repair" else ""))
     commands.choices["info"].add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures too")
     adopting = commands.add_parser("adopt", help="make a dataset of tars", description="make a dataset of tars")
     adopting.add_argument("train", type=Path, nargs="+", metavar="TAR", help="WebDataset tar, a shard of split train")
@@ -48,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    faults = verify(args.dataset, args.workers)
+    faults = verify_remote(args.dataset) if is_url(args.dataset) else verify(args.dataset, args.workers)
     print("\n".join(faults) or f"{args.dataset} is whole: every byte is as it was packed")
     return 1 if faults else 0
 
@@ -63,7 +65,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _repair(args: argparse.Namespace) -> int:
-    rebuilt, lost = repair(args.dataset, args.workers)
+    rebuilt, lost = repair(Path(args.dataset), args.workers)
     print("\n".join([*(f"rebuilt {name}" for name in rebuilt), *lost])
           or f"{args.dataset} is whole: there is nothing to repair")
     return 1 if lost else 0

@@ -113,8 +113,8 @@ class Cache:
     def _reserve(self, size: int, part: BinaryIO, stop: Event) -> None:
         """Give `part` its full size, once there is room."""
         if size > self.limit:
-            raise UserError(f"the cache must have room for a whole shard or index, here {size_text(size)}, but may hold "
-                            f"{size_text(self.limit)}: raise cache.size_gb")
+            raise UserError(f"the cache must have room for a whole shard or index, here {size_text(size)}, but may "
+                            f"hold {size_text(self.limit)}: raise cache.size_gb")
         part.truncate(0)
         waited = 0.0
         while not self._reserved(size, part):

@@ -11,12 +11,16 @@ from shards.file_entry import Entry
 from shards.hashing import HashingStream
 
 BLOCK = 2**24  # bytes a request: what a broken one costs, and what each thread holds
-TRIES = 9  # of a request: about a minute and a half without a server
+TRIES = 12  # of a request: two to five minutes without a server
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 NOTED = 3  # failures in a row that are worth a line on stderr
 COPIES = 2  # whole downloads that may have wrong bytes
 FINAL = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ImportError)
 FINAL_NAMES = {"NoCredentialsError", "ProfileNotFound"}  # of botocore, an extra that is not imported here
+
+
+class WrongBytes(UserError):
+    """An object that is not the one that was packed."""
 
 
 class Stopped(UserError):
@@ -38,7 +42,7 @@ def read_object(url: str, stop: Event) -> bytes | None:
 def download(url: str, entry: Entry, file: BinaryIO, stop: Event) -> None:
     """Write an object into `file`, hashed on the way.
 
-    Raises UserError if it cannot be had, or if its bytes are not those of `entry`, and soon after `stop` is set.
+    Raises UserError if it cannot be had, soon after `stop` is set, and WrongBytes if it is not what `entry` says.
     """
     for _ in range(COPIES):
         file.seek(0)
@@ -47,8 +51,8 @@ def download(url: str, entry: Entry, file: BinaryIO, stop: Event) -> None:
             stream.write(_read_range(url, start, min(BLOCK, entry["size"] - start), stop))
         if stream.sha256 == entry["sha256"]:
             return
-    raise UserError(f"{url} must have the sha256 that dataset.json says, but has another, in {COPIES} downloads: put "
-                    "the packed file there again (python -m shards verify tells whether a local copy is whole)")
+    raise WrongBytes(f"{url} must have the sha256 that dataset.json says, but has another, in {COPIES} downloads: put "
+                     "the packed file there again (python -m shards verify names all that differ)")
 
 
 def _read_range(url: str, start: int, size: int, stop: Event) -> bytes:

@@ -62,11 +62,7 @@ class RemoteFolder:
 
     def __init__(self, url: str, config: CacheConfig):
         self.url, self._cache = url.rstrip("/"), Cache(config.path, config.size)
-        text = read_object(f"{self.url}/{MANIFEST}", Event())
-        if text is None:
-            raise UserError(f"a dataset is a folder that holds {MANIFEST}, but {self.url} has none: check the address, "
-                            "or wait until its packing ends")
-        self.manifest = parse_manifest(text, self.url)
+        self.manifest = read_remote_manifest(self.url)
         self._files: dict[str, np.ndarray] = {}
         self._shards: WeakValueDictionary[tuple[str, int], np.ndarray] = WeakValueDictionary()
 
@@ -91,6 +87,15 @@ class RemoteFolder:
     def _fetched(self, name: str, stop: Event) -> np.ndarray:
         entry = self.manifest["files"][name]
         return self._cache.map(entry, lambda part: download(f"{self.url}/{name}", entry, part, stop), stop)
+
+
+def read_remote_manifest(url: str) -> dict[str, Any]:
+    """read_manifest of a folder in object storage."""
+    text = read_object(f"{url}/{MANIFEST}", Event())
+    if text is None:
+        raise UserError(f"a dataset is a folder that holds {MANIFEST}, but {url} has none: check the address, or wait "
+                        "until its packing ends")
+    return parse_manifest(text, url)
 
 
 def _map_shard(folder: Path, split: str, number: int) -> np.ndarray:

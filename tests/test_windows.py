@@ -128,7 +128,7 @@ def test_one_window_of_all_shards_shuffles_as_the_whole():
 
 
 def test_windows_mix_any_shards_and_any_sample_comes_at_any_place():
-    """Two of eight shards a window: any two meet in 1 of 7 epochs, and any sample opens an epoch as often as another."""
+    """Two of eight shards a window: any two meet in 1 of 7 epochs, and any sample may open an epoch."""
     stream = stream_of([4] * 8, 2)
     epochs = 3000
     pairs = np.zeros((8, 8))
