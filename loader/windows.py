@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
     shards: IntArray
     """Numbers among the shards that have samples, in order of need, (S,)."""
-    starts: IntArray
+    begins: IntArray
     """Places of the epoch at which their samples begin, and its length, (S + 1,)."""
     windows: IntArray
     """Those at which windows begin, and its length, (n + 1,)."""
@@ -73,8 +73,8 @@ class WindowStream:
             layout = self._layout(epoch)
             window, first, size = self._window(epoch, place)
             place = first + sample_at(place - first, size, hash64(self.seed, SAMPLES, epoch, window))
-            slot = _run_of(layout.starts, place)
-            rows[here] = self._first_row[layout.shards[slot]] + place - layout.starts[slot]
+            slot = _run_of(layout.begins, place)
+            rows[here] = self._first_row[layout.shards[slot]] + place - layout.begins[slot]
         return rows if self._rows is None else self._rows[rows]
 
     def peers(self, position: int) -> range:
@@ -146,10 +146,10 @@ def window_bounds(shards: int, window: int) -> IntArray:
 def lay_out(counts: IntArray, bounds: IntArray, seed: int, epoch: int) -> Layout:
     """The order in which an epoch needs the shards that hold `counts` (S,) samples."""
     shards = sample_at(epoch * len(counts) + np.arange(len(counts)), len(counts), hash64(seed, SHARDS))
-    starts = np.concatenate([[0], np.cumsum(counts[shards])])
-    return Layout(shards, starts, starts[bounds])
+    begins = np.concatenate([[0], np.cumsum(counts[shards])])
+    return Layout(shards, begins, begins[bounds])
 
 
-def _run_of(starts: IntArray, places: IntArray) -> IntArray:
-    """In which of the consecutive runs that begin at `starts` each place falls."""
-    return np.searchsorted(starts, places, side="right") - 1
+def _run_of(begins: IntArray, places: IntArray) -> IntArray:
+    """In which of the consecutive runs that begin at `begins` each place falls."""
+    return np.searchsorted(begins, places, side="right") - 1

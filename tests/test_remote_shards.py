@@ -154,11 +154,11 @@ def test_another_window_or_a_folder_is_another_stream(front, packed, config):
 def test_the_next_window_comes_while_this_one_is_read(front, packed, config):
     """One batch of the first window: its shards and those of the second arrive, and no others."""
     loader = Loader(train(config), batch_size=1, size=16)
-    with ShardsAhead(loader.dataset, loader.stream) as ahead:
-        positions = np.arange(1)
-        ahead.hold(positions, loader.stream.sample_at(positions))
-        for future in ahead._held.values():
-            future.result()
+    ahead, positions = ShardsAhead(loader.stream), np.arange(1)
+    ahead.hold(positions, loader.stream.sample_at(positions))
+    for future in ahead._held.values():
+        future.result()
+    ahead.close()
     expected = {SHARDS[shard] for window in (0, 1) for shard in loader.stream.shards_of(window)}
     assert {name for name in SHARDS if front.gets[name]} == expected
 
@@ -405,6 +405,11 @@ def test_verify_names_what_differs_in_the_bucket(server, front, packed, capfd):
         verify_remote("s3://bucket/none")
 
 
+def test_a_mixture_with_a_dataset_far_away_is_refused(front, packed, config):
+    with pytest.raises(UserError, match=f"select.mix draws from all shards .*; copy {URL} to a disk"):
+        Loader(train(config), batch_size=2, size=16, selection=Selection(mix={str(packed): 1.0}))
+
+
 def test_subsets_need_only_their_shards(front, config, tmp_path):
     dataset = train(config)
     (tmp_path / "subset").write_bytes(b"\n".join(dataset.index["key"][[0, 1, 30]]))
@@ -451,7 +456,7 @@ def test_training_and_evaluation_by_command(front, config, tmp_path, call):
     """Two ranks, killed once by a server that is out of order; then evaluated from the same cache."""
     options = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16", "--train.size",
                "32", "--train.global_batch", "12", "--train.epochs", "2", "--train.log_every", "1", "--train.device",
-               "cpu", "--train.num_threads", "1", "--cache.folder", config.folder, "--cache.window", "3"]
+               "cpu", "--loader.num_threads", "1", "--cache.folder", config.folder, "--cache.window", "3"]
     run = tmp_path / "run"
     done = call("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "train.py", *options, "--data",
                 URL, "--out", run)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from loader import Selection
+from loader.fetch import another
 from loader.plan import rank_positions
 from loader.windows import InOrder, WindowStream, window_bounds
 from shards import CacheConfig
@@ -86,15 +87,15 @@ def test_the_windows_of_a_batch_hold_all_its_shards_however_far_the_stream_is(co
 @MANY
 def test_a_replacement_is_of_the_same_window(counts, window, seed, position, attempt):
     stream = stream_of(counts, window, seed)
-    row = stream.another(position, attempt)
+    row = another(stream, position, attempt)
     number, _ = stream.windows_of(np.array([position]))
     assert int(np.repeat(np.arange(len(counts)), counts)[row]) in stream.shards_of(number)
-    assert row == stream_of(counts, window, seed).another(position, attempt)
+    assert row == another(stream_of(counts, window, seed), position, attempt)
 
 
 def test_replacements_reach_every_sample_of_the_window():
     stream = stream_of([5] * 8, 2)
-    found = {stream.another(3, attempt) for attempt in range(200)}
+    found = {another(stream, 3, attempt) for attempt in range(200)}
     assert len(found) == 10
 
 
