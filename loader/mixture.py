@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcshard.console import UserError
+from arcshard.urls import is_url
 from loader.hashing import hash64
 from loader.order import sample_at
 from loader.selection import IntArray, Order, Selection, Stream, starts
@@ -108,11 +109,12 @@ class MixedStream:
 
 def mixed(dataset: Dataset, selection: Selection) -> Dataset | Mixture:
     """The dataset with those that selection.mix names beside it, if any. Raises UserError as Dataset does."""
-    members = [dataset, *(Dataset(path, dataset.split) for path in selection.mix)]
-    if selection.mix and (remote := [str(member.path) for member in members if member.is_remote]):
+    paths = [str(dataset.path), *selection.mix]
+    if selection.mix and (remote := [path for path in paths if is_url(path)]):
         raise UserError("select.mix draws from all shards of its datasets at once, which object storage cannot give; "
                         f"copy {', '.join(remote)} to a disk")
-    return Mixture(members) if selection.mix else dataset
+    others = [Dataset(path, dataset.split) for path in selection.mix]
+    return Mixture([dataset, *others]) if others else dataset
 
 
 def order_of(dataset: Dataset | Mixture, selection: Selection, seed: int) -> Order:

@@ -15,6 +15,7 @@ TRIES = 12  # of a request: two to five minutes without a server
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 NOTED = 3  # failures in a row that are worth a line on stderr
 COPIES = 2  # whole downloads that may have wrong bytes
+JITTER = random.Random()  # of its own, so that a retry changes nobody's random numbers
 FINAL = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ImportError)
 FINAL_NAMES = {"NoCredentialsError", "ProfileNotFound"}  # of botocore, an extra that is not imported here
 
@@ -69,7 +70,7 @@ def _read_range(url: str, start: int, size: int, stop: Event) -> bytes:
 
 
 def _persist(url: str, ask: Callable[[], bytes], stop: Event) -> bytes:
-    """ask() until it answers, at most TRIES times; the pauses double, and differ between ranks."""
+    """ask() until it answers, at most TRIES times; the pauses double, and ranks differ in them."""
     for number in range(1, TRIES + 1):
         if stop.is_set():
             raise Stopped(f"{url} is no longer wanted")
@@ -82,7 +83,7 @@ def _persist(url: str, ask: Callable[[], bytes], stop: Event) -> bytes:
         if number == NOTED:
             print(f"{url}: {why}; trying on", file=sys.stderr)
         if number < TRIES:
-            stop.wait(min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1))
+            stop.wait(min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * JITTER.uniform(0.5, 1))
     raise UserError(f"{url} must come within {TRIES} tries, but the last one ended with: {why}; see to the server or "
                     "the network, then run the same command again")
 

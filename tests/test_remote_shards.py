@@ -3,6 +3,7 @@ sentence."""
 import gc
 import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from s3fs import S3FileSystem
 
 from arcshard.console import UserError
 from loader import Loader, Selection, View
@@ -237,11 +239,10 @@ def test_what_a_server_may_not_do_for_ever_is_one_sentence(front, config, fault,
 
 def test_a_server_that_is_gone_is_one_sentence(front, config, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
-    download._filesystem(URL)[0].clear_instance_cache()
+    S3FileSystem.clear_instance_cache()
     with pytest.raises(UserError, match=f"^{URL}/dataset.json must come within 12 tries, .*Could not connect"):
         train(config)
-    monkeypatch.undo()
-    download._filesystem(URL)[0].clear_instance_cache()
+    S3FileSystem.clear_instance_cache()
 
 
 def test_what_is_no_dataset_is_one_sentence(front, config):
@@ -259,6 +260,22 @@ def test_a_slow_server_is_waited_for_and_the_wait_is_reported(front, config):
     threading.Timer(1, front.release.set).start()
     batch, = first(loader, 1)
     assert batch.wait > 0.9 and sorted(batch.ids.tolist()) == list(range(60))
+
+
+def test_a_server_that_falls_silent_is_asked_again(front, packed, config, monkeypatch):
+    monkeypatch.setattr(S3FileSystem, "read_timeout", 0.5)  # seconds; else 15
+    S3FileSystem.clear_instance_cache()
+    front.spoil(SHARDS[1], "stall")
+    assert train(config).read(6) == Dataset(packed, "train").read(6) and front.gets[SHARDS[1]] == 2
+    S3FileSystem.clear_instance_cache()
+
+
+def test_a_retry_changes_nobodys_random_numbers(front, config):
+    random.seed(0)
+    expected, _ = random.random(), random.seed(0)
+    front.spoil(SHARDS[1], 503, 503)
+    train(config).read(6)
+    assert random.random() == expected
 
 
 def test_leaving_while_a_server_stalls_ends_the_threads(front, config):
