@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError, size_text
 from loader.pipeline import PREFETCH
-from loader.selection import Order
+from loader.selection import IntArray, Order
 from loader.windows import IN_ORDER, InOrder, WindowStream
 from shards import Dataset
 from shards.manifest import shard_sizes, table_size
 
-IntArray = NDArray[np.int64]
 Hold = Callable[[IntArray, IntArray], None]
 """Waits for the bytes of rows at rising positions of the stream, both (n,)."""
 

@@ -1,8 +1,7 @@
 """The order of training where shards come from afar: shards permuted, then the samples of a window of them.
 
-The window is what a fetch from object storage must bring before its samples can mix; packing has shuffled all samples
-over the shards, so what a window holds is a random part of the dataset, and the same shards' samples stay neighbours
-only until the next epoch puts others beside them.
+A window is what object storage must have sent before its samples can mix. Packing shuffled all samples over the shards,
+so that it is a random part of the dataset; docs/object-storage.md says what is lost all the same.
 """
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 from arcshard.console import UserError
 from loader.hashing import hash64
 from loader.order import sample_at
-from loader.selection import Selection, chosen_fingerprint, selected, starts
+from loader.selection import IntArray, Selection, chosen_fingerprint, selected, starts
 from shards import Dataset
 
-IntArray = NDArray[np.int64]
 IN_ORDER = 4  # shards that evaluation fetches at a time: it mixes nothing
 SHARDS, SAMPLES = 800, 801  # channels of randomness: the order of shards, and of the samples of a window
 

@@ -11,7 +11,7 @@ from shards.file_entry import Entry
 from shards.hashing import HashingStream
 
 BLOCK = 2**24  # bytes a request: what a broken one costs, and what each thread holds
-TRIES = 12  # of a request: two to five minutes without a server
+TRIES = 12  # of a request: two minutes or so without a server
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 NOTED = 3  # failures in a row that are worth a line on stderr
 COPIES = 2  # whole downloads that may have wrong bytes
