@@ -19,8 +19,7 @@ Hold = Callable[[IntArray, IntArray], None]
 """Waits for the bytes of rows at rising positions of the stream, both (n,)."""
 
 FETCHERS = 4  # threads, each with a shard
-IN_FLIGHT = PREFETCH + 4  # global batches whose bytes may be in use: DALI's, one being read and one resized on each
-# side of them, and one by which a rank may be ahead of another
+IN_FLIGHT = PREFETCH + 4  # global batches whose bytes may be in use: DALI's, two being planned, two of other ranks
 
 
 class Course(Protocol):

@@ -289,6 +289,21 @@ def test_leaving_while_a_server_stalls_ends_the_threads(front, config):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("shards")]
 
 
+def test_ctrl_c_while_a_batch_waits_for_its_shard_ends_the_threads(front, config):
+    front.spoil(SHARDS[0], "stall")
+    loader = Loader(train(config), batch_size=60, size=16)
+    before = {*threading.enumerate()}
+    timers = [threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)), threading.Timer(1, front.release.set)]
+    for timer in timers:
+        timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(loader))
+    for timer in timers:
+        timer.join()
+    more = {thread.name for thread in {*threading.enumerate()} - before}
+    assert not [name for name in more if name.startswith(("shards", "ThreadPoolExecutor"))], "only the server's own"
+
+
 READ = """
 import sys
 from shards import CacheConfig, Dataset
