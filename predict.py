@@ -18,6 +18,7 @@ import pandas as pd
 
 from arcshard.console import Parser, UserError, run
 from arcshard.memory import keep_freed_memory
+from arcshard.urls import is_url
 from evaluate import GALLERY, RunModel, embed_split, load_model, store
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
@@ -49,7 +50,7 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
-    parser.add_argument("--index", type=Path, required=True, help="dataset folder, or embeddings of evaluate.py")
+    parser.add_argument("--index", required=True, help="dataset (folder or s3://…), or embeddings of evaluate.py")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos, with any folders inside")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write")
     return parser.parse_args()
@@ -69,11 +70,11 @@ def find_photos(folder: Path) -> list[Path]:
     return photos
 
 
-def load_gallery(model: RunModel, index: Path, run_folder: Path) -> Embeddings:
+def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
     """Embeddings to compare with. Raises UserError if they are another model's."""
-    if index.is_dir():
-        return embed_split(model, Dataset(index, GALLERY), store(run_folder, GALLERY), keep=False)
-    gallery = Embeddings.load(index)
+    if is_url(index) or Path(index).is_dir():
+        return embed_split(model, Dataset(index, GALLERY, model.cache), store(run_folder, GALLERY), keep=False)
+    gallery = Embeddings.load(Path(index))
     if gallery.model != model.fingerprint:
         raise UserError(f"embeddings compare only with those of the same weights, but {index} is not of the "
                         f"checkpoint in {run_folder}: give a dataset, or run evaluate.py again")

@@ -42,7 +42,7 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = Parser(prog="python -m loader", description=__doc__)
     command = parser.add_subparsers(dest="command", required=True).add_parser("preview", help="a sheet of views")
-    command.add_argument("dataset", type=Path, help="folder of the dataset")
+    command.add_argument("dataset", help="folder of the dataset, or s3://…")
     command.add_argument("--config", type=Path, help="YAML preset of train.py (default: train.py's defaults)")
     command.add_argument("--split", default="train", help="default: train")
     command.add_argument("--photos", type=int, default=6, help="rows (default: 6)")

@@ -484,8 +484,8 @@ def test_wrong_options_are_one_sentence():
 
 
 @pytest.mark.heavy
-def test_training_and_evaluation_by_command(front, config, tmp_path, call):
-    """Two ranks, killed once by a server that is out of order; then evaluated from the same cache."""
+def test_training_and_its_use_by_command(front, photos, config, tmp_path, call):
+    """Two ranks train; evaluation and prediction read what they left in the cache."""
     options = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16", "--train.size",
                "32", "--train.global_batch", "12", "--train.epochs", "2", "--train.log_every", "1", "--train.device",
                "cpu", "--loader.num_threads", "1", "--cache.folder", config.folder, "--cache.window", "3"]
@@ -497,6 +497,8 @@ def test_training_and_evaluation_by_command(front, config, tmp_path, call):
     done = call("evaluate.py", "--run", run, "--data", URL)
     assert done.returncode == 0 and "recall@1" in done.stdout, done.stderr
     assert {name: front.gets[name] for name in SHARDS} == {name: 1 for name in SHARDS}
+    done = call("predict.py", "--run", run, "--index", URL, "--images", photos[0], "--out", tmp_path / "submission.csv")
+    assert done.returncode == 0 and (tmp_path / "submission.csv").is_file(), done.stderr
     shutil.rmtree(config.path)
     done = call("-m", "shards", "info", URL, env=os.environ | {"XDG_CACHE_HOME": config.folder})
     assert done.returncode == 0 and "train: 60 samples in 10 shards" in done.stdout, done.stderr
