@@ -91,7 +91,7 @@ class Loader:
         self.stream = order_of(self.dataset, selection if train else Selection(), seed)
         self.num_threads, self.hw_decoder_load = num_threads or share_of_cores(), hw_decoder_load
         self.global_batch = batch_size * world_size
-        self._course = course_of(dataset, self.stream, train, self.global_batch)
+        self._course, self._turn = course_of(dataset, self.stream, train, self.global_batch), rank / world_size
         self.position = 0  # samples handed out, over all ranks
         cv2.setNumThreads(1)  # images are resized in parallel; threads inside one image would only cost
 
@@ -99,7 +99,7 @@ class Loader:
         # The threads end with the iterator: at its end, on an error, and when the consumer drops it. Those that fetch
         # shards end first, since the planner may wait for one.
         with (ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner,
-              shards_ahead(self._course) as hold):
+              shards_ahead(self._course, self._turn) as hold):
             planned = self._training(pool, hold) if self.train else self._evaluation(pool, hold)
             asked = time.perf_counter()
             for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):

@@ -41,10 +41,13 @@ class Course(Protocol):
 
 
 class ShardsAhead:
-    """Holds the shards of the windows in use on local disk, and fetches those of the next one."""
+    """Holds the shards of the windows in use on local disk, and fetches those of the next one.
 
-    def __init__(self, course: Course):
-        self._course, self._dataset = course, course.dataset
+    turn: share of each window, in [0, 1), after which it begins: ranks that share a cache fetch different shards first.
+    """
+
+    def __init__(self, course: Course, turn: float):
+        self._course, self._dataset, self._turn = course, course.dataset, turn
         self._held: dict[int, Future[NDArray[np.uint8]]] = {}
         self._stop = Event()
         self._pool = ThreadPoolExecutor(FETCHERS, "shards")
@@ -55,8 +58,7 @@ class ShardsAhead:
         Raises UserError if one of them cannot be had. What fails before it is needed is begun again with the next call.
         """
         first, last = self._course.windows_of(positions)
-        wanted = [shard for window in range(first, max(last, first + 1) + 1)
-                  for shard in self._course.shards_of(window)]
+        wanted = [shard for window in range(first, max(last, first + 1) + 1) for shard in self._in_turn(window)]
         self._held = {shard: self._fetch(shard) for shard in wanted}
         for shard in np.unique(self._dataset.index["shard"][ids]).tolist():
             self._held[shard].result()
@@ -67,6 +69,11 @@ class ShardsAhead:
         self._pool.shutdown(cancel_futures=True)
         self._held.clear()
 
+    def _in_turn(self, window: int) -> list[int]:
+        shards = self._course.shards_of(window)
+        start = int(self._turn * len(shards))
+        return shards[start:] + shards[:start]
+
     def _fetch(self, shard: int) -> Future[NDArray[np.uint8]]:
         known = self._held.get(shard)
         if known is None or known.done() and known.exception():
@@ -75,12 +82,12 @@ class ShardsAhead:
 
 
 @contextmanager
-def shards_ahead(course: Course | None) -> Iterator[Hold]:
-    """What a loader calls before it reads; None: nothing is far away."""
+def shards_ahead(course: Course | None, turn: float) -> Iterator[Hold]:
+    """What a loader calls before it reads. course: None if nothing is far away; turn: see ShardsAhead."""
     if course is None:
         yield already_here
         return
-    ahead = ShardsAhead(course)
+    ahead = ShardsAhead(course, turn)
     try:
         yield ahead.hold
     finally:

@@ -156,13 +156,30 @@ def test_another_window_or_a_folder_is_another_stream(front, packed, config):
 def test_the_next_window_comes_while_this_one_is_read(front, packed, config):
     """One batch of the first window: its shards and those of the second arrive, and no others."""
     loader = Loader(train(config), batch_size=1, size=16)
-    ahead, positions = ShardsAhead(loader.stream), np.arange(1)
+    ahead, positions = ShardsAhead(loader.stream, 0), np.arange(1)
     ahead.hold(positions, loader.stream.sample_at(positions))
     for future in ahead._held.values():
         future.result()
     ahead.close()
     expected = {SHARDS[shard] for window in (0, 1) for shard in loader.stream.shards_of(window)}
     assert {name for name in SHARDS if front.gets[name]} == expected
+
+
+def test_ranks_fetch_different_shards_of_a_window_at_the_same_time(front, config):
+    """Four threads each, ten shards in the window: eight requests are open at once, of eight shards."""
+    front.spoil("train-0", "stall", lasting=True)
+    ranks = [Loader(train(CacheConfig(config.folder, window=10)), batch_size=8, size=16, rank=rank, world_size=2)
+             for rank in (0, 1)]
+    loops = [threading.Thread(target=next, args=(iter(loader),)) for loader in ranks]
+    for loop in loops:
+        loop.start()
+    until = time.monotonic() + 60
+    while len([name for name in SHARDS if front.gets[name]]) < 8:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    front.mend()
+    for loop in loops:
+        loop.join()
 
 
 def test_the_cache_stays_within_its_limit_and_drops_what_was_used_longest_ago(front, packed, config):
