@@ -66,6 +66,13 @@ def kept(config):
     return [path for path in config.path.iterdir() if path.name != cache.LOCK]
 
 
+def held(config):
+    """Bytes of the cache's files while nobody reserves or renames any."""
+    watched = cache.Cache(config.path, config.size)
+    with watched._locked():
+        return sum(file.size for file in watched._files())
+
+
 def limited(config, packed, shards, **options):
     """The same cache with room for the train split's index and so many of its largest shards."""
     size = (packed / "train.index.npy").stat().st_size + shards * max((packed / name).stat().st_size for name in SHARDS)
@@ -223,6 +230,30 @@ def test_a_cache_too_small_for_the_windows_is_one_sentence(front, packed, config
         Loader(train(small), batch_size=1, size=16)
 
 
+@pytest.mark.parametrize("window, batch_size", [(1, 2), (1, 9), (2, 3), (3, 4), (4, 1)])
+def test_the_least_cache_that_is_accepted_is_enough(front, config, monkeypatch, window, batch_size):
+    """Two ranks in step over two epochs, with an evaluation of val beside them: nobody waits for room in vain."""
+    monkeypatch.setattr(cache, "PATIENCE", 10)
+
+    def loaders(size):
+        small = CacheConfig(config.folder, size / 1e9, window)
+        return [Loader(train(small), batch_size=batch_size, size=16, rank=rank, world_size=2) for rank in (0, 1)]
+
+    enough, too_little = 2**22, 0
+    while enough - too_little > 2**10:  # bytes
+        middle = (enough + too_little) // 2
+        try:
+            loaders(middle)
+            enough = middle
+        except UserError:
+            too_little = middle
+    for step, _ in zip(range(120 // (2 * batch_size)), zip(*loaders(enough))):
+        if step == 5:
+            dataset = Dataset(URL, "val", CacheConfig(config.folder, enough / 1e9, window))
+            assert sum(len(batch.ids) for batch in Loader(dataset, batch_size=2, size=16, train=False)) == 18
+        assert held(config) <= enough
+
+
 @pytest.mark.parametrize("faults", [
     ["cut"], ["short", "cut"], ["wrong"], ["drop", "drop"], [500, 503, 502, 503], ["cut", 503, "drop", "short", 500]])
 def test_what_a_server_may_do_for_a_while(front, packed, config, faults):
@@ -359,10 +390,9 @@ def test_many_processes_and_threads_never_exceed_the_limit(packed, config):
     small = limited(config, packed, 7)
     processes = [subprocess.Popen([sys.executable, "-c", MANY, packed, config.folder, str(small.size_gb), str(seed)],
                                   cwd=ROOT) for seed in range(3)]
-    watched, most = cache.Cache(small.path, small.size), 0
+    most = 0
     while any(process.poll() is None for process in processes):
-        with watched._locked():
-            most = max(most, sum(file.size for file in watched._files()))
+        most = max(most, held(config))
     assert [process.returncode for process in processes] == [0, 0, 0] and 0 < most <= small.size
 
 
