@@ -530,6 +530,13 @@ def test_wrong_options_are_one_sentence():
         CacheConfig(window=300)
 
 
+def test_the_benchmark_says_what_a_step_waits_for(front, packed, call):
+    done = call("benchmarks/object_storage.py", "--data", URL, "--folder", packed, "--rounds", 1, "--batch-size", 8,
+                "--size", 16, "--window", 3)
+    assert done.returncode == 0, done.stderr
+    assert f"{URL}: start " in done.stdout and done.stdout.count("waiting in the first epoch") == 2
+
+
 @pytest.mark.heavy
 def test_training_and_its_use_by_command(front, photos, config, tmp_path, call):
     """Two ranks train; evaluation and prediction read what they left in the cache."""
