@@ -1,4 +1,5 @@
 """Shards from object storage that arrive before they are needed, fetched by threads while training goes on."""
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -114,7 +115,7 @@ def refuse_small_cache(course: Course, global_batch: int, beside: int) -> None:
     """
     windows, longest = len(course.bounds) - 1, int(np.diff(course.bounds).max())
     least = int(np.diff(course.bounds).min() * course.counts.min())  # samples of a window
-    live = max(2, 1 - (1 - IN_FLIGHT * global_batch) // least)  # windows: those in use, and at least one to come
+    live = max(2, 1 + math.ceil((IN_FLIGHT * global_batch - 1) / least))  # windows: those in use, at least one to come
     manifest, cache = course.dataset.manifest, course.dataset.cache
     sizes = np.sort(np.array(shard_sizes(manifest, course.dataset.split))[course.shards])
     need = int(sizes[-min(live, windows) * longest:].sum()) + table_size(manifest) + beside
