@@ -14,7 +14,7 @@ from loader.selection import IntArray, Order, Selection, Stream, starts
 from loader.windows import WindowStream
 from shards import Dataset
 
-MEMBER_STREAM = 500  # channel of randomness, beside those in views.py, fetch.py and selection.py
+MEMBER_STREAM = 600  # channel of randomness, beside those in views.py, fetch.py, selection.py and train.py
 
 
 class Mixture:
