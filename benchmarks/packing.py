@@ -22,7 +22,7 @@ from machine import machine
 from packing_contests import CONTESTS, OPPONENTS, Contest, Job, peers_python, seconds_of_round
 from packing_memory import memory_report
 from packing_photos import make_photos, write_table
-from packing_report import PACKAGES, memory_text, peer_versions, speed_text
+from packing_report import PACKAGES, PEER_PACKAGES, memory_text, peer_versions, speed_text, tar_version
 
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
@@ -66,7 +66,7 @@ def speed_report(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of every contender in every round, with what they depend on."""
     peers = peers_python(args.peers, args.against)
     contests = [contest for contest in CONTESTS if set(contest.goals) & set(args.against)]
-    versions = peer_versions(peers)
+    versions = tar_version() | peer_versions(peers, PEER_PACKAGES)
     counts = {contest.name: args.resized if contest.name == "resize" else args.photos for contest in contests}
     photos = make_photos(args.work, max(counts.values()), args.workers)
     jobs = [contest_job(contest, photos[:counts[contest.name]], args) for contest in contests]

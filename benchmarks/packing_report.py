@@ -2,7 +2,7 @@
 import json
 import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,17 @@ VERSIONS = ("import json, sys, importlib.metadata as m; "
 Seconds = dict[str, float]  # contender -> seconds of a round
 
 
-def peer_versions(python: Path | None) -> dict[str, str]:
-    """GNU tar's version and, by the interpreter of the peers' environment, those of the other packers."""
-    tar = subprocess.run(["tar", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+def tar_version() -> dict[str, str]:
+    said = subprocess.run(["tar", "--version"], capture_output=True, text=True, check=True).stdout
+    return {"tar": said.splitlines()[0]}
+
+
+def peer_versions(python: Path | None, packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those that the peers' environment has, by its interpreter; none without one."""
     if python is None:
-        return {"tar": tar}
-    done = subprocess.run([python, "-c", VERSIONS, *PEER_PACKAGES], capture_output=True, text=True, check=True)
-    return {"tar": tar} | json.loads(done.stdout)
+        return {}
+    done = subprocess.run([python, "-c", VERSIONS, *packages], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def speed_text(report: dict[str, Any]) -> str:
