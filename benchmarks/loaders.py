@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
     if args.seconds <= 0:
         raise UserError(f"--seconds must be positive, not {args.seconds:g}")
-    least = WARMED * args.workers * args.batch_size
+    least = 2 * WARMED * args.workers * args.batch_size
     if args.photos < least:
         raise UserError(f"--photos must be at least {least}, so that an epoch outlasts the batches that each of "
                         f"--workers warms up with, not {args.photos}")

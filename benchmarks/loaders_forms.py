@@ -11,7 +11,8 @@ from packing_photos import HEIGHT, QUALITY, make_photos, photo_path, write_table
 from arcshard.files import write_text
 from shards import Dataset
 
-SHARDS = 4  # at least; each worker of the webdataset library needs one
+SHARDS = 4  # each worker of the webdataset library needs one
+PACKED_QUALITY = 90  # JPEG quality of photos that are resized
 
 
 class Form(NamedTuple):
@@ -27,21 +28,26 @@ ORIGINALS, PACKED, TINY = Form("originals", None), Form("short288", 288), Form("
 def make_form(form: Form, work: Path, count: int, workers: int) -> Path:
     """The folder of `count` photos as files and as arcshard's shards, the same bytes in both; kept for the next run.
 
-    photos/ has the files, list.txt their paths, dataset/ the shards.
+    photos/ has the files, list.txt their paths, originals.txt those they were made of, dataset/ the shards.
     """
     folder = work.resolve() / f"{form.name}-{count}"
     originals = work.resolve() / f"{ORIGINALS.name}-{count}"
     photos = make_photos(originals, count, workers)
     once(folder / "dataset", lambda out: pack(form, photos, originals, out, workers))
     once(folder / "photos", lambda out: unpack(Dataset(folder / "dataset", "train"), out))
-    write_text(folder / "list.txt", "".join(f"{path}\n" for path in sorted((folder / "photos").rglob("*.jpg"))))
+    write_list(folder / "originals.txt", photos)
+    write_list(folder / "list.txt", sorted((folder / "photos").rglob("*.jpg")))
     return folder
+
+
+def write_list(path: Path, photos: Sequence[Path]) -> None:
+    write_text(path, "".join(f"{photo}\n" for photo in photos))
 
 
 def pack(form: Form, photos: Sequence[Path], originals: Path, out: Path, workers: int) -> None:
     table = out.with_suffix(".csv")
     write_table(table, [photo.stem for photo in photos])
-    resize = ["--short-side", form.short_side, "--quality", 90] if form.short_side else []
+    resize = ["--short-side", form.short_side, "--quality", PACKED_QUALITY] if form.short_side else []
     answer([sys.executable, ROOT / "preprocess" / "make_shards.py", "--samples", table, "--images",
             originals / "photos", "--out", out, "--workers", workers, "--shard-size", -(-len(photos) // SHARDS),
             *resize])
@@ -56,20 +62,17 @@ def unpack(dataset: Dataset, out: Path) -> None:
 
 
 def pack_with(peer: str, form: Form, folder: Path, python: Path) -> None:
-    """The same photos in a peer's own format, in FOLDER/PEER: ffcv from the originals, mds and litdata byte by byte."""
-    own = {"ffcv": lambda out: ["--list", originals_list(folder), "--short-side", form.short_side or HEIGHT,
-                                "--quality", 90 if form.short_side else QUALITY]}
-    options = own.get(peer, lambda out: ["--list", folder / "list.txt", "--workers", 1])
+    """The same photos in a peer's own format, in FOLDER/PEER: ffcv's from the originals, others' byte by byte."""
+    options = ["--list", folder / "list.txt", "--workers", 1]
+    if peer == "ffcv":  # cannot take JPEGs as they are: encodes again, at a quality that gives about the same bytes
+        options = ["--list", folder / "originals.txt", "--short-side", form.short_side or HEIGHT,
+                   "--quality", PACKED_QUALITY if form.short_side else QUALITY]
 
     def write(out: Path) -> None:
         out.mkdir()
-        answer([python, RUNNERS / f"{peer}_writer.py", "--out", out, *options(out)], PYTHONPATH=str(ROOT))
+        answer([python, RUNNERS / f"{peer}_writer.py", "--out", out, *options], PYTHONPATH=str(ROOT))
 
     once(folder / peer, write)
-
-
-def originals_list(folder: Path) -> Path:
-    return folder.parent / f"{ORIGINALS.name}-{folder.name.rpartition('-')[2]}" / "list.txt"
 
 
 def once(path: Path, make: Callable[[Path], None]) -> None:

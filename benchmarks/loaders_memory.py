@@ -31,7 +31,7 @@ def memory_report(args: argparse.Namespace) -> dict[str, Any]:
         grown.append(anonymous_mb() - before)
     batch = args.batch_size * largest_mb(dataset)
     return {"memory": {"samples": len(dataset), "grown_mb": grown, "batches": BATCHES, "batch_mb": batch,
-                       "bound_mb": BATCHES * batch + REST}}
+                       "rest_mb": REST, "bound_mb": BATCHES * batch + REST}}
 
 
 def largest_mb(dataset: Dataset) -> float:

@@ -32,7 +32,8 @@ def contest_lines(contest: Contest, rounds: list[Rates], absent: dict[str, str])
     others = [name for name in rounds[0] if name in OTHERS and name not in absent]
     if others:
         ratios = [r[ARCSHARD] / max(r[name] for name in others) for r in rounds]
-        lines.append(f"  {'best of others':15}arcshard is {_ratio(ratios)} times as fast{verdict(ratios, contest.best)}")
+        lines.append(f"  {'best of others':15}arcshard is {spread(ratios, '.2f')} times as fast"
+                     f"{verdict(ratios, contest.best)}")
     return lines + [f"  {name:15}did not run: {why}" for name, why in absent.items()]
 
 
@@ -52,11 +53,7 @@ def _row(contest: Contest, name: str, rounds: list[Rates]) -> str:
         return line + verdict(rates, contest.least_read)
     ratios = [r[ARCSHARD] / r[name] for r in rounds]
     what = "of it" if name in PARTS else "times as fast"
-    return f"{line}; arcshard is {_ratio(ratios)} {what}{verdict(ratios, contest.goals.get(name))}"
-
-
-def _ratio(ratios: list[float]) -> str:
-    return spread(ratios, ".2f")
+    return f"{line}; arcshard is {spread(ratios, '.2f')} {what}{verdict(ratios, contest.goals.get(name))}"
 
 
 def memory_text(report: dict[str, Any]) -> str:
@@ -68,4 +65,5 @@ def memory_text(report: dict[str, Any]) -> str:
         listed(report["machine"]),
         f"memory beyond the start and the maps after each of {len(grown)} epochs of {found['samples']:,} photos, MB: "
         + " ".join(f"{value:.0f}" for value in grown),
-        f"bound: {found['batches']} batches of {found['batch_mb']:.0f} MB + 100 MB = {found['bound_mb']:.0f} MB: {met}"])
+        f"bound: {found['batches']} batches of {found['batch_mb']:.0f} MB + {found['rest_mb']} MB = "
+        f"{found['bound_mb']:.0f} MB: {met}"])

@@ -81,7 +81,7 @@ def peers_python(peers: Path, opponents: Sequence[str]) -> Path | None:
         return None
     python = peers.absolute() / "bin" / "python"
     if not python.exists():
-        raise UserError(f"the packers to compare with run in an environment of their own, but {peers} is none: "
+        raise UserError(f"the peers to compare with run in an environment of their own, but {peers} is none: "
                         "run benchmarks/peers/install.sh, or choose others with --against")
     return python
 

@@ -1,4 +1,4 @@
-"""DALI's own webdataset reader on arcshard's shards, as its documentation has it: decode of a random crop, resize, flip.
+"""DALI's own webdataset reader on arcshard's shards as its documentation has it: random crop, resize, flip.
 
 Documentation: "WebDataset integration" and "ImageDecoder examples" of the user guide. fn.resize smooths (antialias)
 unless --no-antialias asks it not to.

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Install the packers that benchmarks/packing.py compares with, in a virtual environment of their own (7 GB):
+# Install what benchmarks/packing.py and benchmarks/loaders.py compare with, in a virtual environment of its own (8 GB):
 #
 #     apt-get install pkg-config libopencv-dev libturbojpeg0-dev     (as root: FFCV is built against these)
+#     apt-get install ffmpeg                                         (as root: SPDL loads its libraries)
 #     benchmarks/peers/install.sh [FOLDER]                           (default: .peers; PYTHON=python3.12 chooses another)
 set -eu
 here=$(dirname "$0")

@@ -1,4 +1,4 @@
-"""Pack photos with LitData's optimize as its ImageNet benchmark does: JPEG images in chunks of 64 MB, bytes as they are.
+"""Pack photos with LitData's optimize as its ImageNet benchmark does: JPEGs as they are, in chunks of 64 MB.
 
 Source of the settings: benchmarks/litdata/optimize_imagenet.py of Lightning-AI/litData.
 """

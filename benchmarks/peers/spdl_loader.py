@@ -18,8 +18,8 @@ AHEAD = 2  # batches
 
 def decode(path: Path, size: int) -> Any:
     packets = spdl.io.demux_image(str(path))
-    y, x, h, w = RandomResizedCrop.get_params(torch.empty(packets.height, packets.width, device="meta"),
-                                                  list(AREA), list(ASPECT))
+    seen = torch.empty(packets.height, packets.width, device="meta")  # a shape without pixels
+    y, x, h, w = RandomResizedCrop.get_params(seen, list(AREA), list(ASPECT))
     flip = ",hflip" if random.getrandbits(1) else ""
     filters = f"crop={w}:{h}:{x}:{y},scale={size}:{size}:flags=bilinear{flip}"
     return spdl.io.decode_packets(packets, filter_desc=spdl.io.get_video_filter_desc(filter_desc=filters))

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     args = parse_args(__doc__)
     dataset = create_dataset("", root=str(args.form / "photos"), split="train")
     loader = create_loader(dataset, (3, args.size, args.size), args.batch_size, is_training=True, scale=AREA,
-                           ratio=ASPECT, color_jitter=None, interpolation="bilinear", num_workers=args.workers,
+                           ratio=ASPECT, color_jitter=None,  # type: ignore[arg-type]  # 0 would still run
+                           interpolation="bilinear", num_workers=args.workers,
                            device=torch.device("cpu"))
     measure((images for images, _ in loader.loader), args)

@@ -1,4 +1,4 @@
-"""The webdataset library on arcshard's shards: shuffle of shards and in a buffer, decode("pil"), batches in the workers.
+"""The webdataset library on arcshard's shards: shards and a buffer shuffled, decode("pil"), batches in workers.
 
 Documentation: README.md of webdataset/webdataset ("The webdataset Pipeline API"), and its ImageNet example.
 """
