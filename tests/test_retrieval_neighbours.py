@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -30,6 +30,7 @@ def integer_problem(draw):
     return queries, gallery, draw(st.integers(1, rows))
 
 
+@settings(deadline=None)
 @given(integer_problem(), st.integers(1, 10), st.integers(1, 70))
 def test_equals_a_full_sort_with_ties_and_any_chunks(problem, query_chunk, gallery_chunk):
     queries, gallery, k = problem
@@ -75,6 +76,12 @@ def test_reads_a_read_only_memory_map(tmp_path, unit_vectors):
     assert_array_equal(indices[:, 0], np.arange(100))
 
 
+def test_a_gallery_of_half_precision_is_searched_as_the_numbers_it_holds(unit_vectors):
+    queries, gallery = unit_vectors(5, 0), unit_vectors(300, 1).astype(np.float16)
+    halved, whole = (nearest(queries, rows, 7, gallery_chunk=64) for rows in (gallery, gallery.astype(np.float32)))
+    assert_array_equal(halved, whole)
+
+
 BIG = """
 import resource, numpy as np
 from retrieval import nearest
@@ -102,8 +109,9 @@ def zeros(*shape):
     (zeros(2, 3), zeros(5, 3), 0, "k must be 1 to the gallery's 5 rows, got 0"),
     (zeros(2, 3), zeros(0, 3), 1, "k must be 1 to the gallery's 0 rows, got 1"),
     (zeros(2, 3), zeros(5, 4), 1, "embeddings of 3 and 4 dimensions"),
+    (zeros(2, 3) * np.nan, zeros(5, 3), 1, "queries must be finite, got NaN or infinity"),
     (np.zeros((2, 3)), zeros(5, 3), 1, "queries must be a float32 matrix, got float64"),
-    (zeros(2, 3), zeros(3), 1, r"gallery must be a float32 matrix, got float32 of shape \(3,\)"),
+    (zeros(2, 3), zeros(3), 1, r"gallery must be a float32 or float16 matrix, got float32 of shape \(3,\)"),
 ])
 def test_errors_say_the_rule(queries, gallery, k, sentence):
     with pytest.raises(ValueError, match=sentence):
