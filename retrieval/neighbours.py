@@ -31,7 +31,8 @@ def nearest(queries: NDArray[np.float32], gallery: NDArray[np.floating], k: int,
             rows = slice(q, q + query_chunk)
             scores = _to_device(queries[rows], device) @ columns
             least = best[rows, -1:].to(device)
-            _merge(best[rows], index[rows], *(found.cpu() for found in _better(scores, least, k)), g)
+            better, found, at = (part.cpu() for part in _better(scores, least, k))
+            _merge(best[rows], index[rows], better, found, at + g)
     return best.numpy(), index.numpy()
 
 
@@ -67,12 +68,12 @@ def _candidates(scores: Tensor, k: int) -> Tensor:
     return columns.sort(dim=1).values
 
 
-def _merge(best: Tensor, index: Tensor, rows: Tensor, scores: Tensor, columns: Tensor, offset: int) -> None:
+def _merge(best: Tensor, index: Tensor, rows: Tensor, scores: Tensor, columns: Tensor) -> None:
     """Put the better ones into the lists: `index` lies below `columns`, so a stable sort by score settles ties."""
     if not len(rows):
         return
     k = best.shape[1]
-    scores, columns = torch.cat([best[rows], scores], dim=1), torch.cat([index[rows], columns + offset], dim=1)
+    scores, columns = torch.cat([best[rows], scores], dim=1), torch.cat([index[rows], columns], dim=1)
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
     best[rows], index[rows] = scores.gather(1, order), columns.gather(1, order)
 
