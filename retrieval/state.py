@@ -70,7 +70,7 @@ class Step:
     """A stage of an answer: its numbers, and what it makes of a state. Raises ValueError for counts below 1."""
 
     def __post_init__(self) -> None:
-        for name in ("k", "rank", "top", "times"):
+        for name in ("k", "rank", "top", "times", "effort"):
             if getattr(self, name, 1) < 1:
                 raise ValueError(f"{name} counts, at least 1, got {getattr(self, name)}")
 

@@ -1,6 +1,7 @@
 """evaluate.py, tune.py and predict.py answer alike: one untrained run on the small packed dataset."""
 import csv
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -10,6 +11,7 @@ import evaluate
 import predict
 import tune
 from arcshard import checkpoint
+from arcshard.console import UserError
 from loader import View
 from model import ModelConfig, build_embedder
 
@@ -77,7 +79,8 @@ def test_predict_answers_as_evaluate_does(page, run_folder, dataset_path, photo_
         rows = {row["id"]: row["landmarks"].split() for row in csv.DictReader(f)}
     assert list(rows) == sample and rows["broken"] == []
     right = [rows[f"c{i}test"][0] == f"{1000 + 7 * i}" for i in range(6)]
-    details = json.loads((run_folder / ("eval-details-third-place.json" if answers else "eval-details.json")).read_text())
+    name = "eval-details-third-place.json" if answers else "eval-details.json"
+    details = json.loads((run_folder / name).read_text())
     assert sum(right) / 6 == pytest.approx(details["test"]["accuracy@1"])
 
 
@@ -105,24 +108,31 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
     page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "t.yaml")
 
 
-@pytest.mark.parametrize("script, words, sentence", [
-    ("predict.py", ["--index", "x"], "give --images and --out for a submission, or photos"),
-    ("predict.py", ["--index", "x", "none.jpg"], "there is none at none.jpg"),
-    ("predict.py", ["--index", "x", "none.jpg", "--sample", "s"], "--sample belongs to a submission"),
-    ("evaluate.py", ["--data", "x", "--untrained", "--ensemble", "y"], "leave out --ensemble"),
-    ("evaluate.py", ["--data", "x", "--answers", "none.yaml"], "none.yaml: No such file"),
+@pytest.mark.parametrize("module, words, sentence", [
+    (predict, ["--index", "x"], "give --images and --out for a submission, or photos"),
+    (predict, ["--index", "x", "none.jpg"], "there is none at none.jpg"),
+    (predict, ["--index", "x", "none.jpg", "--sample", "s"], "--sample belongs to a submission"),
+    (evaluate, ["--data", "x", "--untrained", "--ensemble", "y"], "leave out --ensemble"),
+    (evaluate, ["--data", "x", "--answers", "none.yaml"], "none.yaml"),
+    (tune, ["--data", "DATASET", "--out", "o", "--split", "train"], r"one with queries \(test, val\); got train"),
+    (evaluate, ["--data", "DATASET", "--untrained", "--answers", THIRD], "class centres of a trained head"),
 ])
-def test_mistakes_are_one_sentence(call, refused, run_folder, script, words, sentence):
-    refused(call(script, "--run", run_folder, *words), sentence)
+def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, words, sentence):
+    with pytest.raises((UserError, SystemExit, FileNotFoundError)) as refusal:
+        page(module, "--run", run_folder, *(dataset_path if word == "DATASET" else word for word in words))
+    if isinstance(refusal.value, SystemExit):
+        assert refusal.value.code == 2
+    assert re.search(sentence, f"{refusal.value} {capsys.readouterr().err}")
 
 
-def test_answers_that_need_non_landmarks_need_a_dataset(call, refused, page, run_folder, dataset_path, photo_folder):
+def test_answers_that_need_non_landmarks_need_a_dataset(page, run_folder, dataset_path, photo_folder):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
-    done = call("predict.py", "--run", run_folder, "--index", run_folder / "embeddings" / "train.npz",
-                photo_folder / "c0test.jpg", "--answers", FIRST)
-    refused(done, "give the dataset as --index")
+    with pytest.raises(UserError, match="give the dataset as --index"):
+        page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train.npz",
+             photo_folder / "c0test.jpg", "--answers", FIRST)
 
 
-def test_an_untrained_network_has_no_centres(call, refused, run_folder, dataset_path):
-    done = call("evaluate.py", "--run", run_folder, "--data", dataset_path, "--untrained", "--answers", THIRD)
-    assert done.returncode == 2 and "class centres of a trained head" in done.stderr.splitlines()[-1]
+def test_wrong_steps_are_one_sentence_of_the_command(call, refused, run_folder, dataset_path, tmp_path):
+    (tmp_path / "a.yaml").write_text("- voe")
+    refused(call("evaluate.py", "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "a.yaml"),
+            "a step must be one of")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from retrieval import nearest
+from retrieval.approximate import approximate
 
 
 def full_sort(queries, gallery, k):
@@ -85,6 +86,7 @@ def test_a_gallery_of_half_precision_is_searched_as_the_numbers_it_holds(unit_ve
 BIG = """
 import resource, numpy as np
 from retrieval import nearest
+from retrieval.approximate import approximate
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 nearest(np.zeros((8, 16), np.float32), np.zeros((99, 16), np.float32), 1)  # libraries' own memory
 queries, gallery = (np.random.default_rng(0).random((n, 16), np.float32) for n in (4000, 40_000))
@@ -116,3 +118,26 @@ def zeros(*shape):
 def test_errors_say_the_rule(queries, gallery, k, sentence):
     with pytest.raises(ValueError, match=sentence):
         nearest(queries, gallery, k)
+
+
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+def test_an_index_that_looks_everywhere_finds_what_exact_search_does(unit_vectors, method):
+    queries, gallery = unit_vectors(20, 0), unit_vectors(900, 1)
+    gallery[450:] = gallery[:450]  # every score occurs twice
+    scores, rows = approximate(queries, gallery, 10, method, 900)
+    expected_scores, expected_rows = nearest(queries, gallery, 10)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+    assert (rows == expected_rows).mean() > 0.95
+    tied = scores[:, 1:] == scores[:, :-1]
+    assert tied.any() and (np.diff(rows, axis=1)[tied] > 0).all()
+
+
+def test_an_index_that_finds_too_few_says_so_by_score(unit_vectors):
+    scores, rows = approximate(unit_vectors(5, 0), unit_vectors(900, 1), 100, "ivf", 1)
+    assert np.isneginf(scores[:, -1]).all() and (rows[np.isneginf(scores)] == 0).all()
+
+
+def test_an_index_needs_faiss(unit_vectors, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ValueError, match=r"not installed: pip install '.\[faiss\]', or take method exact"):
+        approximate(unit_vectors(1, 0), unit_vectors(9, 1), 1, "hnsw", 1)

@@ -1,8 +1,12 @@
 """From embeddings to lists of neighbours."""
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from retrieval.approximate import approximate
 from retrieval.neighbours import nearest
 from retrieval.state import Matrix, Neighbours, State, Step, Vectors
 
@@ -17,18 +21,29 @@ class Search(Step):
     """
 
     k: int = 5
+    method: Literal["exact", "ivf", "hnsw"] = "exact"
+    """exact: every product; ivf and hnsw: an index of FAISS (see retrieval.approximate), faster and not complete."""
+    effort: int = 64
+    """Of ivf and hnsw: lists visited, or candidates kept; more finds more and takes longer."""
 
     def __call__(self, state: State) -> State:
-        return replace(state, neighbours=tuple(search(model, self.k, state.device) for model in state.models))
+        return replace(state, neighbours=tuple(self.search(model, state.device) for model in state.models))
+
+    def search(self, model: Vectors, device: str) -> Neighbours:
+        """Lists of min(k, N) of one model; an empty gallery is a ValueError."""
+        k = max(1, min(self.k, len(model.gallery)))
+        method, effort = self.method, self.effort
+        if method == "exact":
+            return penalised(model, lambda queries, gallery: nearest(queries, gallery, k, device=device))
+        return penalised(model, lambda queries, gallery: approximate(queries, gallery, k, method, effort))
 
 
-def search(model: Vectors, k: int, device: str = "cpu") -> Neighbours:
-    """Lists of min(k, N) of one model; Q lists of an empty gallery are a ValueError."""
-    k = max(1, min(k, len(model.gallery)))
+def penalised(model: Vectors, find: Callable[[Matrix, Matrix], tuple[Matrix, NDArray[np.int64]]]) -> Neighbours:
+    """What `find` finds, with the penalty as one more dimension if there is one."""
     if model.penalty is None:
-        return Neighbours(*nearest(model.queries, model.gallery, k, device=device))
+        return Neighbours(*find(model.queries, model.gallery))
     queries, gallery = with_dimension(model.queries, -1.0), with_dimension(model.gallery, model.penalty)
-    scores, rows = nearest(queries, gallery, k, device=device)
+    scores, rows = find(queries, gallery)
     taken_off = model.penalty[rows]
     scores = np.maximum(scores + taken_off, 0) - taken_off
     order = np.lexsort((rows, -scores), axis=1)
