@@ -71,7 +71,7 @@ def main() -> None:
             if args.ablate:
                 print(ablation_table(split, ablation(asked, pipeline, device)))
         except ValueError as error:  # a step that lacks what it needs
-            raise UserError(f"{args.answers}: {error}") from error
+            raise UserError(f"{args.answers or data}: {error}") from error
         results[split], more[split] = found.metrics, details(asked, found)
     name = "-".join(["eval", *(["untrained"] if args.untrained else []), *([args.answers.stem] if args.answers else []),
                      *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)])

@@ -35,7 +35,7 @@ def main() -> None:
         with progress(unit="trials", what=f"tune on {args.split}") as bar:
             best, _ = tune(asked[args.split], start, device, lambda pipeline, value: bar.update())
     except ValueError as error:  # a step that lacks what it needs
-        raise UserError(f"{args.answers}: {error}") from error
+        raise UserError(f"{args.answers or args.data}: {error}") from error
     write_text(args.out, write_pipeline(best))
     print(args.out.read_text(), end="")
     for split in splits:

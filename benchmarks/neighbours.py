@@ -7,8 +7,9 @@
     python benchmarks/neighbours.py --mapped /tmp/gallery.npy --gallery 1580470 --rounds 1
 
 Random unit vectors of 512 float32; ten neighbours. The contenders of a round follow each other, so that the ratio is
-that of one moment; faiss's time includes filling its index, which copies the gallery. --mapped writes the gallery to a
-float16 file and searches it through a memory map, in this process alone: its peak memory is the figure.
+that of one moment; processor time says more where others use the machine. faiss's time includes filling its index,
+which copies the gallery. --mapped writes the gallery to a float16 file and searches it through a memory map, in this
+process alone: its peak memory is the figure.
 """
 import argparse
 import resource
@@ -62,10 +63,10 @@ def block(rows: int, seed: int, start: int) -> NDArray[np.float32]:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def flat(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
@@ -76,15 +77,18 @@ def flat(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
 
 
 def contest(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: int) -> None:
-    ours: list[float] = []
-    theirs: list[float] = []
-    for i in range(rounds):  # each is first in every other round
-        for contender in (0, 1) if i % 2 else (1, 0):
-            (ours if contender else theirs).append(
-                timed(lambda: nearest(queries, gallery, K) if contender else flat(queries, gallery)))
-    print(f"{len(queries):,} x {len(gallery):,} x {DIM}, top {K}\n"
-          f"nearest      {spread(ours, '.2f')} s\nIndexFlatIP  {spread(theirs, '.2f')} s\n"
-          f"rate beside it {spread([b / a for a, b in zip(ours, theirs)], '.2f')}")
+    seconds: dict[str, list[tuple[float, float]]] = {"nearest": [], "IndexFlatIP": []}
+    work = {"nearest": lambda: nearest(queries, gallery, K), "IndexFlatIP": lambda: flat(queries, gallery)}
+    for i in range(rounds):
+        for name in list(work)[::-1 if i % 2 else 1]:  # each is first in every other round
+            start = time.perf_counter()
+            cpu = timed(work[name], time.process_time)
+            seconds[name].append((time.perf_counter() - start, cpu))
+    print(f"{len(queries):,} x {len(gallery):,} x {DIM}, top {K}")
+    for kind, column in (("elapsed", 0), ("processor", 1)):
+        ours, theirs = ([pair[column] for pair in pairs] for pairs in seconds.values())
+        print(f"{kind:10} nearest {spread(ours, '.2f')} s, IndexFlatIP {spread(theirs, '.2f')} s, rate beside it "
+              f"{spread([b / a for a, b in zip(ours, theirs)], '.2f')}")
 
 
 def curve(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:

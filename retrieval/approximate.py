@@ -38,12 +38,13 @@ def _built(gallery: NDArray[np.float32], method: str, effort: int) -> Any:
                          "'.[faiss]', or take method exact") from None
     dim, rows = gallery.shape[1], len(gallery)
     if method == "hnsw":
-        index = faiss.IndexHNSWFlat(dim, LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efSearch = effort
-    else:
-        lists = max(1, min(rows // 39, round(4 * math.sqrt(rows))))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-        index.train(gallery[np.sort(np.random.default_rng(0).permutation(rows)[:PER_LIST * lists])])
-        index.nprobe = effort
-    index.add(gallery)
-    return index
+        graph = faiss.IndexHNSWFlat(dim, LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efSearch = effort
+        graph.add(gallery)
+        return graph
+    num_lists = max(1, min(rows // 39, round(4 * math.sqrt(rows))))
+    lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, num_lists, faiss.METRIC_INNER_PRODUCT)
+    lists.train(gallery[np.sort(np.random.default_rng(0).permutation(rows)[:PER_LIST * num_lists])])
+    lists.nprobe = effort
+    lists.add(gallery)
+    return lists

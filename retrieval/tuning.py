@@ -51,7 +51,7 @@ def _changed(name: str, value: object, models: int) -> Iterator[object]:
     if name == "weights" and models > 1:
         listed = list(value) if isinstance(value, list) else [1.0] * models
         yield from (listed[:i] + [listed[i] * factor] + listed[i + 1:] for i in range(models) for factor in FACTORS)
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+    elif name == "effort" or isinstance(value, bool) or not isinstance(value, (int, float)):  # effort buys with time
         return
     elif isinstance(value, int):
         yield from sorted({max(1, round(value * factor)) for factor in FACTORS} - {value})
