@@ -2,9 +2,15 @@
 
 python evaluate.py --run runs/demo --data data/demo/dataset
 python evaluate.py --run runs/demo --data data/demo/dataset --untrained   (ImageNet weights, for comparison)
+python evaluate.py --run runs/demo --data data/demo/dataset --answers configs/answers/first-place.yaml --ablate
 
-Prints and writes RUN/eval.json (eval-untrained.json): {split: {gap, gap_landmark_only, recall@1, map@100}}.
-The embeddings stay in RUN/embeddings, where predict.py and report.py find them.
+Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
+GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. With options the names
+are eval-untrained, eval-ANSWERS, eval-ANSWERS-with-RUN. recall@1 and map@100 are those of the embeddings, whatever the
+answers. The embeddings stay in RUN/embeddings, where predict.py and report.py find them.
+
+Steps that compare with photos without landmark take those of the val and test splits; where these are queries too,
+each half is judged by the other half's.
 """
 import argparse
 import json
@@ -23,8 +29,9 @@ from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
 from loader import Loader, View
 from model import Embedder, ModelConfig, build_embedder
-from retrieval import Embeddings, Evaluation, evaluate
-from retrieval.answers import POWER, VOTERS
+from retrieval import Embeddings, Pipeline, Questions, Vectors, evaluate, read_pipeline
+from retrieval.ablation import ablation, ablation_table
+from retrieval.details import details
 from shards import CacheConfig, Dataset, splits
 
 GALLERY = "train"
@@ -46,24 +53,32 @@ class RunModel:
     fingerprint: str
     """Of its weights."""
     device: torch.device
+    centers: np.ndarray | None = None
+    """The head's centres, float32 (C, K, D)."""
 
 
 def main() -> None:
     args = parse_args()
     keep_freed_memory()
     data, out = args.data, args.run
-    model = load_untrained(out) if args.untrained else load_model(out)
-    cache = model.cache
-    queries = [split for split in splits(data, cache) if split == "val" or split.startswith("test")]
-    if not queries or GALLERY not in splits(data, cache):
-        raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
-                        f"{', '.join(splits(data, cache))}: give clean.py --val-fold or --solution and pack again")
-    embedded = {split: embed_split(model, Dataset(data, split, cache), None if args.untrained else store(out, split))
-                for split in (GALLERY, *queries)}
-    results = {split: evaluate_split(embedded[split], Dataset(data, split, cache).truths(), embedded[GALLERY],
-                                     model.device.type).metrics for split in queries}
-    name = "eval-untrained.json" if args.untrained else "eval.json"
-    write_text(out / name, json.dumps(results, indent=2) + "\n")
+    pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
+    models = [load_untrained(out)] if args.untrained else [load_model(run) for run in (out, *args.ensemble)]
+    folders = [None] if args.untrained else [out, *args.ensemble]
+    embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
+    device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
+    for split in query_splits(data, cache):
+        asked = questions(models, embedded, split, Dataset(data, split, cache).truths())
+        try:
+            found = evaluate(asked, pipeline, device)
+            if args.ablate:
+                print(ablation_table(split, ablation(asked, pipeline, device)))
+        except ValueError as error:  # a step that lacks what it needs
+            raise UserError(f"{args.answers or data}: {error}") from error
+        results[split], more[split] = found.metrics, details(asked, found)
+    name = "-".join(["eval", *(["untrained"] if args.untrained else []), *([args.answers.stem] if args.answers else []),
+                     *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)])
+    for path, content in ((f"{name}.json", results), (name.replace("eval", "eval-details", 1) + ".json", more)):
+        write_text(out / path, json.dumps(content, indent=2) + "\n")
     print(table(results))
 
 
@@ -73,7 +88,29 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="dataset: folder, or s3://… (read through the run's cache)")
     parser.add_argument("--untrained", action="store_true",
                         help="the run's backbone with its pretrained weights, average-pooled, without neck")
-    return parser.parse_args()
+    add_answer_options(parser)
+    parser.add_argument("--ablate", action="store_true", help="print what each step of the answers gains")
+    args = parser.parse_args()
+    if args.untrained and args.ensemble:
+        parser.error("--untrained measures one run: leave out --ensemble")
+    return args
+
+
+def add_answer_options(parser: argparse.ArgumentParser) -> None:
+    """What decides how photos are answered, here, in predict.py and in tune.py."""
+    parser.add_argument("--answers", type=Path, help="YAML list of steps, as in configs/answers; default: five voters")
+    parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
+                        help="further runs, whose embeddings answer together with this one's")
+
+
+def query_splits(data: str, cache: CacheConfig) -> list[str]:
+    """The dataset's val and test splits. Raises UserError if it has none, or no gallery."""
+    known = splits(data, cache)
+    queries = [split for split in known if split == "val" or split.startswith("test")]
+    if not queries or GALLERY not in known:
+        raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
+                        f"{', '.join(known)}: give clean.py --val-fold or --solution and pack again")
+    return queries
 
 
 def load_model(out: Path) -> RunModel:
@@ -81,7 +118,8 @@ def load_model(out: Path) -> RunModel:
     saved = checkpoint.load(out)
     model = _run_model(saved, checkpoint.fingerprint(out), weights="none")
     model.embedder.load_state_dict(saved["embedder"])
-    return model
+    centers = saved["config"]["head"]["centers"]
+    return replace(model, centers=saved["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
 
 
 def load_untrained(out: Path) -> RunModel:
@@ -137,10 +175,26 @@ def _batches(model: RunModel, dataset: Dataset) -> Iterator[Any]:
             bar.update(len(batch.ids))
 
 
-def evaluate_split(queries: Embeddings, truths: list[set[int]], gallery: Embeddings, device: str) -> Evaluation:
-    """Answers and metrics of the queries, whose true labels are `truths`."""
-    return evaluate(queries.vectors, truths, gallery.vectors, gallery.labels, voters=VOTERS, power=POWER,
-                    device=device)
+def embed_all(model: RunModel, data: str, out: Path | None) -> dict[str, Embeddings]:
+    """Embeddings of the gallery and of every split with queries, kept below the run's folder if one is given."""
+    return {split: embed_split(model, Dataset(data, split, model.cache), store(out, split) if out else None)
+            for split in (GALLERY, *query_splits(data, model.cache))}
+
+
+def questions(models: list[RunModel], embedded: list[dict[str, Embeddings]], split: str,
+              truths: list[set[int]]) -> Questions:
+    """A split's queries to the gallery, with the photos without landmark of all splits to compare with."""
+    first = embedded[0]
+    return Questions(tuple(Vectors(known[split].vectors, known[GALLERY].vectors, non_landmarks(known)[0], model.centers)
+                           for model, known in zip(models, embedded, strict=True)),
+                     first[GALLERY].labels, truths, first[split].keys, non_landmarks(first)[1])
+
+
+def non_landmarks(embedded: dict[str, Embeddings]) -> tuple[np.ndarray, list[str]]:
+    """Vectors and keys of the photos without landmark among the queries."""
+    known = [part for split, part in embedded.items() if split != GALLERY]
+    return (np.concatenate([part.vectors[part.labels < 0] for part in known]),
+            [key for part in known for key, label in zip(part.keys, part.labels.tolist()) if label < 0])
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

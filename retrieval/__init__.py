@@ -1,10 +1,12 @@
 """Embeddings -> neighbours -> answers -> metrics -> submission: arrays in and out, no loader, no training."""
-from retrieval.answers import vote
-from retrieval.evaluation import Evaluation, evaluate
+from retrieval.evaluation import Evaluation, Questions, answer, evaluate
 from retrieval.metrics import count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
 from retrieval.neighbours import nearest
+from retrieval.pipeline import Pipeline, read_pipeline
+from retrieval.state import Candidates, Vectors
 from retrieval.store import Embeddings
 from retrieval.submission import write_submission
 
-__all__ = ["Embeddings", "Evaluation", "count_relevant", "evaluate", "gap", "gap_landmark_only", "map_at_k",
-           "nearest", "recall_at_k", "vote", "write_submission"]
+__all__ = ["Candidates", "Embeddings", "Evaluation", "Pipeline", "Questions", "Vectors", "answer", "count_relevant",
+           "evaluate", "gap", "gap_landmark_only", "map_at_k", "nearest", "read_pipeline", "recall_at_k",
+           "write_submission"]

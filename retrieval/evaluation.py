@@ -1,48 +1,85 @@
-"""How well embeddings answer queries: neighbours, votes and every metric of eval.json."""
-from dataclasses import dataclass
+"""How well embeddings answer queries: neighbours, answers and every metric of eval.json."""
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.answers import vote
 from retrieval.metrics import Truths, count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
 from retrieval.neighbours import nearest
+from retrieval.pipeline import Pipeline
+from retrieval.state import Candidates, Vectors
+from retrieval.steps.concatenate import concatenate
 
 DEPTH = 100  # neighbours that mAP@100 looks at
+FOLDS = 2
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Q queries to a gallery of N photos, embedded by each model alike."""
+    models: tuple[Vectors, ...]
+    gallery_labels: NDArray[np.int64]
+    """(N,), -1 for no landmark."""
+    truths: Truths
+    """Q sets of true labels, empty for no landmark."""
+    keys: Sequence[str]
+    """Q sample keys: they order equal scores."""
+    non_landmark_keys: Sequence[str] = ()
+    """M keys of the models' non-landmarks, which may be queries as well: none is compared with itself."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics and what they rest on: K = min(100, gallery size) neighbours a query, nearest first."""
+    """The metrics and what they rest on."""
     metrics: dict[str, float]
     """gap, gap_landmark_only, recall@1 and map@100, each in [0, 1]."""
-    neighbours: NDArray[np.int64]
-    """(Q, K) gallery rows."""
-    cosines: NDArray[np.float32]
-    """(Q, K)."""
-    answers: NDArray[np.int64]
-    """(Q,) labels, -1 for none."""
-    scores: NDArray[np.float64]
-    """(Q,) of the answers."""
+    candidates: Candidates
+    """Of each query; the first is its answer."""
+    neighbour_labels: NDArray[np.int64]
+    """(Q, K), K = min(100, N), of the nearest by all models' unchanged embeddings side by side."""
 
 
-def evaluate(queries: NDArray[np.float32], truths: Truths, gallery: NDArray[np.float32],
-             gallery_labels: NDArray[np.int64], *, voters: int, power: float, device: str = "cpu") -> Evaluation:
-    """Answer each query from the gallery and measure the answers.
+def evaluate(asked: Questions, pipeline: Pipeline = Pipeline(), device: str = "cpu") -> Evaluation:
+    """Answer each query from the gallery and measure the answers. A query must not be in the gallery.
 
-    Args:
-        queries, gallery: float32 (Q, D) and (N, D), rows of length 1. A query must not be in the gallery.
-        truths: Q sets of true labels, empty for no landmark. gallery_labels: int (N,), -1 for none.
-        voters, power: `vote` over the nearest `voters` (all of a smaller gallery).
-
-    Raises ValueError where `nearest` or `vote` does, an empty gallery included.
+    recall@1 and map@100 are those of the embeddings, whatever the steps. Raises ValueError where a step does, an
+    empty gallery included.
     """
-    depth = max(1, min(DEPTH, len(gallery)))
-    cosines, neighbours = nearest(queries, gallery, depth, device=device)
-    labels = gallery_labels[neighbours]
-    answers, scores = vote(cosines, labels, min(voters, depth), power)
-    metrics = {"gap": gap(answers, scores, truths),
-               "gap_landmark_only": gap_landmark_only(answers, scores, truths),
+    queries, gallery = (concatenate([getattr(model, side) for model in asked.models], [1.0] * len(asked.models))
+                        if len(asked.models) > 1 else getattr(asked.models[0], side) for side in ("queries", "gallery"))
+    _, rows = nearest(queries, gallery, max(1, min(DEPTH, len(gallery))), device=device)
+    labels, truths = asked.gallery_labels[rows], asked.truths
+    found = answer(asked, pipeline, device)
+    ranked = found.answers, found.confidences, truths, asked.keys
+    metrics = {"gap": gap(*ranked), "gap_landmark_only": gap_landmark_only(*ranked),
                "recall@1": recall_at_k(labels, truths, 1),
-               "map@100": map_at_k(labels, truths, count_relevant(gallery_labels, truths), 100)}
-    return Evaluation(metrics, neighbours, cosines, answers, scores)
+               "map@100": map_at_k(labels, truths, count_relevant(asked.gallery_labels, truths), DEPTH)}
+    return Evaluation(metrics, found, labels)
+
+
+def answer(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> Candidates:
+    """The pipeline's candidates; where it compares with non-landmarks, no query is among those that judge it.
+
+    If some of them are queries, all are cut into two halves by key, and each half of the queries is answered with the
+    other half's non-landmarks: leaving out only the query itself would still let it lower its own neighbours.
+    """
+    if not pipeline.needs_non_landmarks or not set(asked.keys) & set(asked.non_landmark_keys):
+        return pipeline.answer(asked.models, asked.gallery_labels, device)
+    fold, known = folds(asked.keys), folds(asked.non_landmark_keys)
+    known[~np.isin(asked.non_landmark_keys, asked.keys)] = -1  # never asked: judges both halves
+    parts = [pipeline.answer(tuple(_without(model, known == half) for model in asked.models), asked.gallery_labels,
+                             device) for half in range(FOLDS)]
+    queries = np.arange(len(fold))
+    return Candidates(*(np.stack([getattr(part, name) for part in parts])[fold, queries]
+                        for name in ("labels", "scores")))
+
+
+def folds(keys: Sequence[str]) -> NDArray[np.int64]:
+    """0 or 1 for each key, by its bytes alone."""
+    return np.array([zlib.crc32(key.encode()) % FOLDS for key in keys], np.int64)
+
+
+def _without(model: Vectors, left_out: NDArray[np.bool_]) -> Vectors:
+    return model if model.non_landmarks is None else replace(model, non_landmarks=model.non_landmarks[~left_out])

@@ -14,7 +14,7 @@ NO_LANDMARK = -1
 Truths = Sequence[Collection[int]]
 
 
-def gap(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> float:
+def gap(labels: ArrayLike, scores: ArrayLike, truths: Truths, keys: Sequence[str] | None = None) -> float:
     """Global average precision (micro-AP) of at most one prediction a query, in [0, 1].
 
     GAP = 1/M * sum over ranks i of precision(i) * right(i), the predictions of all queries ranked by score.
@@ -25,40 +25,56 @@ def gap(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> float:
         labels: int (Q,), predicted; -1 for no prediction.
         scores: float (Q,), any scale; read only where there is a prediction.
         truths: Q sets of labels; a prediction is right if its label is among them.
+        keys: Q image ids, the official order of equal scores; without them the earlier query comes first.
 
-    Equal scores rank in the order given: sort queries by key to get the official tie rule (score descending,
-    then key, then class) of GlobalAveragePrecision in tensorflow/models e4009b2,
+    Official is GlobalAveragePrecision in tensorflow/models e4009b2,
     research/delf/delf/python/datasets/google_landmarks_dataset/metrics.py, with its default
-    ignore_non_gt_test_images=False. Raises ValueError for unequal lengths and for NaN scores.
+    ignore_non_gt_test_images=False: score descending, then key, then class (of which a query has one here).
+    Raises ValueError for unequal lengths and for NaN scores.
     """
+    ranked = ranking(labels, scores, truths, keys)
+    right = is_true(np.asarray(labels)[:, None], truths)[ranked, 0]
+    return _mean(precision_sum(right), has_landmark(truths).sum())
+
+
+def ranking(labels: ArrayLike, scores: ArrayLike, truths: Truths, keys: Sequence[str] | None = None
+            ) -> NDArray[np.int64]:
+    """The queries with a prediction, in the order in which `gap` counts them."""
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-    if not len(labels) == len(scores) == len(truths):
+    if not len(labels) == len(scores) == len(truths) or keys is not None and len(keys) != len(labels):
         raise ValueError(f"gap needs one label, score and truth a query, got {len(labels)}, "
-                         f"{len(scores)} and {len(truths)}")
+                         f"{len(scores)} and {len(truths)}" + ("" if keys is None else f", and {len(keys)} keys"))
     predicted = np.flatnonzero(labels != NO_LANDMARK)
     if np.isnan(scores[predicted]).any():
         raise ValueError("gap ranks by score and NaN has no rank: give label -1 for no prediction")
-    ranked = predicted[np.argsort(-scores[predicted], kind="stable")]
-    right = _is_true(labels[:, None], truths)[ranked, 0]
+    if keys is not None:
+        predicted = predicted[np.argsort(np.asarray(keys)[predicted], kind="stable")]
+    return predicted[np.argsort(-scores[predicted], kind="stable")]
+
+
+def precision_sum(right: NDArray[np.bool_]) -> float:
+    """Sum of the precision at each right answer of a ranked list, bool (R,)."""
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-    return _mean(precision[right].sum(), _has_landmark(truths).sum())
+    return float(precision[right].sum())
 
 
-def gap_landmark_only(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> float:
+def gap_landmark_only(labels: ArrayLike, scores: ArrayLike, truths: Truths,
+                      keys: Sequence[str] | None = None) -> float:
     """`gap` over the queries with a landmark only (ignore_non_gt_test_images=True of the official metric)."""
-    asked = _has_landmark(truths)
+    asked = has_landmark(truths)
     kept = [truth for truth in truths if len(truth) > 0]
-    return gap(np.asarray(labels)[asked], np.asarray(scores)[asked], kept)
+    return gap(np.asarray(labels)[asked], np.asarray(scores)[asked], kept,
+               None if keys is None else np.asarray(keys)[asked].tolist())
 
 
 def recall_at_k(neighbour_labels: ArrayLike, truths: Truths, k: int) -> float:
     """Share of the queries with a landmark that have a true label among their first k neighbours.
 
     neighbour_labels: int (Q, K), nearest first; K < k is a short list. A query whose landmark the gallery
-    lacks counts as missed.
+    lacks counts as missed. Of lists of distinct labels, as `Candidates` holds, this is the top-k accuracy.
     """
-    hit = _is_true(_first(neighbour_labels, k), truths).any(axis=1)
-    return _mean(hit.sum(), _has_landmark(truths).sum())
+    hit = is_true(_first(neighbour_labels, k), truths).any(axis=1)
+    return _mean(hit.sum(), has_landmark(truths).sum())
 
 
 def map_at_k(neighbour_labels: ArrayLike, truths: Truths, num_relevant: ArrayLike, k: int = 100) -> float:
@@ -71,7 +87,7 @@ def map_at_k(neighbour_labels: ArrayLike, truths: Truths, num_relevant: ArrayLik
         neighbour_labels: int (Q, K), nearest first.
         num_relevant: int (Q,), n_q: gallery images that show a landmark of the query, see `count_relevant`.
     """
-    right = _is_true(_first(neighbour_labels, k), truths)
+    right = is_true(_first(neighbour_labels, k), truths)
     precision = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
     n = np.asarray(num_relevant)
     asked = n > 0
@@ -93,7 +109,7 @@ def _first(neighbour_labels: ArrayLike, k: int) -> NDArray[np.int64]:
     return np.asarray(neighbour_labels)[:, :k]
 
 
-def _is_true(labels: NDArray[np.int64], truths: Truths) -> NDArray[np.bool_]:
+def is_true(labels: NDArray[np.int64], truths: Truths) -> NDArray[np.bool_]:
     """Whether labels[q, j] is among truths[q]: bool (Q, K). Labels of -1 never are."""
     owner, label = _pairs(truths)
     start = np.searchsorted(owner, np.arange(len(truths)))
@@ -114,7 +130,8 @@ def _pairs(truths: Truths) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return owner, label
 
 
-def _has_landmark(truths: Truths) -> NDArray[np.bool_]:
+def has_landmark(truths: Truths) -> NDArray[np.bool_]:
+    """Which queries have a true label: bool (Q,)."""
     return np.fromiter((len(truth) > 0 for truth in truths), bool, len(truths))
 
 

@@ -1,5 +1,6 @@
 """Embeddings of one split by one model, as one file: vectors, keys, labels, and what made them."""
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ NAMES = {"format", "vectors", "keys", "labels", "landmark_ids", "model", "datase
 
 @dataclass(frozen=True)
 class Embeddings:
-    """N embeddings in the order of their split. Raises ValueError for unequal rows and vectors not finite."""
+    """N embeddings in the order of their split. Raises ValueError for rows unequal or twice, and vectors not finite."""
     vectors: NDArray[np.float32]
     """(N, D), rows of length 1."""
     keys: list[str]
@@ -37,6 +38,9 @@ class Embeddings:
         rows = [len(self.vectors), len(self.keys), len(self.labels), len(self.landmark_ids)]
         if len(set(rows)) > 1:
             raise ValueError(f"vectors, keys, labels and landmark_ids must have one row a sample, got {rows}")
+        commonest, times = Counter(self.keys).most_common(1)[0] if self.keys else ("", 0)
+        if times > 1:
+            raise ValueError(f"embeddings must have one row a photo, got {times} of {commonest}")
         broken = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
         if len(broken):
             raise ValueError(f"embeddings must be finite, got NaN or infinity in {len(broken)} of {rows[0]} "
@@ -54,8 +58,11 @@ class Embeddings:
     def load(cls, path: str | Path) -> "Embeddings":
         """Read what `save` wrote. Raises UserError for a missing file and for anything else."""
         a = _read(Path(path))
-        return cls(a["vectors"], _decode(a["keys"]), a["labels"], _decode(a["landmark_ids"]),
-                   str(a["model"]), str(a["dataset"]), str(a["split"]))
+        try:
+            return cls(a["vectors"], _decode(a["keys"]), a["labels"], _decode(a["landmark_ids"]),
+                       str(a["model"]), str(a["dataset"]), str(a["split"]))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}: delete it and run evaluate.py again") from error
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

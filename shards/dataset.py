@@ -75,6 +75,14 @@ class Dataset:
     @cached_property
     def landmark_ids(self) -> list[str]:
         """Landmark ids as the raw data spells them; position = label. Raises UserError if their file is damaged."""
+        return self._class_column("landmark_id")
+
+    @cached_property
+    def landmark_names(self) -> dict[str, str]:
+        """Landmark id -> name, "" where the raw data has none. Raises as landmark_ids does."""
+        return dict(zip(self.landmark_ids, self._class_column("name")))
+
+    def _class_column(self, name: str) -> list[str]:
         path = self.file(CLASSES)
         try:
             rows = read_table(path, CLASSES_COLUMNS)
@@ -82,7 +90,7 @@ class Dataset:
                 raise ValueError(f"{len(rows):,} classes, not {self.num_classes:,}")
         except (ValueError, FileNotFoundError) as error:
             raise _damaged(path, error) from None
-        return [row[CLASSES_COLUMNS.index("landmark_id")] for row in rows]
+        return [row[CLASSES_COLUMNS.index(name)] for row in rows]
 
     def truths(self) -> list[set[int]]:
         """All true labels of each sample, (N,): its label, several for a photo of several landmarks, or none.

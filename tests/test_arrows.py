@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "preprocess", "benchmarks"}
-PAGES = {"train", "evaluate", "predict", "report"}
+PAGES = {"train", "evaluate", "predict", "report", "tune"}
 MAY_IMPORT = {
     "arcshard": set(),
     "shards": {"arcshard"},

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import evaluate as evaluate_page
 import predict as predict_page
@@ -15,7 +16,7 @@ from arcshard.files import write_text
 from arcshard.train_config import TrainConfig
 from evaluate import load_model, load_untrained
 from loader import View
-from model import ModelConfig, build_embedder
+from model import HeadConfig, ModelConfig, build_embedder
 from retrieval import Embeddings
 from shards import Dataset
 
@@ -26,9 +27,9 @@ def run_folder(tmp_path_factory, dataset_path):
     out = tmp_path_factory.mktemp("runs") / "run"
     out.mkdir()
     model = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
-    config = as_plain(model=model, view=View(), train=TrainConfig(size=48, device="cpu"))
+    config = as_plain(model=model, head=HeadConfig(), view=View(), train=TrainConfig(size=48, device="cpu"))
     checkpoint.save(out, {"config": config, "packing": Dataset(dataset_path).manifest["packing"],
-                          "embedder": build_embedder(model).state_dict()})
+                          "embedder": build_embedder(model).state_dict(), "head": {"weight": torch.zeros(6, 24)}})
     return out
 
 
@@ -175,7 +176,6 @@ def test_a_dataset_without_queries_is_one_sentence(page, run_folder, photos, tmp
 
 
 def test_a_foreign_checkpoint_format_is_one_sentence(page, run_folder, dataset_path, tmp_path):
-    import torch
     (tmp_path / "run").mkdir()
     torch.save({"format": 99}, tmp_path / "run" / checkpoint.NAME)
     refused(page(evaluate_page, "--run", tmp_path / "run", "--data", dataset_path), "has checkpoint format 99")

@@ -80,11 +80,20 @@ def test_load_of_no_file_says_what_to_do(tmp_path):
 
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"keys": ["a1"]}, r"one row a sample, got \[3, 1, 3, 3\]"),
+    ({"keys": ["a1", "b2", "a1"]}, "one row a photo, got 2 of a1"),
     ({"vectors": np.eye(3)}, r"float32 matrix, got float64 of shape \(3, 3\)"),
     ({"vectors": np.array([[0], [np.nan], [np.inf]], np.float32)}, "infinity in 2 of 3 rows, first b2")])
 def test_embeddings_that_do_not_fit_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         embeddings(**changes)
+
+
+def test_a_file_with_nan_is_refused_by_name(tmp_path, monkeypatch):
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(Embeddings, "__post_init__", lambda self: None)
+        embeddings(vectors=np.full((3, 4), np.nan, np.float32)).save(tmp_path / "e.npz")
+    with pytest.raises(UserError, match=r"e.npz: embeddings must be finite, got NaN .* 3 of 3 rows, first a1: delete"):
+        Embeddings.load(tmp_path / "e.npz")
 
 
 def read_submission(path):

@@ -4,11 +4,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from retrieval import nearest
+from retrieval.approximate import approximate
 
 
 def full_sort(queries, gallery, k):
@@ -30,6 +31,7 @@ def integer_problem(draw):
     return queries, gallery, draw(st.integers(1, rows))
 
 
+@settings(deadline=None)
 @given(integer_problem(), st.integers(1, 10), st.integers(1, 70))
 def test_equals_a_full_sort_with_ties_and_any_chunks(problem, query_chunk, gallery_chunk):
     queries, gallery, k = problem
@@ -75,9 +77,16 @@ def test_reads_a_read_only_memory_map(tmp_path, unit_vectors):
     assert_array_equal(indices[:, 0], np.arange(100))
 
 
+def test_a_gallery_of_half_precision_is_searched_as_the_numbers_it_holds(unit_vectors):
+    queries, gallery = unit_vectors(5, 0), unit_vectors(300, 1).astype(np.float16)
+    halved, whole = (nearest(queries, rows, 7, gallery_chunk=64) for rows in (gallery, gallery.astype(np.float32)))
+    assert_array_equal(halved, whole)
+
+
 BIG = """
 import resource, numpy as np
 from retrieval import nearest
+from retrieval.approximate import approximate
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 nearest(np.zeros((8, 16), np.float32), np.zeros((99, 16), np.float32), 1)  # libraries' own memory
 queries, gallery = (np.random.default_rng(0).random((n, 16), np.float32) for n in (4000, 40_000))
@@ -102,9 +111,33 @@ def zeros(*shape):
     (zeros(2, 3), zeros(5, 3), 0, "k must be 1 to the gallery's 5 rows, got 0"),
     (zeros(2, 3), zeros(0, 3), 1, "k must be 1 to the gallery's 0 rows, got 1"),
     (zeros(2, 3), zeros(5, 4), 1, "embeddings of 3 and 4 dimensions"),
+    (zeros(2, 3) * np.nan, zeros(5, 3), 1, "queries must be finite, got NaN or infinity"),
     (np.zeros((2, 3)), zeros(5, 3), 1, "queries must be a float32 matrix, got float64"),
-    (zeros(2, 3), zeros(3), 1, r"gallery must be a float32 matrix, got float32 of shape \(3,\)"),
+    (zeros(2, 3), zeros(3), 1, r"gallery must be a float32 or float16 matrix, got float32 of shape \(3,\)"),
 ])
 def test_errors_say_the_rule(queries, gallery, k, sentence):
     with pytest.raises(ValueError, match=sentence):
         nearest(queries, gallery, k)
+
+
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+def test_an_index_that_looks_everywhere_finds_what_exact_search_does(unit_vectors, method):
+    queries, gallery = unit_vectors(20, 0), unit_vectors(900, 1)
+    gallery[450:] = gallery[:450]  # every score occurs twice
+    scores, rows = approximate(queries, gallery, 10, method, 900)
+    expected_scores, expected_rows = nearest(queries, gallery, 10)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+    assert (rows == expected_rows).mean() > 0.95
+    tied = scores[:, 1:] == scores[:, :-1]
+    assert tied.any() and (np.diff(rows, axis=1)[tied] > 0).all()
+
+
+def test_an_index_that_finds_too_few_says_so_by_score(unit_vectors):
+    scores, rows = approximate(unit_vectors(5, 0), unit_vectors(900, 1), 100, "ivf", 1)
+    assert np.isneginf(scores[:, -1]).all() and (rows[np.isneginf(scores)] == 0).all()
+
+
+def test_an_index_needs_faiss(unit_vectors, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ValueError, match=r"not installed: pip install '.\[faiss\]', or take method exact"):
+        approximate(unit_vectors(1, 0), unit_vectors(9, 1), 1, "hnsw", 1)

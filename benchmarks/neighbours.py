@@ -1,0 +1,129 @@
+"""Exact neighbours beside faiss's IndexFlatIP, what approximate ones lose, and what the whole contest would take.
+
+    pip install -e '.[faiss]'
+    python benchmarks/neighbours.py [--queries 10000] [--gallery 1000000] [--rounds 3]
+    python benchmarks/neighbours.py --curve --gallery 200000
+    python benchmarks/neighbours.py --plan     # 117,577 x 1,580,470 from a measured slice
+    python benchmarks/neighbours.py --mapped /tmp/gallery.npy --gallery 1580470 --rounds 1
+
+Random unit vectors of 512 float32; ten neighbours. The contenders of a round follow each other, so that the ratio is
+that of one moment; processor time says more where others use the machine. faiss's time includes filling its index,
+which copies the gallery. --mapped writes the gallery to a float16 file and searches it through a memory map, in this
+process alone: its peak memory is the figure.
+"""
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from machine import listed, machine, spread
+from numpy.typing import NDArray
+
+from arcshard.console import Parser, run, size_text
+from retrieval import nearest
+from retrieval.approximate import approximate
+
+DIM, K, BLOCK = 512, 10, 65536
+TEST, TRAIN = 117_577, 1_580_470
+EFFORTS = (1, 4, 16, 64, 256)
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--queries", type=int, default=10_000, help="default: 10000")
+    parser.add_argument("--gallery", type=int, default=1_000_000, help="default: 1000000")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--curve", action="store_true", help="recall and rate of ivf and hnsw by effort instead")
+    parser.add_argument("--plan", action="store_true", help="time and memory of the contest's test set instead")
+    parser.add_argument("--mapped", type=Path, help="file for the gallery: peak memory of a mapped search instead")
+    args = parser.parse_args()
+    print(listed(machine(("torch", "faiss-cpu", "numpy"))))
+    queries = unit_vectors(args.queries, 0)
+    if args.mapped:
+        mapped(args, queries)
+    elif args.curve:
+        curve(queries, unit_vectors(args.gallery, 1))
+    elif args.plan:
+        plan(queries, unit_vectors(args.gallery, 1), args.rounds)
+    else:
+        contest(queries, unit_vectors(args.gallery, 1), args.rounds)
+
+
+def unit_vectors(rows: int, seed: int) -> NDArray[np.float32]:
+    out = np.empty((rows, DIM), np.float32)
+    for start in range(0, rows, BLOCK):
+        out[start:start + BLOCK] = block(min(BLOCK, rows - start), seed, start)
+    return out
+
+
+def block(rows: int, seed: int, start: int) -> NDArray[np.float32]:
+    drawn = np.random.default_rng((seed, start)).standard_normal((rows, DIM), dtype=np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
+    work()
+    return clock() - start
+
+
+def flat(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
+    import faiss
+    index = faiss.IndexFlatIP(DIM)
+    index.add(gallery)
+    index.search(queries, K)
+
+
+def contest(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: int) -> None:
+    seconds: dict[str, list[tuple[float, float]]] = {"nearest": [], "IndexFlatIP": []}
+    work = {"nearest": lambda: nearest(queries, gallery, K), "IndexFlatIP": lambda: flat(queries, gallery)}
+    for i in range(rounds):
+        for name in list(work)[::-1 if i % 2 else 1]:  # each is first in every other round
+            start = time.perf_counter()
+            cpu = timed(work[name], time.process_time)
+            seconds[name].append((time.perf_counter() - start, cpu))
+    print(f"{len(queries):,} x {len(gallery):,} x {DIM}, top {K}")
+    for kind, column in (("elapsed", 0), ("processor", 1)):
+        ours, theirs = ([pair[column] for pair in pairs] for pairs in seconds.values())
+        print(f"{kind:10} nearest {spread(ours, '.2f')} s, IndexFlatIP {spread(theirs, '.2f')} s, rate beside it "
+              f"{spread([b / a for a, b in zip(ours, theirs)], '.2f')}")
+
+
+def curve(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
+    exact = nearest(queries, gallery, K)[1]
+    print(f"{len(queries):,} x {len(gallery):,} x {DIM}: share of the ten nearest found, and time with building")
+    for method in ("ivf", "hnsw"):
+        for effort in EFFORTS:
+            start = time.perf_counter()
+            rows = approximate(queries, gallery, K, method, effort)[1]
+            found = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(rows, exact)])
+            print(f"{method:5} effort {effort:4}  {found:.3f}  {time.perf_counter() - start:8.2f} s")
+
+
+def plan(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: int) -> None:
+    """Products grow with both; of memory only the queries, the result and a chunk need to be there."""
+    nearest(queries[:256], gallery[:BLOCK], K)
+    seconds = [timed(lambda: nearest(queries, gallery, K)) for _ in range(rounds)]
+    factor = TEST / len(queries) * TRAIN / len(gallery)
+    memory = TEST * (4 * DIM + 12 * K)
+    print(f"{len(queries):,} x {len(gallery):,} takes {spread(seconds, '.2f')} s; {TEST:,} x {TRAIN:,}, {factor:,.0f} "
+          f"times as many products: {spread([s * factor / 3600 for s in seconds], '.2f')} h; {size_text(memory)} for "
+          f"queries and result, and a memory-mapped gallery of {size_text(2 * DIM * TRAIN)} in float16")
+
+
+def mapped(args: argparse.Namespace, queries: NDArray[np.float32]) -> None:
+    gallery = np.lib.format.open_memmap(args.mapped, "w+", np.float16, (args.gallery, DIM))
+    for start in range(0, args.gallery, BLOCK):
+        gallery[start:start + BLOCK] = block(min(BLOCK, args.gallery - start), 1, start)
+        gallery.flush()
+    del gallery
+    seconds = [timed(lambda: nearest(queries, np.load(args.mapped, mmap_mode="r"), K)) for _ in range(args.rounds)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{len(queries):,} x {args.gallery:,} x {DIM}, gallery mapped: {spread(seconds, '.1f')} s, peak memory "
+          f"{size_text(peak)}, mapped pages included")
+
+
+if __name__ == "__main__":
+    run(main)

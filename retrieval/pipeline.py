@@ -1,0 +1,75 @@
+"""A list of steps in YAML -> the answers to queries."""
+from dataclasses import asdict, dataclass, fields, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from numpy.typing import NDArray
+
+from arcshard.console import UserError
+from retrieval.metrics import NO_LANDMARK
+from retrieval.state import Candidates, State, Step, Vectors
+from retrieval.steps import COMPARE_WITH_NON_LANDMARKS, STEPS, Head, Search, Vote
+
+EXAMPLE = "a list such as [{search: {k: 5}}, {vote: {power: 8}}]"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Steps in their order; `vote` must be among them."""
+    steps: tuple[Step, ...] = (Search(5), Vote(5, 8.0))
+
+    @property
+    def needs_non_landmarks(self) -> bool:
+        return any(isinstance(step, COMPARE_WITH_NON_LANDMARKS) for step in self.steps)
+
+    @property
+    def needs_centers(self) -> bool:
+        return any(isinstance(step, Head) for step in self.steps)
+
+    def answer(self, models: tuple[Vectors, ...], gallery_labels: NDArray[np.int64],
+               device: str = "cpu") -> Candidates:
+        """Candidates of each query. Raises ValueError where a step does, for an empty gallery included."""
+        state = State(models, gallery_labels, device, sources=models)
+        found = reduce(lambda state, step: step(state), self.steps, state).candidates
+        if found is None:
+            raise ValueError("a list of steps must end in answers: put search and vote into it")
+        return replace(found, labels=np.where(np.isneginf(found.scores), NO_LANDMARK, found.labels))
+
+
+def read_pipeline(path: Path) -> Pipeline:
+    """The steps of a YAML file. Raises UserError for a file that holds no such list."""
+    try:
+        listed = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} must be YAML, {EXAMPLE}; it is not: {' '.join(str(error).split())}") from None
+    if not isinstance(listed, list) or not listed:
+        raise UserError(f"{path} must hold steps, {EXAMPLE}; got {listed!r:.80}")
+    steps = tuple(_step(entry, path) for entry in listed)
+    if not any(isinstance(step, Vote) for step in steps):
+        raise UserError(f"{path} must end in answers, {EXAMPLE}; it has no vote: add one")
+    return Pipeline(steps)
+
+
+def _step(entry: Any, path: Path) -> Step:
+    name, numbers = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, {})
+    if not isinstance(name, str) or name not in STEPS:
+        raise UserError(f"{path}: a step must be one of {', '.join(STEPS)}, with its numbers; got {entry!r:.80}")
+    if not isinstance(numbers or {}, dict):
+        raise UserError(f"{path}: {name}: its numbers must have names, as in {EXAMPLE}; got {numbers!r:.80}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(STEPS[name])
+    try:
+        return STEPS[name](**parser.parse_object(numbers or {}).as_dict())
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: {name}: {' '.join(str(error).split())}: its numbers are "
+                        f"{', '.join(field.name for field in fields(STEPS[name])) or 'none'}") from None
+
+
+def write_pipeline(pipeline: Pipeline) -> str:
+    """YAML text that read_pipeline reads back equal."""
+    names = {step: name for name, step in STEPS.items()}
+    return yaml.safe_dump([{names[type(step)]: asdict(step)} for step in pipeline.steps], sort_keys=False)

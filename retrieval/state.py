@@ -1,0 +1,90 @@
+"""What flows through the steps of an answer: embeddings, then lists of neighbours, then candidates."""
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One model's embeddings, float32 rows of length 1 and D dimensions."""
+    queries: Matrix
+    """(Q, D)."""
+    gallery: Matrix
+    """(N, D)."""
+    non_landmarks: Matrix | None = None
+    """(M, D), photos known to show no landmark; no query may be among them. None where there are none."""
+    centers: Matrix | None = None
+    """(C, K, D), of any length: the K centres of each class that the head learnt. None if it is not known."""
+    penalty: Matrix | None = None
+    """(N,), taken off the cosines of the gallery's rows when neighbours are searched. None: nothing."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Lists of K gallery rows a query, best first; scores -inf fill a list that is shorter."""
+    scores: Matrix
+    """(Q, K)."""
+    rows: NDArray[np.int64]
+    """(Q, K)."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Distinct labels for each query, best first; score -inf fills a list that is shorter."""
+    labels: NDArray[np.int64]
+    """(Q, L), -1 for no landmark."""
+    scores: NDArray[np.float64]
+    """(Q, L)."""
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """(Q,) labels, -1 for none."""
+        return self.labels[:, 0]
+
+    @property
+    def confidences(self) -> NDArray[np.float64]:
+        """(Q,) of the answers."""
+        return self.scores[:, 0]
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything known when a step begins; a step returns another one."""
+    models: tuple[Vectors, ...]
+    """As the steps changed them."""
+    gallery_labels: NDArray[np.int64]
+    """(N,), -1 for no landmark."""
+    device: str = "cpu"
+    sources: tuple[Vectors, ...] = field(default=())
+    """The models as they came: class centres belong to these."""
+    neighbours: tuple[Neighbours, ...] = ()
+    """A list for each model, or one of all."""
+    candidates: Candidates | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of an answer: its numbers, and what it makes of a state. Raises ValueError for counts below 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("k", "rank", "top", "times", "effort"):
+            if getattr(self, name, 1) < 1:
+                raise ValueError(f"{name} counts, at least 1, got {getattr(self, name)}")
+
+    def __call__(self, state: State) -> State:
+        raise NotImplementedError
+
+
+def unit(rows: NDArray[np.floating]) -> Matrix:
+    """Rows scaled to length 1 in their own precision, then float32; a row of zeros stays one."""
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return (rows / np.where(length > 0, length, 1)).astype(np.float32)
+
+
+def ranked(candidates: Candidates) -> Candidates:
+    """The candidates by score descending; equals keep their order."""
+    order = np.argsort(-candidates.scores, axis=1, kind="stable")
+    return Candidates(np.take_along_axis(candidates.labels, order, 1), np.take_along_axis(candidates.scores, order, 1))

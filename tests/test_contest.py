@@ -1,0 +1,37 @@
+"""A submission has the ids and the order of Kaggle's sample; the public train set is told from the hidden one."""
+import pytest
+
+from arcshard.console import UserError
+from retrieval import contest
+from retrieval.contest import in_sample_order, is_public_train, read_sample
+
+
+def test_rows_come_in_the_sample_s_order(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("id,landmarks\nb,1 0.5\na,\nc,\n")
+    assert read_sample(path) == ["b", "a", "c"]
+    assert in_sample_order(["a", "b", "c"], read_sample(path), path) == [1, 0, 2]
+
+
+@pytest.mark.parametrize("ids, sentence", [
+    (["a"], "1 of them have no photo and 0 photos are not among them, such as b"),
+    (["a", "b", "x"], "0 of them have no photo and 1 photos are not among them, such as x")])
+def test_missing_and_foreign_photos_are_counted(tmp_path, ids, sentence):
+    with pytest.raises(UserError, match=sentence):
+        in_sample_order(ids, ["b", "a"], tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("id,label\na,\n", "has id,label: give Kaggle's"), ("", "has none: give Kaggle's"),
+    ("id,landmarks\na,\na,\n", "has a more than once")])
+def test_another_table_is_refused(tmp_path, text, sentence):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_sample(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("rows, end, public", [(3, "\n", True), (3, "", True), (4, "\n", False), (2, "", False)])
+def test_the_public_train_set_is_told_by_its_rows(tmp_path, monkeypatch, rows, end, public):
+    monkeypatch.setattr(contest, "PUBLIC_TRAIN", 3)
+    (tmp_path / "train.csv").write_text("\n".join(["id,landmark_id", *["a,1"] * rows]) + end)
+    assert is_public_train(tmp_path / "train.csv") is public

@@ -1,0 +1,141 @@
+"""evaluate() as the composition of its parts, non-landmarks that are queries, ablation, tuning and steps in YAML."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arcshard.console import UserError
+from retrieval import Pipeline, Questions, Vectors, answer, evaluate, gap, read_pipeline
+from retrieval.ablation import ablation
+from retrieval.details import details
+from retrieval.evaluation import folds
+from retrieval.pipeline import write_pipeline
+from retrieval.steps import STEPS, FrequentClass, GalleryPenalty, Merge, QueryPenalty, Search, Vote
+from retrieval.tuning import tune
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "answers"
+
+
+def directions(*degrees):
+    angles = np.deg2rad(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_evaluate_by_hand():
+    """By confidence: 0 right (1), no landmark, 1 right (2/3), then a query of 1 that is answered 0."""
+    asked = Questions((Vectors(directions(1, 2, 87, 10), directions(0, 90, 180)),), np.array([0, 1, -1]),
+                      [{0}, set(), {1, 3}, {1}], ["a", "b", "c", "d"])
+    found = evaluate(asked, Pipeline((Search(1), Vote(1, 1))))
+    assert found.metrics == {
+        "gap": pytest.approx((1 + 2 / 3) / 3), "gap_landmark_only": pytest.approx((1 + 1) / 3),
+        "recall@1": pytest.approx(2 / 3), "map@100": pytest.approx((1 + 1 + 1 / 2) / 3)}
+    assert found.candidates.answers.tolist() == [0, 0, 1, 0]
+
+
+@pytest.fixture
+def asked():
+    """60 queries of 9 labels or none to 200 photos; the queries without landmark are the non-landmarks."""
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(10, 8))
+    labels, gallery_labels = rng.integers(-1, 9, 60), rng.integers(0, 9, 200)
+    queries, gallery = ((centres[shown] + rng.normal(size=(len(shown), 8))).astype(np.float32)
+                        for shown in (labels, gallery_labels))
+    keys = [f"photo{i}" for i in range(60)]
+    none = labels < 0
+    return Questions((Vectors(queries, gallery, queries[none]),), gallery_labels,
+                     [{x} if x >= 0 else set() for x in labels.tolist()], keys,
+                     [key for key, is_none in zip(keys, none) if is_none])
+
+
+def test_equal_scores_count_by_key():
+    model = Vectors(directions(0, 0), directions(0))
+    for keys, expected in ((["a", "b"], .5), (["b", "a"], .25)):
+        assert evaluate(Questions((model,), np.array([1]), [{1}, {2}], keys)).metrics["gap"] == expected
+
+
+def test_no_query_judges_itself_or_its_half(asked):
+    """Each half of the queries equals an evaluation that never saw the half's own non-landmarks."""
+    pipeline = Pipeline((GalleryPenalty(2), Search(), Vote(), QueryPenalty(3)))
+    found, model = answer(asked, pipeline), asked.models[0]
+    mine, known = folds(asked.keys), folds(asked.non_landmark_keys)
+    assert 0 < mine.sum() < len(mine)
+    for half in (0, 1):
+        others = Vectors(model.queries, model.gallery, model.non_landmarks[known != half])
+        expected = pipeline.answer((others,), asked.gallery_labels)
+        np.testing.assert_array_equal(found.scores[mine == half], expected.scores[mine == half])
+
+
+def test_non_landmarks_that_are_no_queries_judge_all(asked):
+    elsewhere = Questions(asked.models, asked.gallery_labels, asked.truths, asked.keys,
+                          [f"other{key}" for key in asked.non_landmark_keys])
+    pipeline = Pipeline((Search(), Vote(), QueryPenalty(3)))
+    expected = pipeline.answer(asked.models, asked.gallery_labels)
+    np.testing.assert_array_equal(answer(elsewhere, pipeline).scores, expected.scores)
+
+
+def test_ablation_says_what_each_step_gains(asked):
+    pipeline = Pipeline((Search(), Vote(), QueryPenalty(3), FrequentClass(1000)))
+    rows = {row.change: row for row in ablation(asked, pipeline)}
+    assert list(rows) == ["without Vote", "without QueryPenalty", "without FrequentClass"]
+    whole, without = evaluate(asked, pipeline), evaluate(asked, Pipeline((Search(), Vote(), FrequentClass(1000))))
+    row = rows["without QueryPenalty"]
+    assert (row.gap, row.gain) == (without.metrics["gap"], whole.metrics["gap"] - without.metrics["gap"])
+    assert row.interval[0] <= row.gain <= row.interval[1]
+    assert (rows["without FrequentClass"].gain, rows["without FrequentClass"].interval) == (0, (0, 0))
+
+
+def test_tuning_never_loses_and_says_every_trial(asked):
+    trials = []
+    start = Pipeline((Search(8), Vote(1, 1.0), QueryPenalty(3, 0.1)))
+    best, value = tune(asked, start, tried=lambda pipeline, found: trials.append(found))
+    found = answer(asked, best)
+    assert value == gap(found.answers, found.confidences, asked.truths, asked.keys) == max(trials) > trials[0]
+
+
+def test_tuning_finds_that_a_model_is_worthless(asked):
+    """One list of noise beside one of sense: weights that say so win."""
+    good = asked.models[0]
+    noise = Vectors(*(np.random.default_rng(i).normal(size=side.shape).astype(np.float32)
+                      for i, side in enumerate((good.queries, good.gallery))))
+    both = Questions((good, noise), asked.gallery_labels, asked.truths, asked.keys)
+    start = Pipeline((Search(), Merge(), Vote()))
+    best, value = tune(both, start)
+    weights = next(step.weights for step in best.steps if isinstance(step, Merge))
+    assert weights[0] > weights[1] and value > evaluate(both, start).metrics["gap"]
+
+
+def test_details_are_plain_and_agree(asked):
+    found = evaluate(asked)
+    more = details(asked, found)
+    least, most = more["gap_interval_95"]
+    assert least < found.metrics["gap"] < most and more["recall@1"] == found.metrics["recall@1"]
+    assert more["accuracy@1"] <= more["accuracy@3"] and len(more["worst_classes"]) == 9
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_reads_and_writes_back(path, tmp_path):
+    (tmp_path / "again.yaml").write_text(write_pipeline(read_pipeline(path)))
+    assert read_pipeline(tmp_path / "again.yaml") == read_pipeline(path)
+
+
+@given(st.lists(st.sampled_from(sorted(set(STEPS) - {"vote"})), max_size=5))
+def test_every_step_may_stand_without_numbers(tmp_path_factory, names):
+    path = tmp_path_factory.mktemp("steps") / "a.yaml"
+    path.write_text("\n".join(f"- {name}" for name in [*names, "vote"]))
+    assert read_pipeline(path).steps == (*(STEPS[name]() for name in names), Vote())
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("- vote: {powr: 3}", "vote: Option 'powr' is not accepted: its numbers are k, power, signed"),
+    ("- vote: {k: a}", "k.*Got value: a"), ("- vote: {k: 0}", "k counts, at least 1, got 0"),
+    ("- vote: {signed: true}", "power must be above 0, and 1 if signed"),
+    ("- vote: 3", "its numbers must have names"), ("- voe", "a step must be one of concatenate.*got 'voe'"),
+    ("- [1]", "a step must be one of"), ("3", "must hold steps"), ("a: : b", "must be YAML"),
+    ("- search", "has no vote: add one")])
+def test_wrong_steps_are_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=sentence) as refusal:
+        read_pipeline(tmp_path / "a.yaml")
+    assert "\n" not in str(refusal.value)
