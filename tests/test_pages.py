@@ -151,7 +151,7 @@ def test_wrong_paths_are_one_sentence(page, run_folder, dataset_path, queries, t
     refused(page(predict_page, *predict, tmp_path / "empty"), "must hold photos")
     (queries / "broken.jpeg").write_bytes(b"")
     refused(page(predict_page, *predict, queries), "share theirs: rename one")
-    refused(page(predict_page, *predict[:-1]), "the following arguments are required: --images")
+    refused(page(predict_page, *predict[:-1]), "give --images and --out for a submission, or photos to answer on the screen")
     assert not out.exists()
 
 
