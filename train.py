@@ -10,8 +10,7 @@ is 1).
 """
 import math
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,15 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from arcshard import checkpoint, distributed, yardsticks
+from arcshard.bad_steps import BadSteps, KeptBuffers, poison
 from arcshard.config import ConfigParser, as_plain, differences
 from arcshard.console import UserError, progress, run
 from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import MetricsLog
+from arcshard.optimizers import build_optimizer, clip, set_lr, step_unless
 from arcshard.schedules import lr_factor, margin_at
+from arcshard.stop_signals import stop_signals
 from arcshard.train_config import MAY_CHANGE, OF_DATA, TrainConfig
 from loader import Batch, GrowingSize, Loader, Selection, View
 from loader.hashing import hash64
@@ -91,9 +93,11 @@ def train(args: Namespace, world: World) -> int:
     number, step, optimizer = build(args, class_sizes, saved, world)
     out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(out, loader.position, world, saved and saved["log"])
+    bad_steps, buffers = BadSteps(log, loader, c.on_bad_loss), KeptBuffers(step)
 
     def save() -> None:
-        unlogged = log.state_dict()  # on all ranks; refuses a loss that is not finite
+        bad_steps.check(number, loader.position)  # on all ranks, as the next one
+        unlogged = log.state_dict()
         if world.is_main:
             checkpoint.save(out, {
                 "config": config, "packing": dataset.manifest["packing"], "step": number, "log": unlogged,
@@ -111,29 +115,30 @@ def train(args: Namespace, world: World) -> int:
             start, position = loader.position - loader.global_batch, loader.position
             lr = c.lr * lr_factor(start / total, c.warmup, c.schedule)
             margin = margin_at(start / total, args.head.margin, args.head.margin_warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group["lr_share"]
+            set_lr(optimizer, lr)
             step.head.set_margin(margin)
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
             loss = backward(forward, batch, parts, c, world)
-            nn.utils.clip_grad_norm_(step.parameters(), c.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            bad = clip(step.parameters(), c.clip)
+            step_unless(bad, optimizer)
+            buffers.settle(bad)
 
             number += 1
             bar.update(position - start)
-            log.count(loss, len(batch.labels), batch.wait, batch.replaced)
+            log.count(loss, bad, len(batch.labels), batch.wait, batch.replaced)
+            bad_steps.note(bad)
             finished = position >= total
             if number % c.log_every == 0 or finished:
+                bad_steps.check(number, position)
                 cost = step.head.cost_of_one(class_sizes)
                 level = yardsticks.collapsed(len(class_sizes), step.head.scale, cost, step.head.smoothing)
                 log.line(number, position, position / epoch, lr=lr, margin=margin, collapsed_loss=level)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
                 recent.append(log.loss)
                 if yardsticks.is_stuck(recent, level):
-                    say(world, stuck_sentence(log.loss, level))
+                    say(world, yardsticks.stuck_sentence(log.loss, level))
                     recent.clear()
             stopping = world.any(bool(received))
             with log.paused():
@@ -190,7 +195,7 @@ def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
     head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes)
     step = Step(embedder, head).to(world.device)
-    optimizer = build_optimizer(step, args.train, world)
+    optimizer = build_optimizer(step, embedder.backbone, args.train)
     if saved:
         if saved["head"]["weight"].shape != step.head.weight.shape:
             raise UserError("a run continues with as many classes as it began with; its head has "
@@ -200,23 +205,6 @@ def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None
         step.head.load_state_dict(saved["head"])
         optimizer.load_state_dict(saved["optimizer"])
     return saved["step"] if saved else 0, step, optimizer
-
-
-def build_optimizer(step: Step, c: TrainConfig, world: World) -> torch.optim.Optimizer:
-    groups, fused = parameter_groups(step, c), world.device.type == "cuda"
-    if c.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=(c.momentum, 0.999), fused=fused)
-    return torch.optim.SGD(groups, momentum=c.momentum, nesterov=c.momentum > 0, fused=fused)
-
-
-def parameter_groups(step: Step, c: TrainConfig) -> list[dict[str, Any]]:
-    """Four groups: backbone or not, weight decay (matrices and kernels) or none (biases, normalisation, GeM)."""
-    backbone = list(step.embedder.backbone.parameters())
-    of_backbone = {id(p) for p in backbone}
-    rest = [p for p in step.parameters() if id(p) not in of_backbone]
-    return [{"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == decays], "lr": c.lr * share,
-             "lr_share": share, "weight_decay": c.weight_decay if decays else 0.0}
-            for share, parameters in ((c.backbone_lr, backbone), (1.0, rest)) for decays in (True, False)]
 
 
 def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
@@ -247,7 +235,7 @@ def backward(forward: Any, batch: Batch, parts: int, c: TrainConfig, world: Worl
         with forward.no_sync() if world.size > 1 and number < parts else nullcontext():
             with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(c, world)):
                 loss = forward(*piece) / parts
-            loss.backward()
+            loss.backward(poison(loss))
         total += loss.detach()
     return total
 
@@ -280,25 +268,6 @@ def validate(args: Namespace, step: Step, world: World) -> float:
 def passed(start: float, end: float, every: float) -> bool:
     """Whether a positive multiple of `every` lies in (start, end]."""
     return end // every > start // every
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGTERM and SIGINT inside the block, instead of the process dying of them."""
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: received.append(number))
-              for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stuck_sentence(loss: float, level: float) -> str:
-    return (f"the loss rests at {loss:.2f}, and {level:.2f} is that of embeddings which all point one way: if it stays "
-            "there nothing is learnt, so lower train.lr, let the margin grow (head.margin_warmup), or see whether "
-            "model.weights were loaded")
 
 
 def say(world: World, sentence: str) -> None:

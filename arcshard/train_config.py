@@ -39,6 +39,9 @@ class TrainConfig:
     """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalisation and GeM's exponent have none."""
     clip: float = 5.0
     """Largest norm of the gradient (1st place: 5)."""
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: end the run, or leave that update out (RUN/bad-batches.jsonl has
+    its photos; 20 such updates in a row end the run as well). Noticed without delay, named at the next log line."""
     seed: int = 0
     """Chooses the initial weights, the order and every random view."""
     device: str = "auto"
@@ -78,5 +81,6 @@ class TrainConfig:
 # What may differ when a run continues: the rest would make it another run. Where lists of keys lie does not matter: the
 # loader's state knows what they select.
 MAY_CHANGE = {"select.subset", "select.block"} | {f"train.{name}" for name in (
-    "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every")}
+    "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every",
+    "on_bad_loss")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -236,6 +237,7 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
     (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
     (["--select.balance", "2"], "select.balance must lie in [0, 1]; got 2.0"),
     (["--select.subset", "none.txt"], "none.txt cannot be read (No such file or directory): give another"),
+    (["--train.on_bad_loss", "x"], "Expected one of ['stop', 'skip']. Got value: x"),
     (["--train.warmup", "2"], "train.warmup is a share of the run in [0, 1]; got 2"),
 ])
 def test_wrong_options_are_one_sentence(options, sentence, train_here, tmp_path, refused):
@@ -364,6 +366,46 @@ def test_metrics_lines_after_the_checkpoint_are_dropped(tmp_path):
     assert metrics_log.read(tmp_path) == lines[:2]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(train_here, tmp_path):
-    done = train_here(tmp_path / "run", "--train.lr", "1e30", "--train.warmup", "0", "--train.clip", "1e30")
+def bad_step(monkeypatch, *numbers):
+    """The loss of these steps is NaN."""
+    calls = iter(range(1, 1000))
+
+    def forward(self, images, jitter, labels):
+        loss = self.head(self.embedder(images, jitter), labels)
+        return loss * math.nan if next(calls) in numbers else loss
+
+    monkeypatch.setattr(train_page.Step, "forward", forward)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_photos(train_here, dataset_path, tmp_path, monkeypatch):
+    """Step 2 is bad; the line after step 3 says so. No checkpoint comes of it, and the photos are those of step 2."""
+    bad_step(monkeypatch, 2)
+    done = train_here(tmp_path / "run", "--train.log_every", "3", "--train.checkpoint_every", "0.6")
     assert done.returncode == 2 and "the loss must stay finite" in done.stderr.splitlines()[-1]
+    assert "in step 2, whose photos are the last line of" in done.stderr
+    record, = metrics_log.read(tmp_path / "run", metrics_log.BAD)
+    dataset = Dataset(dataset_path)
+    assert (record["step"], record["position"]) == (2, 24)
+    assert record["ids"] == Stream(dataset, Selection(), 0).sample_at(np.arange(12, 24)).tolist()
+    assert record["keys"] == [dataset.index["key"][row].decode() for row in record["ids"]]
+    assert not (tmp_path / "run" / checkpoint.NAME).exists() and losses(tmp_path / "run") == []
+
+
+def test_a_bad_update_is_left_out_and_counted(train_here, tmp_path, monkeypatch):
+    """The first update at that: what follows is as if the optimizer had begun with the second."""
+    bad_step(monkeypatch, 1, 4)
+    done = train_here(tmp_path / "run", "--train.epochs", "1", "--train.log_every", "2", "--train.on_bad_loss", "skip",
+                      "--train.warmup", "0")
+    assert done.returncode == 0, done.stderr
+    lines = metrics_log.read(tmp_path / "run")
+    assert [line["skipped"] for line in lines] == [1, 1, 0] and all(math.isfinite(line["loss"]) for line in lines)
+    assert [line["step"] for line in metrics_log.read(tmp_path / "run", metrics_log.BAD)] == [1, 4]
+    saved = checkpoint.load(tmp_path / "run")
+    assert all(value.isfinite().all() for part in ("embedder", "head") for value in saved[part].values())
+
+
+def test_skipping_ends_where_no_update_is_good(train_here, tmp_path, monkeypatch):
+    bad_step(monkeypatch, *range(5, 100))
+    done = train_here(tmp_path / "run", "--train.log_every", "7", "--train.on_bad_loss", "skip")
+    assert done.returncode == 2 and "in step 24, whose photos" in done.stderr and "in the 19 before" in done.stderr
+    assert [line["loss"] is None for line in metrics_log.read(tmp_path / "run")] == [False, True, True]
