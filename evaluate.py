@@ -50,7 +50,7 @@ def main() -> None:
     args = parse_args()
     keep_freed_memory()
     data, out = args.data, args.run
-    model = load_untrained(out) if args.untrained else load_model(out)
+    model = load_untrained(out) if args.untrained else load_model(out, args.checkpoint)
     queries = [split for split in splits(data) if split == "val" or split.startswith("test")]
     if not queries or GALLERY not in splits(data):
         raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
@@ -68,16 +68,23 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    add_checkpoint(parser)
     parser.add_argument("--untrained", action="store_true",
                         help="the run's backbone with its pretrained weights, average-pooled, without neck")
     return parser.parse_args()
 
 
-def load_model(out: Path) -> RunModel:
-    """The network of the run's checkpoint; no other weights are needed."""
-    saved = checkpoint.load(out)
-    model = _run_model(saved, checkpoint.fingerprint(out), weights="none")
-    model.embedder.load_state_dict(saved["embedder"])
+def add_checkpoint(parser: Parser) -> None:
+    parser.add_argument("--checkpoint", default=checkpoint.NAME, metavar="FILE",
+                        help=f"the run's file to use (default: {checkpoint.NAME}, the latest; {checkpoint.BEST} is "
+                             "there with train.best, others with train.keep)")
+
+
+def load_model(out: Path, name: str = checkpoint.NAME) -> RunModel:
+    """The network of a checkpoint of the run; no other weights are needed."""
+    saved = checkpoint.load(out, name)
+    model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
+    model.embedder.load_state_dict(checkpoint.embedder_to_use(saved))
     return model
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from arcshard.console import Parser, UserError, run
 from arcshard.memory import keep_freed_memory
-from evaluate import GALLERY, RunModel, embed_split, load_model, store
+from evaluate import GALLERY, RunModel, add_checkpoint, embed_split, load_model, store
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.packing.publish import NothingPacked
@@ -35,7 +35,7 @@ def main() -> None:
     args = parse_args()
     keep_freed_memory()
     photos = find_photos(args.images)
-    model = load_model(args.run)
+    model = load_model(args.run, args.checkpoint)
     gallery = load_gallery(model, args.index, args.run)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".queries-", dir=args.out.parent) as work:
@@ -49,6 +49,7 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
+    add_checkpoint(parser)
     parser.add_argument("--index", type=Path, required=True, help="dataset folder, or embeddings of evaluate.py")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos, with any folders inside")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write")

@@ -22,13 +22,14 @@ from jsonargparse import Namespace
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from arcshard import checkpoint, distributed, yardsticks
+from arcshard import checkpoint, distributed, metrics_log, yardsticks
 from arcshard.bad_steps import BadSteps, KeptBuffers, poison
 from arcshard.config import ConfigParser, as_plain, differences
 from arcshard.console import UserError, progress, run
 from arcshard.distributed import World
+from arcshard.ema import AveragedWeights
 from arcshard.memory import keep_freed_memory
-from arcshard.metrics_log import MetricsLog
+from arcshard.metrics_log import VALIDATION, MetricsLog
 from arcshard.optimizers import build_optimizer, clip, set_lr, step_unless
 from arcshard.schedules import lr_factor, margin_at
 from arcshard.stop_signals import stop_signals
@@ -86,11 +87,15 @@ def train(args: Namespace, world: World) -> int:
     parts = micro_batches(c, world)
     if saved:
         loader.load_state_dict(saved["loader"], args.allow_changed_data)
-    if loader.position >= total:
+    position, trained = loader.position, loader.position >= total
+    # a kill between a checkpoint and its validation leaves the latter to us
+    owed = bool(saved and "val" in splits(args.data) and owes_validation(out, saved, position, epoch, trained))
+    if trained and not owed:
         say(world, f"{out} is already trained: {loader.position:,} images")
         return 0
 
     number, step, optimizer = build(args, class_sizes, saved, world)
+    average = averaged(step, c, saved)
     out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(out, loader.position, world, saved and saved["log"])
     bad_steps, buffers = BadSteps(log, loader, c.on_bad_loss), KeptBuffers(step)
@@ -102,15 +107,28 @@ def train(args: Namespace, world: World) -> int:
             checkpoint.save(out, {
                 "config": config, "packing": dataset.manifest["packing"], "step": number, "log": unlogged,
                 "loader": loader.state_dict(), "optimizer": optimizer.state_dict(),
-                "embedder": step.embedder.state_dict(), "head": step.head.state_dict()})
+                **weights(step), "ema": average and weights(average.module)})
+            checkpoint.keep(out, loader.position, c.keep)
 
+    def validation() -> None:
+        value, position = validate(args, average.module if average else step, world), loader.position
+        train_mode(step, c)
+        if c.best != "none" and world.is_main and all(value > line[c.best] for line in metrics_log.read(out, VALIDATION)):
+            checkpoint.keep_as_best(out)
+        log.append(VALIDATION, step=number, position=position, epoch=position / epoch, **{"val_recall@1": value})
+
+    if saved and world.is_main:  # a kill may have come between the two lines above
+        checkpoint.keep(out, loader.position, c.keep)
     correct_momentum(step, parts)
     train_mode(step, c)
     forward, has_val = parallel(step, c, world), "val" in splits(args.data)
     recent: list[float] = []  # losses of the log's lines, until one sentence has said that they are stuck
     bar = progress(total=total, initial=loader.position, unit="images", what="train", disable=not world.is_main)
     with bar, stop_signals() as received:
-        for batch in loader:
+        if owed:
+            with log.paused():
+                validation()
+        for batch in () if trained else loader:
             # schedules look at the first image of the global batch, so that its size does not move them
             start, position = loader.position - loader.global_batch, loader.position
             lr = c.lr * lr_factor(start / total, c.warmup, c.schedule)
@@ -124,6 +142,8 @@ def train(args: Namespace, world: World) -> int:
             bad = clip(step.parameters(), c.clip)
             step_unless(bad, optimizer)
             buffers.settle(bad)
+            if average:
+                average.update(loader.global_batch, position)
 
             number += 1
             bar.update(position - start)
@@ -142,11 +162,12 @@ def train(args: Namespace, world: World) -> int:
                     recent.clear()
             stopping = world.any(bool(received))
             with log.paused():
-                if finished or stopping or passed(start, position, c.checkpoint_every * epoch):
+                epoch_ended = has_val and (finished or passed(start, position, epoch))
+                if finished or stopping or passed(start, position, c.checkpoint_every * epoch) or (
+                        c.best != "none" and epoch_ended):
                     save()
-                if has_val and (finished or passed(start, position, epoch)) and not stopping:
-                    log.validation(step=number, position=position, epoch=position / epoch,
-                                   **{"val_recall@1": validate(args, step, world)})
+                if epoch_ended and not stopping:
+                    validation()
             if finished:
                 break
             if stopping:
@@ -166,6 +187,12 @@ def saved_state(out: Path, config: dict[str, Any], allow_changed_data: bool) -> 
         raise UserError(f"a run continues with the configuration it began with, but in {out} {'; '.join(changed)}: "
                         "give the old values, or another --out")
     return saved
+
+
+def owes_validation(out: Path, saved: dict[str, Any], position: int, epoch: int, finished: bool) -> bool:
+    """Whether the step that the checkpoint ends with also ends an epoch, which nobody validated."""
+    ended = finished or passed(position - saved["config"]["train"]["global_batch"], position, epoch)
+    return ended and all(line["position"] != position for line in metrics_log.read(out, VALIDATION))
 
 
 def make_loader(dataset: Dataset, c: TrainConfig, world: World, **options: Any) -> Loader:
@@ -201,10 +228,28 @@ def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None
             raise UserError("a run continues with as many classes as it began with; its head has "
                             f"{len(saved['head']['weight']):,} centres, and this dataset needs "
                             f"{len(step.head.weight):,}: give another --out")
-        step.embedder.load_state_dict(saved["embedder"])
-        step.head.load_state_dict(saved["head"])
+        load_weights(step, saved)
         optimizer.load_state_dict(saved["optimizer"])
     return saved["step"] if saved else 0, step, optimizer
+
+
+def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> AveragedWeights[Step] | None:
+    """The average of the step's weights, if the run keeps one."""
+    if c.ema is None:
+        return None
+    average = AveragedWeights(step, c.ema)
+    if saved:
+        load_weights(average.module, saved["ema"])
+    return average
+
+
+def weights(step: Step) -> dict[str, Any]:
+    return {"embedder": step.embedder.state_dict(), "head": step.head.state_dict()}
+
+
+def load_weights(step: Step, saved: dict[str, Any]) -> None:
+    step.embedder.load_state_dict(saved["embedder"])
+    step.head.load_state_dict(saved["head"])
 
 
 def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
@@ -260,7 +305,6 @@ def validate(args: Namespace, step: Step, world: World) -> float:
             embeddings = step.embedder(batch.images, batch.jitter)
         right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())
         seen += len(batch.labels)
-    train_mode(step, args.train)
     right_of_all, seen_of_all = world.sum(right, seen)
     return right_of_all / seen_of_all
 

@@ -68,10 +68,6 @@ class MetricsLog:
                     replaced=int(replaced), skipped=skipped)
         self._restart()
 
-    def validation(self, **record: float) -> None:
-        """Write what was measured on the val split."""
-        self.append(VALIDATION, **record)
-
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave what happens inside (validation, a checkpoint) out of the rates."""

@@ -39,6 +39,9 @@ class TrainConfig:
     """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalisation and GeM's exponent have none."""
     clip: float = 5.0
     """Largest norm of the gradient (1st place: 5)."""
+    ema: float | None = None
+    """Half-life, in images, of an average of the weights that is validated, evaluated and used to answer; early on a
+    tenth of the images seen, if that is less; null: the weights themselves. An epoch or two is a good value."""
     on_bad_loss: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: end the run, or leave that update out (RUN/bad-batches.jsonl has
     its photos; 20 such updates in a row end the run as well). Noticed without delay, named at the next log line."""
@@ -57,8 +60,13 @@ class TrainConfig:
     checkpoint_every: float = 1.0
     """Epochs between two checkpoints."""
 
+    keep: int = 1
+    """Checkpoints that stay: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
+    best: Literal["none", "val_recall@1"] = "none"
+    """Figure of RUN/validation.jsonl whose best checkpoint stays as well, as RUN/checkpoint-best.pt."""
+
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every"):
+        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every", "keep"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
         if self.micro_batch is not None and self.micro_batch < 1:
@@ -66,6 +74,8 @@ class TrainConfig:
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"train.num_threads must be positive, or null for this rank's share of the cores; "
                              f"got {self.num_threads}")
+        if self.ema is not None and self.ema <= 0:
+            raise ValueError(f"train.ema is a half-life in images and must be positive, or null; got {self.ema}")
         if self.weight_decay < 0 or not 0 <= self.momentum < 1:
             raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
                              f"got {self.weight_decay} and {self.momentum}")
@@ -82,5 +92,5 @@ class TrainConfig:
 # loader's state knows what they select.
 MAY_CHANGE = {"select.subset", "select.block"} | {f"train.{name}" for name in (
     "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every",
-    "on_bad_loss")}
+    "on_bad_loss", "keep", "best")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

@@ -12,6 +12,7 @@ import torch
 
 import train as train_page
 from arcshard import checkpoint, console, metrics_log
+from evaluate import load_model
 from loader import Selection
 from loader.selection import Stream
 from preprocess.packing.options import PackOptions
@@ -237,6 +238,9 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
     (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
     (["--select.balance", "2"], "select.balance must lie in [0, 1]; got 2.0"),
     (["--select.subset", "none.txt"], "none.txt cannot be read (No such file or directory): give another"),
+    (["--train.keep", "0"], "train.keep must be positive; got 0"),
+    (["--train.best", "gap"], "Expected one of ['none', 'val_recall@1']. Got value: gap"),
+    (["--train.ema", "0"], "train.ema is a half-life in images and must be positive, or null; got 0"),
     (["--train.on_bad_loss", "x"], "Expected one of ['stop', 'skip']. Got value: x"),
     (["--train.warmup", "2"], "train.warmup is a share of the run in [0, 1]; got 2"),
 ])
@@ -313,6 +317,53 @@ def test_adamw_at_a_constant_rate_resumes_exactly(train_here, stopped_after, tmp
     assert metrics_log.read(tmp_path / "run")[-1]["lr"] == 1e-3
     state = checkpoint.load(tmp_path / "run")["optimizer"]["state"]
     assert all(torch.any(moments["exp_avg_sq"] > 0) for moments in state.values())
+
+
+def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, stopped_after, tmp_path):
+    options = ["--train.epochs", "2", "--train.ema", "60"]
+    train_here(tmp_path / "unbroken", *options)
+    stopped_after(5, tmp_path / "run", *options)
+    ours, theirs = (checkpoint.load(tmp_path / name) for name in ("run", "unbroken"))
+    assert metrics_log.read(tmp_path / "run", metrics_log.VALIDATION) == metrics_log.read(tmp_path / "unbroken",
+                                                                                          metrics_log.VALIDATION)
+    for part in ("embedder", "head"):
+        for name, value in theirs["ema"][part].items():
+            assert torch.equal(ours["ema"][part][name], value), name
+    loaded = load_model(tmp_path / "run").embedder.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in ours["ema"]["embedder"].items())
+    assert not torch.equal(ours["embedder"]["neck.0.weight"], loaded["neck.0.weight"])
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, tmp_path, refused, monkeypatch):
+    """Validated 0.2, 0.5, 0.4, 0.5 after the epochs: the second is the best, the last two stay, and all can be used."""
+    values = iter([0.2, 0.5, 0.4, 0.5])
+    monkeypatch.setattr(train_page, "validate", lambda *args: next(values))
+    options = ["--train.epochs", "4", "--train.keep", "2", "--train.best", "val_recall@1"]
+    stopped_after(15, tmp_path / "run", *options)
+    names = sorted(path.name for path in (tmp_path / "run").glob("check*"))
+    assert names == ["checkpoint-000000000180.pt", "checkpoint-000000000240.pt", checkpoint.BEST, checkpoint.NAME]
+    positions = [checkpoint.load(tmp_path / "run", name)["loader"]["position"] for name in names]
+    assert positions == [180, 240, 120, 240]
+    assert load_model(tmp_path / "run", checkpoint.BEST).fingerprint != load_model(tmp_path / "run").fingerprint
+    with pytest.raises(console.UserError, match="has no x.pt: give checkpoint-000000000180.pt, checkpoint-0"):
+        checkpoint.load(tmp_path / "run", "x.pt")
+
+
+def test_a_validation_that_a_kill_prevented_is_made_up_for(train_here, tmp_path, monkeypatch):
+    """Killed while validating the first epoch, then the last: every epoch has its line, as in an unbroken run."""
+    train_here(tmp_path / "unbroken", "--train.epochs", "2")
+    validate, calls = train_page.validate, iter(range(9))
+
+    def die_at_first(*args):
+        if next(calls) in (0, 2):
+            raise console.UserError("killed")
+        return validate(*args)
+
+    monkeypatch.setattr(train_page, "validate", die_at_first)
+    codes = [train_here(tmp_path / "run", "--train.epochs", "2").returncode for _ in range(4)]
+    assert codes == [2, 2, 0, 0]
+    ours, theirs = (metrics_log.read(tmp_path / name, metrics_log.VALIDATION) for name in ("run", "unbroken"))
+    assert ours == theirs and len(ours) == 2
 
 
 def test_images_that_grow_resume_exactly(train_here, stopped_after, tmp_path):
