@@ -10,7 +10,7 @@ is 1).
 """
 import math
 import signal
-from contextlib import nullcontext
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,31 @@ from jsonargparse import Namespace
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from arcshard import checkpoint, distributed, metrics_log, yardsticks
-from arcshard.bad_steps import BadSteps, KeptBuffers, poison
-from arcshard.config import ConfigParser, as_plain, differences
+from arcshard import checkpoint, distributed, metrics_log, stages, yardsticks
+from arcshard.accumulation import autocast, backward, micro_batches
+from arcshard.bad_steps import BadSteps, KeptBuffers
+from arcshard.config import ConfigParser
 from arcshard.console import UserError, progress, run
+from arcshard.continuing import Stages, as_saved, owes_validation, saved_state
 from arcshard.distributed import World
 from arcshard.ema import AveragedWeights
 from arcshard.memory import keep_freed_memory
 from arcshard.metrics_log import VALIDATION, MetricsLog
 from arcshard.optimizers import build_optimizer, clip, set_lr, step_unless
-from arcshard.schedules import lr_factor, margin_at
+from arcshard.schedules import lr_factor, margin_at, passed
+from arcshard.stages import ONLY, check_classes, merge, options, split_flags
 from arcshard.stop_signals import stop_signals
-from arcshard.train_config import MAY_CHANGE, OF_DATA, TrainConfig
-from loader import Batch, GrowingSize, Loader, Selection, View
+from arcshard.train_config import TrainConfig
+from loader import GrowingSize, Loader, Selection, View
 from loader.hashing import hash64
 from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum, hold_statistics
+from model.handover import take_over
+from preprocess.label_map import label_map
 from shards import Dataset, splits
 
 SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "train": TrainConfig}
+STAGE_STREAM = 500  # channel of randomness, beside the loader's
 
 
 class Step(nn.Module):
@@ -55,7 +61,7 @@ class Step(nn.Module):
 
 
 def main() -> int:
-    args = read_arguments()
+    args = read_arguments(sys.argv[1:])
     keep_freed_memory()
     world = distributed.start(args.train.device)
     try:
@@ -64,7 +70,9 @@ def main() -> int:
         distributed.stop()
 
 
-def read_arguments() -> Namespace:
+def read_arguments(words: list[str]) -> Namespace:
+    """The command line; `stages` maps names to Namespaces of the same sections, with `data` and `stage`."""
+    words, changes = split_flags(words)
     parser = ConfigParser(prog="train.py", description=__doc__)
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
     parser.add_argument("--data", type=str, required=True, help="dataset folder that make_shards.py wrote")
@@ -73,57 +81,96 @@ def read_arguments() -> Namespace:
                         help="continue on another dataset or selection, of as many classes")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
-    return parser.read()
+    parser.add_argument("--stages", type=dict[str, dict[str, Any]], default={}, help=stages.__doc__)
+    given = parser.read(words)
+    args = parser.build(given.as_dict() | {"config": None})
+    args.stages = {}
+    for name, diff in merge(given.stages, changes).items() or [(ONLY, {})]:
+        own, sections = options(name, diff, {name: given[name].as_dict() for name in SECTIONS})
+        args.stages[name] = parser.build(given.as_dict() | sections | {"config": None},
+                                         "" if name == ONLY else f"stages.{name}: ")
+        args.stages[name].stage, args.stages[name].data = own, own.data or args.data
+    return args
 
 
 def train(args: Namespace, world: World) -> int:
-    c: TrainConfig = args.train
-    config = as_plain(**{name: args[name] for name in SECTIONS})
-    out, dataset = Path(args.out), Dataset(args.data, split="train")
-    saved = saved_state(out, config, args.allow_changed_data)
+    out, names = Path(args.out), list(args.stages)
+    saved = saved_state(out, sections_of(args), args.allow_changed_data)
+    to_do = names[names.index(saved["stage"]) if saved else 0:]
+    check_stages({name: args.stages[name] for name in to_do}, saved, world)
+    for name in to_do:
+        code = train_stage(args, name, saved, world)
+        if code:
+            return code
+        world.any(False)  # the checkpoint is written
+        saved = checkpoint.load(out)
+    return 0
+
+
+def check_stages(to_do: dict[str, Namespace], saved: dict[str, Any] | None, world: World) -> None:
+    """Raise UserError for what would otherwise come up when the stages before it have taken their days."""
+    before: list[str] | None = None
+    for name, args in to_do.items():
+        micro_batches(args.train, world)
+        ids = Dataset(args.data, split="train").landmark_ids
+        if before is not None:
+            check_classes(name, args.stage.classes, before, ids)
+        before = saved["landmark_ids"] if saved and name == saved["stage"] else ids
+
+
+def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: World) -> int:
+    """Train one stage from the checkpoint of its own or of the stage before; position and epoch are the stage's own."""
+    args, out = run.stages[name], Path(run.out)
+    c: TrainConfig = replace(args.train, seed=stage_seed(args.train.seed, list(run.stages).index(name)))
+    dataset, continues = Dataset(args.data, split="train"), bool(saved and saved["stage"] == name)
     loader = make_loader(dataset, c, world, view=args.view, selection=args.select)
     class_sizes, epoch = images_of_classes(loader), loader.stream.epoch_size
     total = math.ceil(c.epochs * epoch)  # images
     parts = micro_batches(c, world)
-    if saved:
-        loader.load_state_dict(saved["loader"], args.allow_changed_data)
-    position, trained = loader.position, loader.position >= total
+    if saved and continues:
+        loader.load_state_dict(saved["loader"], run.allow_changed_data)
+    before = saved["position"] - loader.position if saved else 0  # images of earlier stages
+    trained = loader.position >= total
     # a kill between a checkpoint and its validation leaves the latter to us
-    owed = bool(saved and "val" in splits(args.data) and owes_validation(out, saved, position, epoch, trained))
+    owed = bool(saved and continues and "val" in splits(args.data) and owes_validation(out, saved, epoch, trained))
     if trained and not owed:
-        say(world, f"{out} is already trained: {loader.position:,} images")
+        if name == list(run.stages)[-1]:
+            say(world, f"{out} is already trained: {before + loader.position:,} images")
         return 0
 
-    number, step, optimizer = build(args, class_sizes, saved, world)
-    average = averaged(step, c, saved)
+    number, step, optimizer = build(args, c, loader, class_sizes, saved, continues, world)
+    average = averaged(step, c, saved if continues else None)
     out.mkdir(parents=True, exist_ok=True)
-    log = MetricsLog(out, loader.position, world, saved and saved["log"])
+    log = MetricsLog(out, before + loader.position, world, saved and saved["log"])
     bad_steps, buffers = BadSteps(log, loader, c.on_bad_loss), KeptBuffers(step)
 
     def save() -> None:
-        bad_steps.check(number, loader.position)  # on all ranks, as the next one
+        position = before + loader.position
+        bad_steps.check(number, position, stage=name)  # on all ranks, as the next one
         unlogged = log.state_dict()
         if world.is_main:
             checkpoint.save(out, {
-                "config": config, "packing": dataset.manifest["packing"], "step": number, "log": unlogged,
-                "loader": loader.state_dict(), "optimizer": optimizer.state_dict(),
-                **weights(step), "ema": average and weights(average.module)})
-            checkpoint.keep(out, loader.position, c.keep)
+                **as_saved(sections_of(run), name), "packing": dataset.manifest["packing"],
+                "landmark_ids": dataset.landmark_ids, "step": number, "position": position, "log": unlogged, "loader": loader.state_dict(),
+                "optimizer": optimizer.state_dict(), **weights(step), "ema": average and weights(average.module)})
+            checkpoint.keep(out, position, c.keep)
 
     def validation() -> None:
-        value, position = validate(args, average.module if average else step, world), loader.position
+        value = validate(args, average.module if average else step, world)
         train_mode(step, c)
-        if c.best != "none" and world.is_main and all(value > line[c.best] for line in metrics_log.read(out, VALIDATION)):
+        earlier = [line for line in metrics_log.read(out, VALIDATION) if line["stage"] == name]
+        if c.best != "none" and world.is_main and all(value > line[c.best] for line in earlier):
             checkpoint.keep_as_best(out)
-        log.append(VALIDATION, step=number, position=position, epoch=position / epoch, **{"val_recall@1": value})
+        log.append(VALIDATION, stage=name, step=number, position=before + loader.position,
+                   epoch=loader.position / epoch, **{"val_recall@1": value})
 
     if saved and world.is_main:  # a kill may have come between the two lines above
-        checkpoint.keep(out, loader.position, c.keep)
+        checkpoint.keep(out, saved["position"], c.keep)
     correct_momentum(step, parts)
     train_mode(step, c)
     forward, has_val = parallel(step, c, world), "val" in splits(args.data)
     recent: list[float] = []  # losses of the log's lines, until one sentence has said that they are stuck
-    bar = progress(total=total, initial=loader.position, unit="images", what="train", disable=not world.is_main)
+    bar = progress(total=total, initial=loader.position, unit="images", what=name if name != ONLY else "train", disable=not world.is_main)
     with bar, stop_signals() as received:
         if owed:
             with log.paused():
@@ -151,10 +198,11 @@ def train(args: Namespace, world: World) -> int:
             bad_steps.note(bad)
             finished = position >= total
             if number % c.log_every == 0 or finished:
-                bad_steps.check(number, position)
+                bad_steps.check(number, before + position, stage=name)
                 cost = step.head.cost_of_one(class_sizes)
                 level = yardsticks.collapsed(len(class_sizes), step.head.scale, cost, step.head.smoothing)
-                log.line(number, position, position / epoch, lr=lr, margin=margin, collapsed_loss=level)
+                log.line(number, before + position, position / epoch, stage=name, lr=lr, margin=margin,
+                         collapsed_loss=level)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
                 recent.append(log.loss)
                 if yardsticks.is_stuck(recent, level):
@@ -168,31 +216,18 @@ def train(args: Namespace, world: World) -> int:
                     save()
                 if epoch_ended and not stopping:
                     validation()
+            if stopping:
+                say(world, f"stopped after {before + position:,} images; the same command continues")
+                return 128 + (received or [signal.SIGTERM])[0]
             if finished:
                 break
-            if stopping:
-                say(world, f"stopped after {position:,} images; the same command continues")
-                return 128 + (received or [signal.SIGTERM])[0]
-    say(world, f"trained {position:,} images; the run is in {out}")
+    said = f"trained {before + loader.position:,} images; the run is in {out}"
+    say(world, said if name == ONLY else f"stage {name}: {said}")
     return 0
 
 
-def saved_state(out: Path, config: dict[str, Any], allow_changed_data: bool) -> dict[str, Any] | None:
-    """The checkpoint to continue from, if there is one. Raises UserError if it belongs to another configuration."""
-    if not (out / checkpoint.NAME).exists():
-        return None
-    saved = checkpoint.load(out)
-    changed = differences(saved["config"], config, MAY_CHANGE | (OF_DATA if allow_changed_data else set()))
-    if changed:
-        raise UserError(f"a run continues with the configuration it began with, but in {out} {'; '.join(changed)}: "
-                        "give the old values, or another --out")
-    return saved
-
-
-def owes_validation(out: Path, saved: dict[str, Any], position: int, epoch: int, finished: bool) -> bool:
-    """Whether the step that the checkpoint ends with also ends an epoch, which nobody validated."""
-    ended = finished or passed(position - saved["config"]["train"]["global_batch"], position, epoch)
-    return ended and all(line["position"] != position for line in metrics_log.read(out, VALIDATION))
+def sections_of(run: Namespace) -> Stages:
+    return {name: {section: args[section] for section in ("stage", *SECTIONS)} for name, args in run.stages.items()}
 
 
 def make_loader(dataset: Dataset, c: TrainConfig, world: World, **options: Any) -> Loader:
@@ -215,22 +250,33 @@ def images_of_classes(loader: Loader) -> np.ndarray:
     return np.bincount(labels, minlength=loader.dataset.num_classes)
 
 
-def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None, world: World
-          ) -> tuple[int, Step, torch.optim.Optimizer]:
-    """Updates done so far, the step's module and its optimizer: new from the seed, or as saved."""
-    torch.manual_seed(args.train.seed)  # the same weights on every rank
+def build(args: Namespace, c: TrainConfig, loader: Loader, class_sizes: np.ndarray, saved: dict[str, Any] | None,
+          continues: bool, world: World) -> tuple[int, Step, torch.optim.Optimizer]:
+    """Updates done so far, the step's module and its optimizer: new from the seed, as saved, or as a stage takes over.
+
+    A stage takes over the weights of the one before, but not its optimizer's state.
+    """
+    torch.manual_seed(c.seed)  # the same weights on every rank
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
     head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes)
     step = Step(embedder, head).to(world.device)
-    optimizer = build_optimizer(step, embedder.backbone, args.train)
-    if saved:
+    step.embedder.backbone.requires_grad_(c.frozen == "none")
+    optimizer = build_optimizer(step, embedder.backbone, c)
+    if not saved:
+        return 0, step, optimizer
+    if continues:
         if saved["head"]["weight"].shape != step.head.weight.shape:
             raise UserError("a run continues with as many classes as it began with; its head has "
                             f"{len(saved['head']['weight']):,} centres, and this dataset needs "
                             f"{len(step.head.weight):,}: give another --out")
         load_weights(step, saved)
         optimizer.load_state_dict(saved["optimizer"])
-    return saved["step"] if saved else 0, step, optimizer
+    else:
+        step.embedder.load_state_dict(saved["embedder"])
+        if args.stage.classes != "new":
+            before = saved["landmark_ids"]
+            take_over(step.head, saved["head"], len(before), label_map(before, loader.dataset.landmark_ids))
+    return saved["step"], step, optimizer
 
 
 def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> AveragedWeights[Step] | None:
@@ -261,38 +307,12 @@ def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
     return module
 
 
-def micro_batches(c: TrainConfig, world: World) -> int:
-    """How many a rank's part of the global batch is cut into."""
-    part = c.global_batch // world.size
-    micro_batch = c.micro_batch or part
-    if part % micro_batch:
-        raise UserError(f"train.micro_batch must divide each rank's part of the global batch; got {micro_batch} for "
-                        f"{part} images: choose {math.gcd(micro_batch, part)}, or another global_batch")
-    return part // micro_batch
-
-
-def backward(forward: Any, batch: Batch, parts: int, c: TrainConfig, world: World) -> Tensor:
-    """Add up the gradients of the batch, micro-batch by micro-batch; returns its mean loss, on the device."""
-    total = torch.zeros((), device=world.device)
-    pieces = zip(*(whole.chunk(parts) for whole in (batch.images, batch.jitter, batch.labels)))
-    for number, piece in enumerate(pieces, start=1):
-        # The ranks average their gradients once, with the last micro-batch.
-        with forward.no_sync() if world.size > 1 and number < parts else nullcontext():
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(c, world)):
-                loss = forward(*piece) / parts
-            loss.backward(poison(loss))
-        total += loss.detach()
-    return total
-
-
 def train_mode(step: Step, c: TrainConfig) -> None:
     step.train()
+    if c.frozen == "backbone":
+        step.embedder.backbone.eval()
     if c.batchnorm == "held":
         hold_statistics(step.embedder.backbone)
-
-
-def use_amp(c: TrainConfig, world: World) -> bool:
-    return c.amp and world.device.type == "cuda"
 
 
 @torch.inference_mode()
@@ -301,7 +321,7 @@ def validate(args: Namespace, step: Step, world: World) -> float:
     right = seen = 0
     step.eval()
     for batch in make_loader(Dataset(args.data, split="val"), args.train, world, train=False, view=args.view):
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(args.train, world)):
+        with autocast(args.train, world):
             embeddings = step.embedder(batch.images, batch.jitter)
         right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())
         seen += len(batch.labels)
@@ -309,9 +329,9 @@ def validate(args: Namespace, step: Step, world: World) -> float:
     return right_of_all / seen_of_all
 
 
-def passed(start: float, end: float, every: float) -> bool:
-    """Whether a positive multiple of `every` lies in (start, end]."""
-    return end // every > start // every
+def stage_seed(seed: int, number: int) -> int:
+    """A stage is another seed: its stream and its views are its own; those of the first are the run's."""
+    return seed if number == 0 else int(hash64(seed, STAGE_STREAM, number)[0] >> 1)
 
 
 def say(world: World, sentence: str) -> None:

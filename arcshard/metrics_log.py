@@ -56,7 +56,7 @@ class MetricsLog:
         loss, = self.world.sum(float(self._loss))
         return {"loss": loss / self.world.size, "steps": self._steps, "skipped": int(self._skipped)}
 
-    def line(self, step: int, position: int, epoch: float, **values: float) -> None:
+    def line(self, step: int, position: int, epoch: float, **values: Any) -> None:
         """Write the averages since the line before; without any good step the loss is null."""
         seconds, skipped = time.perf_counter() - self._began, int(self._skipped)
         loss, images, replaced, wait_share = self.world.sum(float(self._loss), self._images, self._replaced,

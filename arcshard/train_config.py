@@ -17,6 +17,8 @@ class TrainConfig:
     batchnorm: Literal["learned", "held"] = "learned"
     """learned: normalise by each micro-batch's own statistics; held: the backbone by those of its weights,
     which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns."""
+    frozen: Literal["none", "backbone"] = "none"
+    """What does not learn, its BatchNorm statistics included: a stage with a new head may begin so."""
     size: int = 224
     """Side of the square images, pixels."""
     first_size: int | None = None
@@ -90,7 +92,7 @@ class TrainConfig:
 
 # What may differ when a run continues: the rest would make it another run. Where lists of keys lie does not matter: the
 # loader's state knows what they select.
-MAY_CHANGE = {"select.subset", "select.block"} | {f"train.{name}" for name in (
+MAY_CHANGE = {"select.subset", "select.block", "stage.data"} | {f"train.{name}" for name in (
     "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every",
     "on_bad_loss", "keep", "best")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

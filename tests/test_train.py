@@ -15,11 +15,12 @@ from arcshard import checkpoint, console, metrics_log
 from evaluate import load_model
 from loader import Selection
 from loader.selection import Stream
+from model import ModelConfig, build_embedder
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset
-from train import passed
+from arcshard.schedules import passed
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
         "--train.size", "32", "--train.global_batch", "12", "--train.log_every", "1", "--train.device", "cpu",
@@ -460,3 +461,102 @@ def test_skipping_ends_where_no_update_is_good(train_here, tmp_path, monkeypatch
     done = train_here(tmp_path / "run", "--train.log_every", "7", "--train.on_bad_loss", "skip")
     assert done.returncode == 2 and "in step 24, whose photos" in done.stderr and "in the 19 before" in done.stderr
     assert [line["loss"] is None for line in metrics_log.read(tmp_path / "run")] == [False, True, True]
+
+
+STAGES = """
+stages:
+  low: {epochs: 1, first_size: 16, schedule: constant}
+  high: {epochs: 2, lr: 0.02, frozen: backbone, view: {area: [0.8, 1.0]}, head: {margin: 0.2}}
+"""
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A preset of two stages, as words of the command line."""
+    (tmp_path / "stages.yaml").write_text(STAGES)
+    return ["--config", tmp_path / "stages.yaml", "--train.checkpoint_every", "0.4"]
+
+
+def test_stages_follow_each_other_with_options_of_their_own(train_here, staged, dataset_path, tmp_path):
+    done = train_here(tmp_path / "run", *staged, "--stages.high.view.flip", "0", "--stages.low.lr=0.04")
+    assert done.returncode == 0 and "stage high: trained 180 images" in done.stdout, done.stderr
+    lines = metrics_log.read(tmp_path / "run")
+    assert [line["stage"] for line in lines] == 5 * ["low"] + 10 * ["high"]
+    assert [line["step"] for line in lines] == list(range(1, 16)), "steps and positions run on"
+    assert [line["position"] for line in lines] == list(range(12, 181, 12))
+    assert [line["epoch"] for line in lines] == pytest.approx([n / 5 for n in (*range(1, 6), *range(1, 11))])
+    assert lines[4]["lr"] == 0.04 and max(line["lr"] for line in lines[5:]) == pytest.approx(0.02, rel=0.1)
+    assert {line["margin"] for line in lines[5:]} == {0.2}
+    saved = checkpoint.load(tmp_path / "run")
+    assert (saved["stage"], saved["config"]["view"]["area"], saved["config"]["view"]["flip"]) == (
+        "high", [0.8, 1.0], 0.0)
+    assert [line["stage"] for line in metrics_log.read(tmp_path / "run", metrics_log.VALIDATION)] == [
+        "low", "high", "high"]
+    seeds = [saved["loader"]["fingerprint"]["seed"], saved["config"]["train"]["seed"]]
+    assert seeds[0] == train_page.stage_seed(0, 1) != seeds[1] == 0
+
+
+@pytest.mark.parametrize("step", [2, 5, 9])
+def test_a_run_of_stages_resumes_exactly(train_here, stopped_after, staged, tmp_path, step):
+    """Killed inside a stage, between two, and inside the next."""
+    train_here(tmp_path / "unbroken", *staged)
+    stopped_after(step, tmp_path / "run", *staged)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    assert "already trained: 180 images" in train_here(tmp_path / "run", *staged).stdout
+    ours, theirs = (checkpoint.load(tmp_path / name) for name in ("run", "unbroken"))
+    assert all(torch.equal(value, ours["head"][key]) for key, value in theirs["head"].items())
+
+
+def test_a_frozen_backbone_stays_and_the_next_stage_can_be_added_later(train_here, staged, tmp_path, refused):
+    """What has begun may not change, what has not may."""
+    assert train_here(tmp_path / "run", *staged[2:], "--config", staged[1], "--stages.low.frozen", "backbone",
+                      "--stages.high.epochs", "0.2").returncode == 0
+    saved = checkpoint.load(tmp_path / "run", checkpoint.NAME)
+    torch.manual_seed(0)
+    fresh = build_embedder(ModelConfig(backbone="test_efficientnet", weights="none", dim=16)).state_dict()
+    assert all(torch.equal(value, fresh[key]) for key, value in saved["embedder"].items() if "backbone" in key)
+    assert not torch.equal(saved["embedder"]["neck.0.weight"], fresh["neck.0.weight"])
+    (tmp_path / "stages.yaml").write_text(STAGES + "  third: {epochs: 1}\n")
+    again = [*staged, "--stages.low.frozen", "backbone", "--stages.high.epochs", "0.2"]
+    refused(train_here(tmp_path / "run", *again, "--stages.low.lr", "1"), "stages.low: train.lr was 0.05 and is 1.0")
+    done = train_here(tmp_path / "run", *again)
+    assert done.returncode == 0 and "stage third: trained" in done.stdout
+    (tmp_path / "stages.yaml").write_text("stages: {other: {epochs: 1}}")
+    refused(train_here(tmp_path / "run", *staged), "has begun, but those in")
+
+
+def test_a_stage_on_other_classes_takes_its_centres_along(train_here, staged, tmp_path, photos, dataset_path, refused):
+    """The second dataset lacks two of six classes and has them in another order."""
+    folder, samples = photos
+    kept = samples[(samples["split"] == "train") & (samples["label"] >= 2)]
+    pack(kept.assign(label=5 - kept["label"]), [folder], tmp_path / "ds", PackOptions(), Engine())
+    other = [*staged, "--stages.high.data", tmp_path / "ds", "--stages.high.lr", "1e-9"]
+    refused(train_here(tmp_path / "run", *other), "stages.high keeps the classes of the stage before it, which had 6; "
+            "its dataset has 4 or others: say classes remap or new")
+    assert not (tmp_path / "run").exists(), "said before the first stage"
+    train_here(tmp_path / "low", *staged, "--stages.high.epochs", "0.1", "--train.keep", "2")
+    low = checkpoint.load(tmp_path / "low", "checkpoint-000000000060.pt")["head"]["weight"]
+    assert train_here(tmp_path / "run", *other, "--stages.high.classes", "remap").returncode == 0
+    high = checkpoint.load(tmp_path / "run")
+    torch.testing.assert_close(high["head"]["weight"], low[[5, 4, 3, 2]], rtol=0, atol=1e-6)
+    assert high["landmark_ids"] == list(reversed(Dataset(dataset_path).landmark_ids[2:]))
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (["--stages.low.lrr", "1"], "stages.low: Group 'train' does not accept option 'lrr'; did you mean train.lr"),
+    (["--stages.low.lr", "fast"], 'stages.low: Parser key "train.lr": Expected float. Got value: fast'),
+    (["--stages.low.epochs", "0"], "stages.low: train.epochs must be positive; got 0"),
+    (["--stages.lo.lr", "1"], "--stages.lo: stages are those of the preset: low, high"),
+    (["--stages.low"], "--stages.low needs a value, as in --stages.high.lr 0.01"),
+    (["--stages.low", "1"], "--stages.low must name a field of a stage"),
+    (["--stages.low.first_size.x", "1"], "--stages.low.first_size.x: first_size is no section of a stage"),
+    (["--stages.low.seed", "1"], "stages.low.seed: all stages of a run have the same seed: give it to the run"),
+    (["--stages.low.model.dim", "1"], "stages.low.model: all stages of a run have the same model"),
+    (["--stages.low.train.lr", "1"], "stages.low.train: a stage's bare names are those of train: leave out train"),
+    (["--stages.low.view", "1"], "stages.low.view must be a mapping of its fields; got 1"),
+    (["--stages.low.classes", "x"], "stages.low: classes must be keep, remap or new; got 'x'"),
+    (["--stages.low.head.margin", "2"], "stages.low: margin is an angle in radians"),
+])
+def test_wrong_stages_are_one_sentence(options, sentence, train_here, staged, tmp_path, refused):
+    refused(train_here(tmp_path / "run", *staged, *options), sentence)
+    assert not (tmp_path / "run").exists()
