@@ -8,6 +8,7 @@ The same command continues a run that stopped, whatever the number of ranks, and
 SIGTERM and Ctrl-C write a checkpoint within a step; the exit code is then 128 + the signal's number (torchrun's own
 is 1).
 """
+import itertools
 import math
 import signal
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 from jsonargparse import Namespace
-from torch import Tensor
+from timm.layers import convert_sync_batchnorm
 from torch.nn.parallel import DistributedDataParallel
 
 from arcshard import checkpoint, distributed, metrics_log, stages, yardsticks
@@ -39,25 +40,15 @@ from arcshard.stop_signals import stop_signals
 from arcshard.train_config import TrainConfig
 from loader import GrowingSize, Loader, Selection, View
 from loader.hashing import hash64
-from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
-from model.batchnorm import correct_momentum, hold_statistics
+from model import HeadConfig, ModelConfig, build_embedder, build_head
+from model.batchnorm import batchnorms, correct_momentum, estimate_statistics
 from model.handover import take_over
+from model.step import Step, train_mode
 from preprocess.label_map import label_map
 from shards import Dataset, splits
 
 SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "train": TrainConfig}
 STAGE_STREAM = 500  # channel of randomness, beside the loader's
-
-
-class Step(nn.Module):
-    """Everything that a training step computes forward, in one module for DDP and torch.compile."""
-
-    def __init__(self, embedder: Embedder, head: MarginHead):
-        super().__init__()
-        self.embedder, self.head = embedder, head
-
-    def forward(self, images: Tensor, jitter: Tensor, labels: Tensor) -> Tensor:
-        return self.head(self.embedder(images, jitter), labels)
 
 
 def main() -> int:
@@ -112,6 +103,8 @@ def check_stages(to_do: dict[str, Namespace], saved: dict[str, Any] | None, worl
     before: list[str] | None = None
     for name, args in to_do.items():
         micro_batches(args.train, world)
+        if args.train.batchnorm == "synced" and world.device.type != "cuda":
+            raise UserError("train.batchnorm synced needs CUDA, and this run is on the CPU: say learned or held")
         ids = Dataset(args.data, split="train").landmark_ids
         if before is not None:
             check_classes(name, args.stage.classes, before, ids)
@@ -140,6 +133,7 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
 
     number, step, optimizer = build(args, c, loader, class_sizes, saved, continues, world)
     average = averaged(step, c, saved if continues else None)
+    evaluated = average.module if average else step
     out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(out, before + loader.position, world, saved and saved["log"])
     bad_steps, buffers = BadSteps(log, loader, c.on_bad_loss), KeptBuffers(step)
@@ -151,13 +145,14 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
         if world.is_main:
             checkpoint.save(out, {
                 **as_saved(sections_of(run), name), "packing": dataset.manifest["packing"],
-                "landmark_ids": dataset.landmark_ids, "step": number, "position": position, "log": unlogged, "loader": loader.state_dict(),
-                "optimizer": optimizer.state_dict(), **weights(step), "ema": average and weights(average.module)})
+                "landmark_ids": dataset.landmark_ids, "step": number, "position": position, "log": unlogged,
+                "loader": loader.state_dict(), "optimizer": optimizer.state_dict(), **step.weights(),
+                "ema": average and average.module.weights()})
             checkpoint.keep(out, position, c.keep)
 
     def validation() -> None:
-        value = validate(args, average.module if average else step, world)
-        train_mode(step, c)
+        value = validate(args, evaluated, world)
+        train_mode(step, c, loader.position / epoch)
         earlier = [line for line in metrics_log.read(out, VALIDATION) if line["stage"] == name]
         if c.best != "none" and world.is_main and all(value > line[c.best] for line in earlier):
             checkpoint.keep_as_best(out)
@@ -167,10 +162,11 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
     if saved and world.is_main:  # a kill may have come between the two lines above
         checkpoint.keep(out, saved["position"], c.keep)
     correct_momentum(step, parts)
-    train_mode(step, c)
+    train_mode(step, c, loader.position / epoch)
     forward, has_val = parallel(step, c, world), "val" in splits(args.data)
     recent: list[float] = []  # losses of the log's lines, until one sentence has said that they are stuck
-    bar = progress(total=total, initial=loader.position, unit="images", what=name if name != ONLY else "train", disable=not world.is_main)
+    bar = progress(total=total, initial=loader.position, unit="images", what=name if name != ONLY else "train",
+                   disable=not world.is_main)
     with bar, stop_signals() as received:
         if owed:
             with log.paused():
@@ -182,6 +178,8 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
             margin = margin_at(start / total, args.head.margin, args.head.margin_warmup)
             set_lr(optimizer, lr)
             step.head.set_margin(margin)
+            if c.batchnorm_frozen_from is not None:
+                train_mode(step, c, start / epoch)
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
@@ -210,11 +208,15 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
                     recent.clear()
             stopping = world.any(bool(received))
             with log.paused():
-                epoch_ended = has_val and (finished or passed(start, position, epoch))
+                epoch_ended = finished or passed(start, position, epoch)
+                if epoch_ended and c.precise_batchnorm:
+                    estimate(evaluated, args, c, loader, world)
+                    train_mode(step, c, position / epoch)
+                    buffers.settle(torch.zeros_like(bad))
                 if finished or stopping or passed(start, position, c.checkpoint_every * epoch) or (
                         c.best != "none" and epoch_ended):
                     save()
-                if epoch_ended and not stopping:
+                if has_val and epoch_ended and not stopping:
                     validation()
             if stopping:
                 say(world, f"stopped after {before + position:,} images; the same command continues")
@@ -260,6 +262,8 @@ def build(args: Namespace, c: TrainConfig, loader: Loader, class_sizes: np.ndarr
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
     head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes)
     step = Step(embedder, head).to(world.device)
+    if c.batchnorm == "synced":
+        step = convert_sync_batchnorm(step)
     step.embedder.backbone.requires_grad_(c.frozen == "none")
     optimizer = build_optimizer(step, embedder.backbone, c)
     if not saved:
@@ -269,7 +273,7 @@ def build(args: Namespace, c: TrainConfig, loader: Loader, class_sizes: np.ndarr
             raise UserError("a run continues with as many classes as it began with; its head has "
                             f"{len(saved['head']['weight']):,} centres, and this dataset needs "
                             f"{len(step.head.weight):,}: give another --out")
-        load_weights(step, saved)
+        step.load_weights(saved)
         optimizer.load_state_dict(saved["optimizer"])
     else:
         step.embedder.load_state_dict(saved["embedder"])
@@ -285,17 +289,8 @@ def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> Averag
         return None
     average = AveragedWeights(step, c.ema)
     if saved:
-        load_weights(average.module, saved["ema"])
+        average.module.load_weights(saved["ema"])
     return average
-
-
-def weights(step: Step) -> dict[str, Any]:
-    return {"embedder": step.embedder.state_dict(), "head": step.head.state_dict()}
-
-
-def load_weights(step: Step, saved: dict[str, Any]) -> None:
-    step.embedder.load_state_dict(saved["embedder"])
-    step.head.load_state_dict(saved["head"])
 
 
 def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
@@ -307,12 +302,19 @@ def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
     return module
 
 
-def train_mode(step: Step, c: TrainConfig) -> None:
-    step.train()
-    if c.frozen == "backbone":
-        step.embedder.backbone.eval()
-    if c.batchnorm == "held":
-        hold_statistics(step.embedder.backbone)
+def estimate(step: Step, args: Namespace, c: TrainConfig, loader: Loader, world: World) -> None:
+    """Compute the running statistics of what learns them anew, over the images that come next; leaves eval mode."""
+    train_mode(step, c, loader.position / loader.stream.epoch_size)
+    layers = [layer for layer in batchnorms(step) if layer.training]
+    step.eval()
+    for layer in layers:
+        layer.train()
+    ahead = make_loader(loader.dataset, c, world, view=args.view, selection=args.select)
+    ahead.position = loader.position
+    batches = itertools.islice(ahead, math.ceil(c.precise_batchnorm / loader.global_batch))
+    with autocast(c, world):
+        estimate_statistics(layers, (step.embedder(batch.images, batch.jitter) for batch in batches), world.total)
+    step.eval()
 
 
 @torch.inference_mode()

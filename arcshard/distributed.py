@@ -35,6 +35,12 @@ class World:
             dist.all_reduce(total)
         return total.tolist()
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum of a tensor over all ranks, on its device; all ranks must ask."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
 
 def start(device: str) -> World:
     """Join the other ranks. device: "auto" (CUDA where there is one), "cpu" or "cuda"."""

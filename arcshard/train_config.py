@@ -14,9 +14,16 @@ class TrainConfig:
     micro_batch: int | None = None
     """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
     the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
-    batchnorm: Literal["learned", "held"] = "learned"
+    batchnorm: Literal["learned", "held", "synced"] = "learned"
     """learned: normalise by each micro-batch's own statistics; held: the backbone by those of its weights,
-    which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns."""
+    which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns;
+    synced: by the statistics of all ranks' micro-batches together (torch's SyncBatchNorm, on CUDA alone)."""
+    batchnorm_frozen_from: float | None = None
+    """Epoch from which every BatchNorm, the neck's too, normalises by its running statistics, which stay as they are;
+    0: from the start; null: never."""
+    precise_batchnorm: int = 0
+    """Images, drawn as for training, over which the running statistics are computed anew at each epoch's end, before
+    the checkpoint and the validation; 0: they stay running averages."""
     frozen: Literal["none", "backbone"] = "none"
     """What does not learn, its BatchNorm statistics included: a stage with a new head may begin so."""
     size: int = 224
@@ -76,6 +83,11 @@ class TrainConfig:
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"train.num_threads must be positive, or null for this rank's share of the cores; "
                              f"got {self.num_threads}")
+        if self.precise_batchnorm < 0:
+            raise ValueError(f"train.precise_batchnorm must not be negative; got {self.precise_batchnorm}")
+        if self.batchnorm_frozen_from is not None and self.batchnorm_frozen_from < 0:
+            raise ValueError("train.batchnorm_frozen_from is an epoch and must not be negative, or null; got "
+                             f"{self.batchnorm_frozen_from}")
         if self.ema is not None and self.ema <= 0:
             raise ValueError(f"train.ema is a half-life in images and must be positive, or null; got {self.ema}")
         if self.weight_decay < 0 or not 0 <= self.momentum < 1:

@@ -199,7 +199,7 @@ def test_two_ranks_are_deterministic_and_validate_as_one_would(tmp_path, train):
 @pytest.mark.heavy
 def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
     """Without statistics of batches nothing else depends on how a batch is cut: losses agree to float's tolerance."""
-    options = ["--train.epochs", "1", "--train.batchnorm", "held", "--model.neck", "none"]
+    options = ["--train.epochs", "1", "--train.batchnorm_frozen_from", "0"]
     runs = {"whole": ([], 0), "micro": (["--train.micro_batch", "4"], 0), "ranks": (["--train.micro_batch", "3"], 2)}
     for name, (more, ranks) in runs.items():
         done = train(tmp_path / name, *options, *more, ranks=ranks)
@@ -207,7 +207,7 @@ def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
     whole, micro, ranks = ([loss for _, _, loss in losses(tmp_path / name)] for name in runs)
     assert len(whole) == 5 and micro == pytest.approx(whole, rel=1e-4) and ranks == pytest.approx(whole, rel=1e-4)
     with_statistics = tmp_path / "statistics"
-    train(with_statistics, "--train.epochs", "1", "--model.neck", "none", "--train.micro_batch", "4")
+    train(with_statistics, "--train.epochs", "1", "--train.micro_batch", "4")
     assert losses(with_statistics)[-1][2] != pytest.approx(whole[-1], rel=1e-2)
 
 
@@ -239,6 +239,10 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
     (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
     (["--select.balance", "2"], "select.balance must lie in [0, 1]; got 2.0"),
     (["--select.subset", "none.txt"], "none.txt cannot be read (No such file or directory): give another"),
+    (["--train.batchnorm", "synced"], "train.batchnorm synced needs CUDA, and this run is on the CPU"),
+    (["--train.batchnorm_frozen_from", "-1"], "train.batchnorm_frozen_from is an epoch and must not be negative"),
+    (["--train.precise_batchnorm", "-1"], "train.precise_batchnorm must not be negative; got -1"),
+    (["--train.frozen", "head"], "Expected one of ['none', 'backbone']. Got value: head"),
     (["--train.keep", "0"], "train.keep must be positive; got 0"),
     (["--train.best", "gap"], "Expected one of ['none', 'val_recall@1']. Got value: gap"),
     (["--train.ema", "0"], "train.ema is a half-life in images and must be positive, or null; got 0"),
@@ -318,6 +322,26 @@ def test_adamw_at_a_constant_rate_resumes_exactly(train_here, stopped_after, tmp
     assert metrics_log.read(tmp_path / "run")[-1]["lr"] == 1e-3
     state = checkpoint.load(tmp_path / "run")["optimizer"]["state"]
     assert all(torch.any(moments["exp_avg_sq"] > 0) for moments in state.values())
+
+
+@pytest.mark.parametrize("more", [[], ["--train.ema", "60"]])
+def test_precise_statistics_resume_exactly(train_here, stopped_after, tmp_path, more):
+    options = ["--train.epochs", "2", "--train.precise_batchnorm", "30", *more]
+    train_here(tmp_path / "unbroken", *options)
+    stopped_after(5, tmp_path / "run", *options)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    ours, theirs = (checkpoint.embedder_to_use(checkpoint.load(tmp_path / name)) for name in ("run", "unbroken"))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_statistics_stand_still_from_the_epoch_on_that_is_asked_for(train_here, tmp_path):
+    options = ["--train.epochs", "2", "--train.batchnorm_frozen_from", "1", "--train.keep", "2"]
+    assert train_here(tmp_path / "run", *options).returncode == 0
+    first, last = (checkpoint.load(tmp_path / "run", name)["embedder"]
+                   for name in ("checkpoint-000000000060.pt", "checkpoint.pt"))
+    names = [name for name in first if "running" in name]
+    assert any("neck" in name for name in names) and all(torch.equal(first[name], last[name]) for name in names)
+    assert any(first[name].any() for name in names if "mean" in name)
 
 
 def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, stopped_after, tmp_path):
