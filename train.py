@@ -5,8 +5,8 @@ torchrun --nproc-per-node 8 train.py --config configs/gldv2-r50.yaml --data data
 python train.py --config configs/demo.yaml --data ... --out runs/lr --train.lr 0.2
 
 The same command continues a run that stopped, whatever the number of ranks, and says so when it is finished.
-SIGTERM and Ctrl-C write a checkpoint within a step; the exit code is then 128 + the signal's number (torchrun's own
-is 1).
+SIGTERM and Ctrl-C write a checkpoint within a step. Exit codes: 0 trained, 2 a mistake in what was given, 3 another
+rank was lost, 128 + the signal's number if one stopped it; torchrun's own is 1 for all but 0.
 """
 import itertools
 import math
@@ -56,7 +56,8 @@ def main() -> int:
     keep_freed_memory()
     world = distributed.start(args.train.device)
     try:
-        return train(args, world)
+        with distributed.lost_rank_is_a_sentence(world.rank):
+            return train(args, world)
     finally:
         distributed.stop()
 
@@ -167,6 +168,7 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
     recent: list[float] = []  # losses of the log's lines, until one sentence has said that they are stuck
     bar = progress(total=total, initial=loader.position, unit="images", what=name if name != ONLY else "train",
                    disable=not world.is_main)
+    first = loader.position
     with bar, stop_signals() as received:
         if owed:
             with log.paused():
@@ -190,6 +192,8 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
             if average:
                 average.update(loader.global_batch, position)
 
+            if start == first:
+                distributed.set_timeout(c.rank_timeout)
             number += 1
             bar.update(position - start)
             log.count(loss, bad, len(batch.labels), batch.wait, batch.replaced)

@@ -64,6 +64,8 @@ class TrainConfig:
     """torch.compile on CUDA (on the CPU it costs minutes and gains nothing)."""
     num_threads: int | None = None
     """Loader threads a rank; null takes its share of the cores."""
+    rank_timeout: float = 600.0
+    """Seconds after which a rank that does not answer ends the run; before the first step it is half an hour."""
     log_every: int = 10
     """Updates between two lines of metrics.jsonl."""
     checkpoint_every: float = 1.0
@@ -75,7 +77,8 @@ class TrainConfig:
     """Figure of RUN/validation.jsonl whose best checkpoint stays as well, as RUN/checkpoint-best.pt."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every", "keep"):
+        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every", "keep",
+                     "rank_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
         if self.micro_batch is not None and self.micro_batch < 1:
@@ -106,5 +109,5 @@ class TrainConfig:
 # loader's state knows what they select.
 MAY_CHANGE = {"select.subset", "select.block", "stage.data"} | {f"train.{name}" for name in (
     "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every",
-    "on_bad_loss", "keep", "best")}
+    "on_bad_loss", "keep", "best", "rank_timeout")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

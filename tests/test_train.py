@@ -1,10 +1,13 @@
 """The training loop through its command line: real processes, real ranks, real kills."""
 import json
 import math
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,15 +188,48 @@ def test_two_ranks_stop_at_sigterm_and_one_continues(tmp_path, dataset_path, tra
 
 
 @pytest.mark.heavy
-def test_two_ranks_are_deterministic_and_validate_as_one_would(tmp_path, train):
-    """Steps of 24 images on 2 ranks; the val split of 18 leaves the ranks unequal shares."""
-    runs = [tmp_path / name for name in ("a", "b")]
-    for out in runs:
-        done = train(out, "--train.epochs", "2", "--train.global_batch", "24", ranks=2)
-        assert done.returncode == 0, done.stderr
-    assert losses(runs[0]) == losses(runs[1]) and [p for _, p, _ in losses(runs[0])] == [24, 48, 72, 96, 120]
-    for line in metrics_log.read(runs[0], metrics_log.VALIDATION):
+def test_two_ranks_validate_as_one_and_go_on_exactly_when_one_dies(tmp_path, dataset_path, train):
+    """kill -9 of a rank: torchrun starts both again, which continue from the last checkpoint to the same losses.
+
+    Steps of 24 images on 2 ranks; the val split of 18 leaves the ranks unequal shares.
+    """
+    options = ["--train.epochs", "12", "--train.global_batch", "24", "--train.checkpoint_every", "0.4"]
+    assert train(tmp_path / "unbroken", *options, ranks=2).returncode == 0
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    process = start(tmp_path / "run", dataset_path, *options, command=torchrun)
+    child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1])
+    os.kill(child, signal.SIGKILL)
+    said = process.communicate(timeout=120)
+    assert process.returncode == 0 and "trained 720 images" in said[0], said
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken") != []
+    for line in metrics_log.read(tmp_path / "run", metrics_log.VALIDATION):
         assert line["val_recall@1"] * 18 == pytest.approx(round(line["val_recall@1"] * 18))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("how, reason", [(signal.SIGKILL, "its connection ended"),
+                                         (signal.SIGSTOP, "it did not answer in time")])
+def test_a_rank_that_is_lost_ends_the_others_in_a_sentence(how, reason, tmp_path, dataset_path, monkeypatch):
+    """Two ranks without torchrun, which would end the second one itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    for name, value in (shared | {"RANK": "1", "LOCAL_WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    options = ["--train.epochs", "500", "--train.rank_timeout", "3"]
+    words = [sys.executable, "train.py", *TINY, "--data", dataset_path, "--out", tmp_path / "run", *options]
+    other = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    monkeypatch.setenv("RANK", "0")
+    try:
+        process = start(tmp_path / "run", dataset_path, *options)
+        other.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    finally:
+        other.kill()
+        other.wait()
+    assert process.returncode == 3
+    assert said.splitlines()[-1] == (f"train.py: all ranks must live, but rank 0 lost another ({reason}): see what "
+                                     "that one said; the same command continues from the last checkpoint")
 
 
 @pytest.mark.heavy
@@ -243,6 +279,7 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
     (["--train.batchnorm_frozen_from", "-1"], "train.batchnorm_frozen_from is an epoch and must not be negative"),
     (["--train.precise_batchnorm", "-1"], "train.precise_batchnorm must not be negative; got -1"),
     (["--train.frozen", "head"], "Expected one of ['none', 'backbone']. Got value: head"),
+    (["--train.rank_timeout", "0"], "train.rank_timeout must be positive; got 0"),
     (["--train.keep", "0"], "train.keep must be positive; got 0"),
     (["--train.best", "gap"], "Expected one of ['none', 'val_recall@1']. Got value: gap"),
     (["--train.ema", "0"], "train.ema is a half-life in images and must be positive, or null; got 0"),
