@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train as train_page
 from arcshard import checkpoint, console, metrics_log
@@ -621,3 +622,39 @@ def test_a_stage_on_other_classes_takes_its_centres_along(train_here, staged, tm
 def test_wrong_stages_are_one_sentence(options, sentence, train_here, staged, tmp_path, refused):
     refused(train_here(tmp_path / "run", *staged, *options), sentence)
     assert not (tmp_path / "run").exists()
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a device: tensors read as numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        self.count += func in (aten._local_scalar_dense.default, aten.item.default, aten.nonzero.default,
+                               aten.equal.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [
+    [], ["--train.ema", "60", "--train.on_bad_loss", "skip", "--train.micro_batch", "6"],
+    ["--train.optimizer", "adamw", "--head.kind", "adaface", "--head.centers", "3", "--view.cutout", "1"]])
+def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkeypatch, options):
+    """Steps 2 to 9 of 10 come without a line, a checkpoint or a validation; the lines show that reads are seen."""
+    seen = []
+    count = metrics_log.MetricsLog.count
+
+    def counted(self, *args):
+        count(self, *args)
+        seen.append(reads.count)
+
+    monkeypatch.setattr(metrics_log.MetricsLog, "count", counted)
+    with Reads() as reads:
+        done = train_here(tmp_path / "run", "--train.epochs", "2", "--train.log_every", "10",
+                          "--train.checkpoint_every", "9", *options)
+    assert done.returncode == 0, done.stderr
+    within = [after - before for before, after in zip(seen, seen[1:])]
+    validated = within.pop(4)  # after the first epoch
+    assert within == [0] * 8 and validated > 0 and reads.count > seen[-1]
