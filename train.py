@@ -90,13 +90,13 @@ def train(args: Namespace, world: World) -> int:
     saved = saved_state(out, sections_of(args), args.allow_changed_data)
     to_do = names[names.index(saved["stage"]) if saved else 0:]
     check_stages({name: args.stages[name] for name in to_do}, saved, world)
-    for name in to_do:
-        code = train_stage(args, name, saved, world)
+    code = train_stage(args, to_do[0], saved, world)
+    for name in to_do[1:]:
         if code:
-            return code
+            break
         world.any(False)  # the checkpoint is written
-        saved = checkpoint.load(out)
-    return 0
+        code = train_stage(args, name, checkpoint.load(out), world)
+    return code
 
 
 def check_stages(to_do: dict[str, Namespace], saved: dict[str, Any] | None, world: World) -> None:

@@ -661,7 +661,10 @@ def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkey
     assert within == [0] * 8 and validated > 0 and reads.count > seen[-1]
 
 
-@pytest.mark.parametrize("preset", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_trains_each_of_its_stages(preset, train_here, tmp_path):
     """Two steps a stage at least, with a tiny network in place of the preset's."""
     small = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
