@@ -62,8 +62,9 @@ def main() -> None:
     keep_freed_memory()
     data, out = args.data, args.run
     pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
-    models = [load_untrained(out)] if args.untrained else [load_model(run) for run in (out, *args.ensemble)]
-    folders = [None] if args.untrained else [out, *args.ensemble]
+    runs = [out, *args.ensemble]
+    models = [load_untrained(out)] if args.untrained else [load_model(run, args.checkpoint) for run in runs]
+    folders = [None] if args.untrained else runs
     embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
     device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
     for split in query_splits(data, cache):
@@ -88,6 +89,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="dataset: folder, or s3://… (read through the run's cache)")
     parser.add_argument("--untrained", action="store_true",
                         help="the run's backbone with its pretrained weights, average-pooled, without neck")
+    add_checkpoint(parser)
     add_answer_options(parser)
     parser.add_argument("--ablate", action="store_true", help="print what each step of the answers gains")
     args = parser.parse_args()
@@ -113,13 +115,20 @@ def query_splits(data: str, cache: CacheConfig) -> list[str]:
     return queries
 
 
-def load_model(out: Path) -> RunModel:
-    """The network of the run's checkpoint; no other weights are needed."""
-    saved = checkpoint.load(out)
-    model = _run_model(saved, checkpoint.fingerprint(out), weights="none")
-    model.embedder.load_state_dict(saved["embedder"])
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default=checkpoint.NAME, metavar="FILE",
+                        help=f"the run's file to use (default: {checkpoint.NAME}, the latest; {checkpoint.BEST} is "
+                             "there with train.best, others with train.keep)")
+
+
+def load_model(out: Path, name: str = checkpoint.NAME) -> RunModel:
+    """The network of a checkpoint of the run; no other weights are needed."""
+    saved = checkpoint.load(out, name)
+    model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
+    weights = checkpoint.weights_to_use(saved)
+    model.embedder.load_state_dict(weights["embedder"])
     centers = saved["config"]["head"]["centers"]
-    return replace(model, centers=saved["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
+    return replace(model, centers=weights["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
 
 
 def load_untrained(out: Path) -> RunModel:

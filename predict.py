@@ -28,7 +28,8 @@ from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
 from arcshard.urls import is_url
-from evaluate import GALLERY, RunModel, add_answer_options, embed_split, load_model, non_landmarks, query_splits, store
+from evaluate import (GALLERY, RunModel, add_answer_options, add_checkpoint, embed_split, load_model, non_landmarks,
+                      query_splits, store)
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.packing.publish import NothingPacked
@@ -81,6 +82,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="CSV to write")
     parser.add_argument("--sample", type=Path, help="sample_submission.csv, whose ids and order the CSV shall have")
     parser.add_argument("--train-csv", type=Path, help="the contest's train.csv, which tells the hidden rerun")
+    add_checkpoint(parser)
     add_answer_options(parser)
     args = parser.parse_args()
     if bool(args.photos) == bool(args.images) or bool(args.images) != bool(args.out):
@@ -115,7 +117,8 @@ def find_photos(folder: Path) -> list[Path]:
 def answer_photos(args: argparse.Namespace, photos: list[Path]) -> tuple[dict[int, list[tuple[int, float]]], Index]:
     """Labels and scores, best first, by the number of each photo that could be read; and what --run compared with."""
     pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
-    indexes = [load_index(run_folder, args.index, pipeline) for run_folder in (args.run, *args.ensemble)]
+    runs = (args.run, *args.ensemble)
+    indexes = [load_index(run_folder, args.checkpoint, args.index, pipeline) for run_folder in runs]
     where = args.out.parent if args.out else None
     if where:
         where.mkdir(parents=True, exist_ok=True)
@@ -132,9 +135,9 @@ def answer_photos(args: argparse.Namespace, photos: list[Path]) -> tuple[dict[in
     return {number_of(key): listed for key, listed in zip(asked[0].keys, pairs, strict=True)}, indexes[0]
 
 
-def load_index(run_folder: Path, index: str, pipeline: Pipeline) -> Index:
+def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline) -> Index:
     """A run and what it compares with. Raises UserError if the index is not one of this run, or empty."""
-    model = load_model(run_folder)
+    model = load_model(run_folder, name)
     gallery = load_gallery(model, index, run_folder)
     if not gallery.keys:
         raise UserError(f"photos are compared with those of the index, but {index} has none: give another")

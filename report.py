@@ -19,7 +19,7 @@ from arcshard import checkpoint, metrics_log
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
-from evaluate import store
+from evaluate import add_checkpoint, store
 from loader import Loader, View
 from model.photometry import prepare
 from retrieval import Embeddings, nearest
@@ -32,7 +32,7 @@ NEIGHBOURS = 5
 
 def main() -> None:
     args = parse_args()
-    data, path = collect(args.run, args.data), args.run / "report.html"
+    data, path = collect(args.run, args.data, args.checkpoint), args.run / "report.html"
     write_text(path, render(data))
     print(summary(data))
     for name, file in (("report", path), ("submission", args.run / "submission.csv")):
@@ -44,12 +44,13 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    add_checkpoint(parser)
     return parser.parse_args()
 
 
-def collect(out: Path, data: Path) -> ReportData:
-    """Everything that the page shows, read from the run and its dataset."""
-    config, gallery = checkpoint.load(out)["config"], Dataset(data, "train")
+def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
+    """Everything that the page shows, read from the run, the checkpoint that was evaluated, and its dataset."""
+    config, gallery = checkpoint.load(out, name)["config"], Dataset(data, "train")
     trained = read_scores(out / "eval.json")
     if not trained:
         raise UserError(f"a report shows what evaluate.py measured, but {out} has no eval.json: "
@@ -60,7 +61,7 @@ def collect(out: Path, data: Path) -> ReportData:
         rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
         metrics=metrics_log.read(out) + metrics_log.read(out, metrics_log.VALIDATION),
         views=training_views(gallery, config), split=split,
-        queries=answered_queries(out, Dataset(data, split), gallery))
+        queries=answered_queries(out, Dataset(data, split), gallery, checkpoint.fingerprint(out, name)))
 
 
 def summary(data: ReportData) -> str:
@@ -93,9 +94,9 @@ def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8
     return (255 * pixels).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def answered_queries(out: Path, queries: Dataset, gallery: Dataset) -> dict[str, list[Query]]:
+def answered_queries(out: Path, queries: Dataset, gallery: Dataset, model: str) -> dict[str, list[Query]]:
     """Queries worth a look under their headings, with their neighbours in the gallery."""
-    asked, known = (stored_embeddings(out, dataset) for dataset in (queries, gallery))
+    asked, known = (stored_embeddings(out, dataset, model) for dataset in (queries, gallery))
     cosines, rows = nearest(asked.vectors, known.vectors, min(NEIGHBOURS, len(known.keys)))
     is_landmark = asked.labels >= 0
     right = is_landmark & (known.labels[rows[:, 0]] == asked.labels)
@@ -109,11 +110,11 @@ def answered_queries(out: Path, queries: Dataset, gallery: Dataset) -> dict[str,
     return {heading: [query(i) for i in picked.tolist()] for heading, picked in chosen.items()}
 
 
-def stored_embeddings(out: Path, dataset: Dataset) -> Embeddings:
-    """What evaluate.py kept of a split. Raises UserError if it is of another checkpoint or other photos."""
+def stored_embeddings(out: Path, dataset: Dataset, model: str) -> Embeddings:
+    """What evaluate.py kept of a split. Raises UserError if it is not of the weights `model`, or of other photos."""
     path = store(out, dataset.split)
     stored = Embeddings.load(path)
-    if (stored.model, stored.dataset) != (checkpoint.fingerprint(out), dataset.fingerprint):
+    if (stored.model, stored.dataset) != (model, dataset.fingerprint):
         raise UserError(f"a report shows the run's checkpoint on the photos of {dataset.path}, but {path} "
                         "is of another checkpoint or other photos: run evaluate.py again")
     return stored

@@ -14,10 +14,13 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 class ConfigParser(ArgumentParser):
     """jsonargparse that answers a wrong key or value in one sentence, with the nearest key that exists."""
 
+    context = ""
+    """What the values belong to, if not to the command line; begins the sentence."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sentence = re.sub(r"Expected a <class '(\w+)'>", r"Expected \1", " ".join(message.split()))
         sentence = re.sub(r"Expected a typing\.Literal(\[.*?\])", r"Expected one of \1", sentence)
-        self.exit(2, f"{self.prog}: {sentence}{self._nearest(sentence)}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {self.context}{sentence}{self._nearest(sentence)}; see {self.prog} --help\n")
 
     def _nearest(self, sentence: str) -> str:
         group = re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", sentence)
@@ -27,12 +30,20 @@ class ConfigParser(ArgumentParser):
         close = difflib.get_close_matches(wrong, known, 1) if wrong else []
         return f"; did you mean {close[0]}?" if close else ""
 
-    def read(self) -> Namespace:
-        """Parse sys.argv into dataclasses. Raises UserError with the dataclass's own sentence for a bad value."""
+    def read(self, words: list[str]) -> Namespace:
+        """Parse the command line. Raises UserError for a preset that is none."""
         try:
-            return self.instantiate(self.parse_args())
-        except (ValueError, TypeError) as error:  # a dataclass's refusal; YAML that is no mapping or no text
+            return self.parse_args(words)
+        except (ValueError, TypeError) as error:  # YAML that is no mapping or no text
             raise UserError(" ".join(str(error).split())) from error
+
+    def build(self, values: dict[str, Any], context: str = "") -> Namespace:
+        """Check the values and make dataclasses of them. Raises UserError with the dataclass's own sentence."""
+        self.context = context
+        try:
+            return self.instantiate(self.parse_object(values))
+        except (ValueError, TypeError) as error:  # a dataclass's refusal
+            raise UserError(context + " ".join(str(error).split())) from error
 
 
 def as_plain(**sections: Any) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from tqdm import tqdm
 class UserError(Exception):
     """A mistake that its user can mend. The message says the rule, what was given and what to do."""
 
+    code = 2
+    """Exit code of a command that ends with it."""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse that answers a wrong argument in one line and takes no abbreviations."""
@@ -27,7 +30,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(main())
     except UserError as error:
         print(f"{sys.argv[0].rpartition('/')[2]}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.code)
     except OSError as error:
         if error.filename is None:
             raise

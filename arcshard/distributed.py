@@ -1,11 +1,22 @@
 """The ranks of a run, whether torchrun started them or there is only this process."""
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from arcshard.console import UserError
+
+START = timedelta(minutes=30)  # for what ranks do before their first step: weights, compilation
+
+
+class RankLost(UserError):
+    """Another rank died or does not answer."""
+
+    code = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,12 @@ class World:
             dist.all_reduce(total)
         return total.tolist()
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum of a tensor over all ranks, on its device; all ranks must ask."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
 
 def start(device: str) -> World:
     """Join the other ranks. device: "auto" (CUDA where there is one), "cpu" or "cuda"."""
@@ -47,8 +64,27 @@ def start(device: str) -> World:
     if use_cuda:
         torch.cuda.set_device(where)
     if size > 1:  # gloo carries the CPU's tensors, NCCL the GPU's
-        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout=START)
     return World(rank, size, where)
+
+
+def set_timeout(seconds: float) -> None:
+    """From now on a rank that does not answer for so long is lost."""
+    if dist.is_initialized():
+        dist.set_timeout(timedelta(seconds=seconds))
+
+
+@contextmanager
+def lost_rank_is_a_sentence(rank: int) -> Iterator[None]:
+    """Raise RankLost where the block ends because the ranks' connection does."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises no subclass of it
+        if not dist.is_initialized() or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        reason = "it did not answer in time" if "imed out" in str(error) else "its connection ended"
+        raise RankLost(f"all ranks must live, but rank {rank} lost another ({reason}): see what that one said; the "
+                       "same command continues from the last checkpoint") from None
 
 
 def stop() -> None:

@@ -1,4 +1,4 @@
-"""RUN/metrics.jsonl and RUN/validation.jsonl: one JSON object a line."""
+"""RUN/metrics.jsonl, RUN/validation.jsonl and RUN/bad-batches.jsonl: one JSON object a line."""
 import json
 import math
 import time
@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.files import write_text
 
 NAME = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
+BAD = "bad-batches.jsonl"
 
 
 class MetricsLog:
@@ -32,43 +32,41 @@ class MetricsLog:
         self.run, self.world = run, world
         self.loss = math.nan  # of the last line
         if world.is_main:
-            for name in (NAME, VALIDATION):
-                kept = [line for line in read(run, name) if line["position"] <= position]
-                write_text(run / name, "".join(json.dumps(line) + "\n" for line in kept))
+            for name in (NAME, VALIDATION, BAD):
+                if lines := read(run, name):
+                    kept = [line for line in lines if line["position"] <= position]
+                    write_text(run / name, "".join(json.dumps(line) + "\n" for line in kept))
         self._restart()
         if state:
             self._loss += state["loss"]
             self._steps = int(state["steps"])
+            self._skipped += int(state["skipped"])
 
-    def count(self, loss: torch.Tensor, images: int, wait: float, replaced: int) -> None:
-        """Take in one step of this rank; loss is a scalar on any device, wait is in seconds."""
-        self._loss += loss.detach().double()
+    def count(self, loss: torch.Tensor, bad: torch.Tensor, images: int, wait: float, replaced: int) -> None:
+        """Take in one step of this rank. loss: scalar; bad: bool scalar, leaves it out of the mean; wait: seconds."""
+        self._loss += torch.where(bad, 0.0, loss.detach().double())
+        self._skipped += bad
         self._steps += 1
         self._images += images
         self._wait += wait
         self._replaced += replaced
 
     def state_dict(self) -> dict[str, float]:
-        """The steps that no line covers yet. Raises UserError if their loss is not finite: no state to keep."""
+        """The steps that no line covers yet."""
         loss, = self.world.sum(float(self._loss))
-        self._check(loss)
-        return {"loss": loss / self.world.size, "steps": self._steps}
+        return {"loss": loss / self.world.size, "steps": self._steps, "skipped": int(self._skipped)}
 
-    def line(self, step: int, position: int, epoch: float, **values: float) -> None:
-        """Write the averages since the line before. Raises UserError if the loss is not finite."""
-        seconds = time.perf_counter() - self._began
-        loss, images, replaced, wait_share = self.world.sum(float(self._loss) / self._steps, self._images,
-                                                            self._replaced, self._wait / seconds)
-        self._check(loss)
-        self.loss = loss / self.world.size
-        self._append(NAME, step=step, position=position, epoch=epoch, loss=self.loss, **values,
-                     images_per_s=images / seconds, data_wait_share=wait_share / self.world.size,
-                     replaced=int(replaced))
+    def line(self, step: int, position: int, epoch: float, **values: Any) -> None:
+        """Write the averages since the line before; without any good step the loss is null."""
+        seconds, skipped = time.perf_counter() - self._began, int(self._skipped)
+        loss, images, replaced, wait_share = self.world.sum(float(self._loss), self._images, self._replaced,
+                                                            self._wait / seconds)
+        good = self._steps - skipped
+        self.loss = loss / self.world.size / good if good else math.nan
+        self.append(NAME, step=step, position=position, epoch=epoch, loss=self.loss if good else None, **values,
+                    images_per_s=images / seconds, data_wait_share=wait_share / self.world.size,
+                    replaced=int(replaced), skipped=skipped)
         self._restart()
-
-    def validation(self, **record: float) -> None:
-        """Write what was measured on the val split."""
-        self._append(VALIDATION, **record)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -77,18 +75,15 @@ class MetricsLog:
         yield
         self._began += time.perf_counter() - began
 
-    def _check(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(f"the loss must stay finite, and is {loss}: lower train.lr or head.margin, and continue "
-                            f"from the last checkpoint with the old ones or start a new run")
-
-    def _append(self, name: str, **record: Any) -> None:
+    def append(self, name: str, **record: Any) -> None:
+        """Write a line into one of the run's logs."""
         if self.world.is_main:
             with open(self.run / name, "a") as f:
                 f.write(json.dumps(record) + "\n")
 
     def _restart(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        self._skipped = torch.zeros((), dtype=torch.int64, device=self.world.device)
         self._steps, self._images, self._replaced = 0, 0, 0
         self._wait, self._began = 0.0, time.perf_counter()
 

@@ -119,8 +119,8 @@ def wait_share(metrics: Sequence[dict[str, Any]]) -> float | None:
 
 
 def _curve(metrics: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Positions and values of the lines that have `key`."""
-    lines = [line for line in metrics if key in line]
+    """Positions and values of the lines that have `key`; a loss is null where no step was good."""
+    lines = [line for line in metrics if line.get(key) is not None]
     return [line["position"] for line in lines], [line[key] for line in lines]
 
 

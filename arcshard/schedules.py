@@ -22,3 +22,8 @@ def margin_at(progress: float, margin: float, warmup: float) -> float:
     A large margin from the start is the usual reason why ArcFace does not converge.
     """
     return margin * min(progress / warmup, 1.0) if warmup > 0 else margin
+
+
+def passed(start: float, end: float, every: float) -> bool:
+    """Whether a positive multiple of `every` lies in (start, end]."""
+    return end // every > start // every

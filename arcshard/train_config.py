@@ -14,9 +14,18 @@ class TrainConfig:
     micro_batch: int | None = None
     """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
     the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
-    batchnorm: Literal["learned", "held"] = "learned"
+    batchnorm: Literal["learned", "held", "synced"] = "learned"
     """learned: normalise by each micro-batch's own statistics; held: the backbone by those of its weights,
-    which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns."""
+    which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns;
+    synced: by the statistics of all ranks' micro-batches together (torch's SyncBatchNorm, on CUDA alone)."""
+    batchnorm_frozen_from: float | None = None
+    """Epoch from which every BatchNorm, the neck's too, normalises by its running statistics, which stay as they are;
+    0: from the start; null: never."""
+    precise_batchnorm: int = 0
+    """Images, drawn as for training, over which the running statistics are computed anew at each epoch's end, before
+    the checkpoint and the validation; 0: they stay running averages."""
+    frozen: Literal["none", "backbone"] = "none"
+    """What does not learn, its BatchNorm statistics included: a stage with a new head may begin so."""
     size: int = 224
     """Side of the square images, pixels."""
     first_size: int | None = None
@@ -39,6 +48,12 @@ class TrainConfig:
     """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalisation and GeM's exponent have none."""
     clip: float = 5.0
     """Largest norm of the gradient (1st place: 5)."""
+    ema: float | None = None
+    """Half-life, in images, of an average of the weights that is validated, evaluated and used to answer; early on a
+    tenth of the images seen, if that is less; null: the weights themselves. An epoch or two is a good value."""
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: end the run, or leave that update out (RUN/bad-batches.jsonl has
+    its photos; 20 such updates in a row end the run as well). Noticed without delay, named at the next log line."""
     seed: int = 0
     """Chooses the initial weights, the order and every random view."""
     device: str = "auto"
@@ -47,17 +62,32 @@ class TrainConfig:
     """bfloat16 autocast on CUDA; the head stays in float32."""
     compile: bool = True
     """torch.compile on CUDA (on the CPU it costs minutes and gains nothing)."""
+    rank_timeout: float = 600.0
+    """Seconds after which a rank that does not answer ends the run; before the first step it is half an hour."""
     log_every: int = 10
     """Updates between two lines of metrics.jsonl."""
     checkpoint_every: float = 1.0
     """Epochs between two checkpoints."""
 
+    keep: int = 1
+    """Checkpoints that stay: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
+    best: Literal["none", "val_recall@1"] = "none"
+    """Figure of RUN/validation.jsonl whose best checkpoint stays as well, as RUN/checkpoint-best.pt."""
+
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every"):
+        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every", "keep",
+                     "rank_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"train.micro_batch must be positive, or null for all at once; got {self.micro_batch}")
+        if self.precise_batchnorm < 0:
+            raise ValueError(f"train.precise_batchnorm must not be negative; got {self.precise_batchnorm}")
+        if self.batchnorm_frozen_from is not None and self.batchnorm_frozen_from < 0:
+            raise ValueError("train.batchnorm_frozen_from is an epoch and must not be negative, or null; got "
+                             f"{self.batchnorm_frozen_from}")
+        if self.ema is not None and self.ema <= 0:
+            raise ValueError(f"train.ema is a half-life in images and must be positive, or null; got {self.ema}")
         if self.weight_decay < 0 or not 0 <= self.momentum < 1:
             raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
                              f"got {self.weight_decay} and {self.momentum}")
@@ -72,8 +102,9 @@ class TrainConfig:
 
 # What may differ when a run continues: the rest would make it another run. Where lists of keys and other datasets lie
 # does not matter: the loader's state knows what they hold, and in which windows shards are read.
-MAY_CHANGE = {"select.subset", "select.block", "select.mix", "cache.folder", "cache.size_gb", "cache.window"} | {
-    f"train.{name}" for name in (
-        "global_batch", "micro_batch", "device", "amp", "compile", "log_every", "checkpoint_every")} | {
-    f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")}
+MAY_CHANGE = {"select.subset", "select.block", "select.mix", "stage.data"} | {
+    f"cache.{name}" for name in ("folder", "size_gb", "window")} | {
+    f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")} | {
+    f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "log_every",
+                                 "checkpoint_every", "on_bad_loss", "keep", "best", "rank_timeout")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

@@ -4,7 +4,12 @@ Accumulation adds up gradients, but each micro-batch is still normalised by its 
 Szegedy, "Batch Normalization", ICML 2015, algorithm 1): 8 × 32 images are not 256. What can be mended is the running
 average, which otherwise moves once a micro-batch and so forgets k times as fast.
 """
-from torch import nn
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -32,3 +37,33 @@ def hold_statistics(module: nn.Module) -> None:
     """
     for layer in batchnorms(module):
         layer.eval()
+
+
+@torch.no_grad()
+def estimate_statistics(layers: list[_BatchNorm], passes: Iterable[Any],
+                        total: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
+    """Set the layers' running mean and variance to those of all that they are given while `passes` is consumed.
+
+    As over one large batch, if all passes are as large; a running average lags behind the weights instead.
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3 (PreciseBN).
+
+    total: sums over the ranks, float64 (n,) -> (n,).
+    """
+    sums = [torch.zeros(2 * layer.num_features + 1, dtype=torch.float64, device=layer.running_mean.device)
+            for layer in layers if layer.running_mean is not None]
+    hooks = [layer.register_forward_pre_hook(partial(_add_moments, of_layer)) for layer, of_layer in zip(layers, sums)]
+    for _ in passes:
+        pass
+    for layer, of_layer, hook in zip(layers, sums, hooks):
+        hook.remove()
+        moments = total(of_layer)
+        mean, square = (moments[:-1] / moments[-1]).chunk(2)
+        layer.running_mean.copy_(mean)  # type: ignore[union-attr]
+        layer.running_var.copy_(square - mean.square())  # type: ignore[union-attr]
+
+
+def _add_moments(sums: Tensor, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Add mean and mean square of each channel of (B, C, ...), and 1 for the pass."""
+    x = inputs[0].float()
+    var, mean = (m.double() for m in torch.var_mean(x, [d for d in range(x.ndim) if d != 1], correction=0))
+    sums += torch.cat([mean, var + mean.square(), mean.new_ones(1)])

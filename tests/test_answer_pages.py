@@ -27,7 +27,8 @@ def run_folder(tmp_path_factory):
     config = ModelConfig(backbone="test_efficientnet", weights="none", neck="bn-prelu", dim=32)
     checkpoint.save(out, {"config": {"model": asdict(config), "view": asdict(View()), "head": {"centers": 2},
                                      "train": {"size": 48, "device": "cpu"}}, "packing": {},
-                          "embedder": build_embedder(config).state_dict(), "head": {"weight": torch.randn(12, 32)}})
+                          "embedder": build_embedder(config).state_dict(), "head": {"weight": torch.randn(12, 32)},
+                          "ema": None})
     return out
 
 

@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from model.batchnorm import batchnorms, correct_momentum, hold_statistics, momentum_of_part
+from model.batchnorm import batchnorms, correct_momentum, estimate_statistics, hold_statistics, momentum_of_part
 
 
 @pytest.mark.parametrize("momentum, parts", [(0.1, 1), (0.1, 4), (0.01, 32), (1.0, 3), (0.0, 3)])
@@ -47,3 +47,22 @@ def test_held_statistics_stay_and_their_scale_learns():
     network.train()
     network(torch.randn(4, 3, 64, 64))
     assert not any(torch.equal(old, layer.running_mean) for old, layer in zip(before, layers))
+
+
+def test_estimated_statistics_are_those_of_all_images_at_once():
+    """float64 reference over one batch of 40; a second rank's sums add up."""
+    layer = nn.BatchNorm2d(3)
+    images = torch.randn(40, 3, 4, 4) * torch.tensor([1.0, 5.0, 0.1])[:, None, None] + 20
+    estimate_statistics([layer], (layer(part) for part in images[:20].chunk(4)),
+                        lambda sums: sums + torch.cat([*moments(images[20:]), torch.ones(1).double()]) * 4)
+    mean, square = moments(images)
+    torch.testing.assert_close(layer.running_mean.double(), mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(layer.running_var.double(), square - mean.square(), rtol=1e-4, atol=0)
+    before = layer.running_mean.clone()
+    layer.eval()(images)
+    assert torch.equal(layer.running_mean, before), "no hook stays behind"
+
+
+def moments(images):
+    x = images.double()
+    return x.mean((0, 2, 3)), x.square().mean((0, 2, 3))

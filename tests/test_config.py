@@ -1,5 +1,4 @@
 """Every preset is read as a user's flag would be; the command line explains each field."""
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,38 +15,37 @@ VIEWS = sorted((Path(__file__).parent.parent / "configs" / "views").glob("*.yaml
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
-def arguments(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "d", "--out", "o", *map(str, words)])
-    return read_arguments()
+def arguments(*words):
+    return read_arguments(["--data", "d", "--out", "o", *map(str, words)])
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_presets_are_valid_and_flags_win_over_them(preset, monkeypatch):
-    args = arguments(monkeypatch, "--config", preset, "--train.lr", "0.123")
+def test_presets_are_valid_and_flags_win_over_them(preset):
+    args = arguments("--config", preset, "--train.lr", "0.123")
     assert isinstance(args.train, TrainConfig) and args.train.lr == 0.123
     assert args.model != ModelConfig() or args.head != HeadConfig(), "a preset that changes nothing is none"
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_the_backbone_of_a_preset_is_one_that_timm_has_weights_for(preset, monkeypatch):
-    backbone = arguments(monkeypatch, "--config", preset).model.backbone
+def test_the_backbone_of_a_preset_is_one_that_timm_has_weights_for(preset):
+    backbone = arguments("--config", preset).model.backbone
     assert timm.is_model(backbone) and ("." not in backbone or backbone in timm.list_models(pretrained=True))
 
 
 @pytest.mark.parametrize("views", VIEWS, ids=lambda path: path.stem)
-def test_presets_of_views_come_on_top_of_another(views, monkeypatch):
-    args = arguments(monkeypatch, "--config", PRESETS[0], "--config", views)
-    assert args.model == arguments(monkeypatch, "--config", PRESETS[0]).model and args.view != View()
+def test_presets_of_views_come_on_top_of_another(views):
+    args = arguments("--config", PRESETS[0], "--config", views)
+    assert args.model == arguments("--config", PRESETS[0]).model and args.view != View()
 
 
-def test_without_a_preset_the_dataclasses_hold_the_defaults(monkeypatch):
-    args = arguments(monkeypatch)
+def test_without_a_preset_the_dataclasses_hold_the_defaults():
+    args = arguments()
     assert {name: args[name] for name in SECTIONS} == {name: section() for name, section in SECTIONS.items()}
 
 
-def test_help_explains_every_field(monkeypatch, capsys):
+def test_help_explains_every_field(capsys):
     with pytest.raises(SystemExit) as ended:
-        arguments(monkeypatch, "--help")
+        arguments("--help")
     text = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0 and "Nesterov momentum of SGD, beta1 of AdamW." in text
     for name, section in SECTIONS.items():

@@ -29,7 +29,8 @@ def run_folder(tmp_path_factory, dataset_path):
     model = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
     config = as_plain(model=model, head=HeadConfig(), view=View(), train=TrainConfig(size=48, device="cpu"))
     checkpoint.save(out, {"config": config, "packing": Dataset(dataset_path).manifest["packing"],
-                          "embedder": build_embedder(model).state_dict(), "head": {"weight": torch.zeros(6, 24)}})
+                          "embedder": build_embedder(model).state_dict(), "head": {"weight": torch.zeros(6, 24)},
+                          "ema": None})
     return out
 
 
@@ -151,7 +152,8 @@ def test_wrong_paths_are_one_sentence(page, run_folder, dataset_path, queries, t
     refused(page(predict_page, *predict, tmp_path / "empty"), "must hold photos")
     (queries / "broken.jpeg").write_bytes(b"")
     refused(page(predict_page, *predict, queries), "share theirs: rename one")
-    refused(page(predict_page, *predict[:-1]), "give --images and --out for a submission, or photos to answer on the screen")
+    refused(page(predict_page, *predict[:-1]),
+            "give --images and --out for a submission, or photos to answer on the screen")
     assert not out.exists()
 
 

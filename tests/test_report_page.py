@@ -137,6 +137,11 @@ def test_a_run_without_log_or_queries_still_has_a_page(data):
     assert "waiting for data" not in html and "1,860" in html
 
 
+def test_a_line_without_a_loss_is_left_out(data):
+    lines = [{"position": 1, "loss": 2.0, "stage": "low"}, {"position": 2, "loss": None, "stage": "low"}]
+    assert len(charts_of(render(replace(data, metrics=lines)))) == 1
+
+
 def test_thumbnails_fit_and_keep_their_shape():
     for size, expected in (((900, 600), (200, 133)), ((60, 40), (60, 40)), ((40, 1000), (8, 200))):
         content = base64.b64decode(photo(jpeg("red", size), 200).partition(",")[2])

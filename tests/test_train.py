@@ -1,23 +1,31 @@
 """The training loop through its command line: real processes, real ranks, real kills."""
 import json
 import math
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train as train_page
 from arcshard import checkpoint, console, metrics_log
+from evaluate import load_model
 from loader import Selection
 from loader.selection import Stream
+from model import ModelConfig, build_embedder
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset
-from train import passed
+from arcshard.schedules import passed
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
         "--train.size", "32", "--train.global_batch", "12", "--train.log_every", "1", "--train.device", "cpu",
@@ -36,8 +44,8 @@ def train(call, dataset_path):
 @pytest.fixture
 def train_here(dataset_path, monkeypatch, capsys):
     """The command in this process, for what ends soon: exit code and stderr."""
-    def run(out, *options, data=dataset_path):
-        words = ["train.py", *TINY, "--data", data, "--out", out, *options]
+    def run(out, *options, data=dataset_path, tiny=TINY):
+        words = ["train.py", *tiny, "--data", data, "--out", out, *options]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -182,21 +190,54 @@ def test_two_ranks_stop_at_sigterm_and_one_continues(tmp_path, dataset_path, tra
 
 
 @pytest.mark.heavy
-def test_two_ranks_are_deterministic_and_validate_as_one_would(tmp_path, train):
-    """Steps of 24 images on 2 ranks; the val split of 18 leaves the ranks unequal shares."""
-    runs = [tmp_path / name for name in ("a", "b")]
-    for out in runs:
-        done = train(out, "--train.epochs", "2", "--train.global_batch", "24", ranks=2)
-        assert done.returncode == 0, done.stderr
-    assert losses(runs[0]) == losses(runs[1]) and [p for _, p, _ in losses(runs[0])] == [24, 48, 72, 96, 120]
-    for line in metrics_log.read(runs[0], metrics_log.VALIDATION):
+def test_two_ranks_validate_as_one_and_go_on_exactly_when_one_dies(tmp_path, dataset_path, train):
+    """kill -9 of a rank: torchrun starts both again, which continue from the last checkpoint to the same losses.
+
+    Steps of 24 images on 2 ranks; the val split of 18 leaves the ranks unequal shares.
+    """
+    options = ["--train.epochs", "12", "--train.global_batch", "24", "--train.checkpoint_every", "0.4"]
+    assert train(tmp_path / "unbroken", *options, ranks=2).returncode == 0
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    process = start(tmp_path / "run", dataset_path, *options, command=torchrun)
+    child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1])
+    os.kill(child, signal.SIGKILL)
+    said = process.communicate(timeout=120)
+    assert process.returncode == 0 and "trained 720 images" in said[0], said
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken") != []
+    for line in metrics_log.read(tmp_path / "run", metrics_log.VALIDATION):
         assert line["val_recall@1"] * 18 == pytest.approx(round(line["val_recall@1"] * 18))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("how, reason", [(signal.SIGKILL, "its connection ended"),
+                                         (signal.SIGSTOP, "it did not answer in time")])
+def test_a_rank_that_is_lost_ends_the_others_in_a_sentence(how, reason, tmp_path, dataset_path, monkeypatch):
+    """Two ranks without torchrun, which would end the second one itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    for name, value in (shared | {"RANK": "1", "LOCAL_WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    options = ["--train.epochs", "500", "--train.rank_timeout", "3"]
+    words = [sys.executable, "train.py", *TINY, "--data", dataset_path, "--out", tmp_path / "run", *options]
+    other = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    monkeypatch.setenv("RANK", "0")
+    try:
+        process = start(tmp_path / "run", dataset_path, *options)
+        other.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    finally:
+        other.kill()
+        other.wait()
+    assert process.returncode == 3
+    assert said.splitlines()[-1] == (f"train.py: all ranks must live, but rank 0 lost another ({reason}): see what "
+                                     "that one said; the same command continues from the last checkpoint")
 
 
 @pytest.mark.heavy
 def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
     """Without statistics of batches nothing else depends on how a batch is cut: losses agree to float's tolerance."""
-    options = ["--train.epochs", "1", "--train.batchnorm", "held", "--model.neck", "none"]
+    options = ["--train.epochs", "1", "--train.batchnorm_frozen_from", "0"]
     runs = {"whole": ([], 0), "micro": (["--train.micro_batch", "4"], 0), "ranks": (["--train.micro_batch", "3"], 2)}
     for name, (more, ranks) in runs.items():
         done = train(tmp_path / name, *options, *more, ranks=ranks)
@@ -204,7 +245,7 @@ def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
     whole, micro, ranks = ([loss for _, _, loss in losses(tmp_path / name)] for name in runs)
     assert len(whole) == 5 and micro == pytest.approx(whole, rel=1e-4) and ranks == pytest.approx(whole, rel=1e-4)
     with_statistics = tmp_path / "statistics"
-    train(with_statistics, "--train.epochs", "1", "--model.neck", "none", "--train.micro_batch", "4")
+    train(with_statistics, "--train.epochs", "1", "--train.micro_batch", "4")
     assert losses(with_statistics)[-1][2] != pytest.approx(whole[-1], rel=1e-2)
 
 
@@ -236,6 +277,15 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
     (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
     (["--select.balance", "2"], "select.balance must lie in [0, 1]; got 2.0"),
     (["--select.subset", "none.txt"], "none.txt cannot be read (No such file or directory): give another"),
+    (["--train.batchnorm", "synced"], "train.batchnorm synced needs CUDA, and this run is on the CPU"),
+    (["--train.batchnorm_frozen_from", "-1"], "train.batchnorm_frozen_from is an epoch and must not be negative"),
+    (["--train.precise_batchnorm", "-1"], "train.precise_batchnorm must not be negative; got -1"),
+    (["--train.frozen", "head"], "Expected one of ['none', 'backbone']. Got value: head"),
+    (["--train.rank_timeout", "0"], "train.rank_timeout must be positive; got 0"),
+    (["--train.keep", "0"], "train.keep must be positive; got 0"),
+    (["--train.best", "gap"], "Expected one of ['none', 'val_recall@1']. Got value: gap"),
+    (["--train.ema", "0"], "train.ema is a half-life in images and must be positive, or null; got 0"),
+    (["--train.on_bad_loss", "x"], "Expected one of ['stop', 'skip']. Got value: x"),
     (["--train.warmup", "2"], "train.warmup is a share of the run in [0, 1]; got 2"),
 ])
 def test_wrong_options_are_one_sentence(options, sentence, train_here, tmp_path, refused):
@@ -313,6 +363,74 @@ def test_adamw_at_a_constant_rate_resumes_exactly(train_here, stopped_after, tmp
     assert all(torch.any(moments["exp_avg_sq"] > 0) for moments in state.values())
 
 
+@pytest.mark.parametrize("more", [[], ["--train.ema", "60"]])
+def test_precise_statistics_resume_exactly(train_here, stopped_after, tmp_path, more):
+    options = ["--train.epochs", "2", "--train.precise_batchnorm", "30", *more]
+    train_here(tmp_path / "unbroken", *options)
+    stopped_after(5, tmp_path / "run", *options)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    ours, theirs = (checkpoint.weights_to_use(checkpoint.load(tmp_path / name))["embedder"]
+                    for name in ("run", "unbroken"))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_statistics_stand_still_from_the_epoch_on_that_is_asked_for(train_here, tmp_path):
+    options = ["--train.epochs", "2", "--train.batchnorm_frozen_from", "1", "--train.keep", "2"]
+    assert train_here(tmp_path / "run", *options).returncode == 0
+    first, last = (checkpoint.load(tmp_path / "run", name)["embedder"]
+                   for name in ("checkpoint-000000000060.pt", "checkpoint.pt"))
+    names = [name for name in first if "running" in name]
+    assert any("neck" in name for name in names) and all(torch.equal(first[name], last[name]) for name in names)
+    assert any(first[name].any() for name in names if "mean" in name)
+
+
+def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, stopped_after, tmp_path):
+    options = ["--train.epochs", "2", "--train.ema", "60"]
+    train_here(tmp_path / "unbroken", *options)
+    stopped_after(5, tmp_path / "run", *options)
+    ours, theirs = (checkpoint.load(tmp_path / name) for name in ("run", "unbroken"))
+    assert metrics_log.read(tmp_path / "run", metrics_log.VALIDATION) == metrics_log.read(tmp_path / "unbroken",
+                                                                                          metrics_log.VALIDATION)
+    for part in ("embedder", "head"):
+        for name, value in theirs["ema"][part].items():
+            assert torch.equal(ours["ema"][part][name], value), name
+    loaded = load_model(tmp_path / "run").embedder.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in ours["ema"]["embedder"].items())
+    assert not torch.equal(ours["embedder"]["neck.0.weight"], loaded["neck.0.weight"])
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, tmp_path, refused, monkeypatch):
+    """Validated 0.2, 0.5, 0.4, 0.5 after the epochs: the second is the best, the last two stay, and all can be used."""
+    values = iter([0.2, 0.5, 0.4, 0.5])
+    monkeypatch.setattr(train_page, "validate", lambda *args: next(values))
+    options = ["--train.epochs", "4", "--train.keep", "2", "--train.best", "val_recall@1"]
+    stopped_after(15, tmp_path / "run", *options)
+    names = sorted(path.name for path in (tmp_path / "run").glob("check*"))
+    assert names == ["checkpoint-000000000180.pt", "checkpoint-000000000240.pt", checkpoint.BEST, checkpoint.NAME]
+    positions = [checkpoint.load(tmp_path / "run", name)["loader"]["position"] for name in names]
+    assert positions == [180, 240, 120, 240]
+    assert load_model(tmp_path / "run", checkpoint.BEST).fingerprint != load_model(tmp_path / "run").fingerprint
+    with pytest.raises(console.UserError, match="has no x.pt: give checkpoint-000000000180.pt, checkpoint-0"):
+        checkpoint.load(tmp_path / "run", "x.pt")
+
+
+def test_a_validation_that_a_kill_prevented_is_made_up_for(train_here, tmp_path, monkeypatch):
+    """Killed while validating the first epoch, then the last: every epoch has its line, as in an unbroken run."""
+    train_here(tmp_path / "unbroken", "--train.epochs", "2")
+    validate, calls = train_page.validate, iter(range(9))
+
+    def die_at_first(*args):
+        if next(calls) in (0, 2):
+            raise console.UserError("killed")
+        return validate(*args)
+
+    monkeypatch.setattr(train_page, "validate", die_at_first)
+    codes = [train_here(tmp_path / "run", "--train.epochs", "2").returncode for _ in range(4)]
+    assert codes == [2, 2, 0, 0]
+    ours, theirs = (metrics_log.read(tmp_path / name, metrics_log.VALIDATION) for name in ("run", "unbroken"))
+    assert ours == theirs and len(ours) == 2
+
+
 def test_images_that_grow_resume_exactly(train_here, stopped_after, tmp_path):
     options = ["--train.epochs", "2", "--train.first_size", "16", "--train.size", "64", "--train.size_warmup", "0.8"]
     train_here(tmp_path / "unbroken", *options)
@@ -364,6 +482,200 @@ def test_metrics_lines_after_the_checkpoint_are_dropped(tmp_path):
     assert metrics_log.read(tmp_path) == lines[:2]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(train_here, tmp_path):
-    done = train_here(tmp_path / "run", "--train.lr", "1e30", "--train.warmup", "0", "--train.clip", "1e30")
+def bad_step(monkeypatch, *numbers):
+    """The loss of these steps is NaN."""
+    calls = iter(range(1, 1000))
+
+    def forward(self, images, jitter, labels):
+        loss = self.head(self.embedder(images, jitter), labels)
+        return loss * math.nan if next(calls) in numbers else loss
+
+    monkeypatch.setattr(train_page.Step, "forward", forward)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_photos(train_here, dataset_path, tmp_path, monkeypatch):
+    """Step 2 is bad; the line after step 3 says so. No checkpoint comes of it, and the photos are those of step 2."""
+    bad_step(monkeypatch, 2)
+    done = train_here(tmp_path / "run", "--train.log_every", "3", "--train.checkpoint_every", "0.6")
     assert done.returncode == 2 and "the loss must stay finite" in done.stderr.splitlines()[-1]
+    assert "in step 2, whose photos are the last line of" in done.stderr
+    record, = metrics_log.read(tmp_path / "run", metrics_log.BAD)
+    dataset = Dataset(dataset_path)
+    assert (record["step"], record["position"]) == (2, 24)
+    assert record["ids"] == Stream(dataset, Selection(), 0).sample_at(np.arange(12, 24)).tolist()
+    assert record["keys"] == [dataset.index["key"][row].decode() for row in record["ids"]]
+    assert not (tmp_path / "run" / checkpoint.NAME).exists() and losses(tmp_path / "run") == []
+
+
+def test_a_bad_update_is_left_out_and_counted(train_here, tmp_path, monkeypatch):
+    """The first update at that: what follows is as if the optimizer had begun with the second."""
+    bad_step(monkeypatch, 1, 4)
+    done = train_here(tmp_path / "run", "--train.epochs", "1", "--train.log_every", "2", "--train.on_bad_loss", "skip",
+                      "--train.warmup", "0")
+    assert done.returncode == 0, done.stderr
+    lines = metrics_log.read(tmp_path / "run")
+    assert [line["skipped"] for line in lines] == [1, 1, 0] and all(math.isfinite(line["loss"]) for line in lines)
+    assert [line["step"] for line in metrics_log.read(tmp_path / "run", metrics_log.BAD)] == [1, 4]
+    saved = checkpoint.load(tmp_path / "run")
+    assert all(value.isfinite().all() for part in ("embedder", "head") for value in saved[part].values())
+
+
+def test_skipping_ends_where_no_update_is_good(train_here, tmp_path, monkeypatch):
+    bad_step(monkeypatch, *range(5, 100))
+    done = train_here(tmp_path / "run", "--train.log_every", "7", "--train.on_bad_loss", "skip")
+    assert done.returncode == 2 and "in step 24, whose photos" in done.stderr and "in the 19 before" in done.stderr
+    assert [line["loss"] is None for line in metrics_log.read(tmp_path / "run")] == [False, True, True]
+
+
+STAGES = """
+stages:
+  low: {epochs: 1, first_size: 16, schedule: constant}
+  high: {epochs: 2, lr: 0.02, frozen: backbone, view: {area: [0.8, 1.0]}, head: {margin: 0.2}}
+"""
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A preset of two stages, as words of the command line."""
+    (tmp_path / "stages.yaml").write_text(STAGES)
+    return ["--config", tmp_path / "stages.yaml", "--train.checkpoint_every", "0.4"]
+
+
+def test_stages_follow_each_other_with_options_of_their_own(train_here, staged, dataset_path, tmp_path):
+    done = train_here(tmp_path / "run", *staged, "--stages.high.view.flip", "0", "--stages.low.lr=0.04")
+    assert done.returncode == 0 and "stage high: trained 180 images" in done.stdout, done.stderr
+    lines = metrics_log.read(tmp_path / "run")
+    assert [line["stage"] for line in lines] == 5 * ["low"] + 10 * ["high"]
+    assert [line["step"] for line in lines] == list(range(1, 16)), "steps and positions run on"
+    assert [line["position"] for line in lines] == list(range(12, 181, 12))
+    assert [line["epoch"] for line in lines] == pytest.approx([n / 5 for n in (*range(1, 6), *range(1, 11))])
+    assert lines[4]["lr"] == 0.04 and max(line["lr"] for line in lines[5:]) == pytest.approx(0.02, rel=0.1)
+    assert {line["margin"] for line in lines[5:]} == {0.2}
+    saved = checkpoint.load(tmp_path / "run")
+    assert (saved["stage"], saved["config"]["view"]["area"], saved["config"]["view"]["flip"]) == (
+        "high", [0.8, 1.0], 0.0)
+    assert [line["stage"] for line in metrics_log.read(tmp_path / "run", metrics_log.VALIDATION)] == [
+        "low", "high", "high"]
+    seeds = [saved["loader"]["fingerprint"]["seed"], saved["config"]["train"]["seed"]]
+    assert seeds[0] == train_page.stage_seed(0, 1) != seeds[1] == 0
+
+
+@pytest.mark.parametrize("step", [2, 5, 9])
+def test_a_run_of_stages_resumes_exactly(train_here, stopped_after, staged, tmp_path, step):
+    """Killed inside a stage, between two, and inside the next."""
+    train_here(tmp_path / "unbroken", *staged)
+    stopped_after(step, tmp_path / "run", *staged)
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    assert "already trained: 180 images" in train_here(tmp_path / "run", *staged).stdout
+    ours, theirs = (checkpoint.load(tmp_path / name) for name in ("run", "unbroken"))
+    assert all(torch.equal(value, ours["head"][key]) for key, value in theirs["head"].items())
+
+
+def test_a_frozen_backbone_stays_and_the_next_stage_can_be_added_later(train_here, staged, tmp_path, refused):
+    """What has begun may not change, what has not may."""
+    assert train_here(tmp_path / "run", *staged[2:], "--config", staged[1], "--stages.low.frozen", "backbone",
+                      "--stages.high.epochs", "0.2").returncode == 0
+    saved = checkpoint.load(tmp_path / "run", checkpoint.NAME)
+    torch.manual_seed(0)
+    fresh = build_embedder(ModelConfig(backbone="test_efficientnet", weights="none", dim=16)).state_dict()
+    assert all(torch.equal(value, fresh[key]) for key, value in saved["embedder"].items() if "backbone" in key)
+    assert not torch.equal(saved["embedder"]["neck.0.weight"], fresh["neck.0.weight"])
+    (tmp_path / "stages.yaml").write_text(STAGES + "  third: {epochs: 1}\n")
+    again = [*staged, "--stages.low.frozen", "backbone", "--stages.high.epochs", "0.2"]
+    refused(train_here(tmp_path / "run", *again, "--stages.low.lr", "1"), "stages.low: train.lr was 0.05 and is 1.0")
+    done = train_here(tmp_path / "run", *again)
+    assert done.returncode == 0 and "stage third: trained" in done.stdout
+    (tmp_path / "stages.yaml").write_text("stages: {other: {epochs: 1}}")
+    refused(train_here(tmp_path / "run", *staged), "has begun, but those in")
+
+
+def test_a_stage_on_other_classes_takes_its_centres_along(train_here, staged, tmp_path, photos, dataset_path, refused):
+    """The second dataset lacks two of six classes and has them in another order."""
+    folder, samples = photos
+    kept = samples[(samples["split"] == "train") & (samples["label"] >= 2)]
+    pack(kept.assign(label=5 - kept["label"]), [folder], tmp_path / "ds", PackOptions(), Engine())
+    other = [*staged, "--stages.high.data", tmp_path / "ds", "--stages.high.lr", "1e-9"]
+    refused(train_here(tmp_path / "run", *other), "stages.high keeps the classes of the stage before it, which had 6; "
+            "its dataset has 4 or others: say classes remap or new")
+    assert not (tmp_path / "run").exists(), "said before the first stage"
+    train_here(tmp_path / "low", *staged, "--stages.high.epochs", "0.1", "--train.keep", "2")
+    low = checkpoint.load(tmp_path / "low", "checkpoint-000000000060.pt")["head"]["weight"]
+    assert train_here(tmp_path / "run", *other, "--stages.high.classes", "remap").returncode == 0
+    high = checkpoint.load(tmp_path / "run")
+    torch.testing.assert_close(high["head"]["weight"], low[[5, 4, 3, 2]], rtol=0, atol=1e-6)
+    assert high["landmark_ids"] == list(reversed(Dataset(dataset_path).landmark_ids[2:]))
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (["--stages.low.lrr", "1"], "stages.low: Group 'train' does not accept option 'lrr'; did you mean train.lr"),
+    (["--stages.low.lr", "fast"], 'stages.low: Parser key "train.lr": Expected float. Got value: fast'),
+    (["--stages.low.epochs", "0"], "stages.low: train.epochs must be positive; got 0"),
+    (["--stages.lo.lr", "1"], "--stages.lo: stages are those of the preset: low, high"),
+    (["--stages.low"], "--stages.low needs a value, as in --stages.high.lr 0.01"),
+    (["--stages.low", "1"], "--stages.low must name a field of a stage"),
+    (["--stages.low.first_size.x", "1"], "--stages.low.first_size.x: first_size is no section of a stage"),
+    (["--stages.low.seed", "1"], "stages.low.seed: all stages of a run have the same seed: give it to the run"),
+    (["--stages.low.model.dim", "1"], "stages.low.model: all stages of a run have the same model"),
+    (["--stages.low.train.lr", "1"], "stages.low.train: a stage's bare names are those of train: leave out train"),
+    (["--stages.low.view", "1"], "stages.low.view must be a mapping of its fields; got 1"),
+    (["--stages.low.classes", "x"], "stages.low: classes must be keep, remap or new; got 'x'"),
+    (["--stages.low.head.margin", "2"], "stages.low: margin is an angle in radians"),
+])
+def test_wrong_stages_are_one_sentence(options, sentence, train_here, staged, tmp_path, refused):
+    refused(train_here(tmp_path / "run", *staged, *options), sentence)
+    assert not (tmp_path / "run").exists()
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a device: tensors read as numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        self.count += func in (aten._local_scalar_dense.default, aten.item.default, aten.nonzero.default,
+                               aten.equal.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [
+    [], ["--train.ema", "60", "--train.on_bad_loss", "skip", "--train.micro_batch", "6"],
+    ["--train.optimizer", "adamw", "--head.kind", "adaface", "--head.centers", "3", "--view.cutout", "1"]])
+def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkeypatch, options):
+    """Steps 2 to 9 of 10 come without a line, a checkpoint or a validation; the lines show that reads are seen."""
+    seen = []
+    count = metrics_log.MetricsLog.count
+
+    def counted(self, *args):
+        count(self, *args)
+        seen.append(reads.count)
+
+    monkeypatch.setattr(metrics_log.MetricsLog, "count", counted)
+    with Reads() as reads:
+        done = train_here(tmp_path / "run", "--train.epochs", "2", "--train.log_every", "10",
+                          "--train.checkpoint_every", "9", *options)
+    assert done.returncode == 0, done.stderr
+    within = [after - before for before, after in zip(seen, seen[1:])]
+    validated = within.pop(4)  # after the first epoch
+    assert within == [0] * 8 and validated > 0 and reads.count > seen[-1]
+
+
+PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_trains_each_of_its_stages(preset, train_here, tmp_path):
+    """Two steps a stage at least, with a tiny network in place of the preset's."""
+    small = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
+    stages = yaml.safe_load(preset.read_text()).get("stages", {})
+    words = [word for name in stages for key, value in small.items()
+             for word in (f"--stages.{name}.{key}", value)]
+    words += [word for key, value in small.items() for word in (f"--train.{key}", value)]
+    done = train_here(tmp_path / "run", "--config", preset, "--model.backbone", "test_efficientnet",
+                      "--model.weights", "none", *words, tiny=["--train.device", "cpu", "--train.num_threads", "1"])
+    assert done.returncode == 0, done.stderr
+    lines = metrics_log.read(tmp_path / "run")
+    assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
+    assert all(math.isfinite(line["loss"]) for line in lines)
