@@ -184,6 +184,19 @@ def test_query_expansion_and_database_augmentation_from_their_formulas(state):
     np.testing.assert_allclose(DatabaseAugmentation(10, 1.5)(state).models[0].gallery, unit64(smooth), atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+def test_an_index_ranks_by_the_penalised_cosine_and_never_makes_up_neighbours(method):
+    rng = np.random.default_rng(5)
+    gallery = vectors(1, 400)
+    asked = Vectors(vectors(0, 12), gallery, penalty=rng.random(400).astype(np.float32) / 4)
+    exact = Search(10)(State((asked,), np.zeros(400, np.int64))).neighbours[0]
+    found = Search(10, method, 400)(State((asked,), np.zeros(400, np.int64))).neighbours[0]
+    assert (found.rows == exact.rows).mean() > 0.9
+    np.testing.assert_allclose(found.scores, exact.scores, atol=0.02)
+    few = Search(300, "ivf", 1)(State((asked,), np.zeros(400, np.int64))).neighbours[0]
+    assert np.isneginf(few.scores[:, -1]).all()
+
+
 def test_merge_settles_ties_by_row_and_fills_short_lists():
     one = Neighbours(np.array([[.5, .25]], np.float32), np.array([[7, 3]]))
     two = Neighbours(np.array([[.5, .25]], np.float32), np.array([[3, 2]]))

@@ -45,7 +45,7 @@ def penalised(model: Vectors, find: Callable[[Matrix, Matrix], tuple[Matrix, NDA
     queries, gallery = with_dimension(model.queries, -1.0), with_dimension(model.gallery, model.penalty)
     scores, rows = find(queries, gallery)
     taken_off = model.penalty[rows]
-    scores = np.maximum(scores + taken_off, 0) - taken_off
+    scores = np.where(scores > -np.inf, np.maximum(scores + taken_off, 0) - taken_off, -np.inf).astype(np.float32)
     order = np.lexsort((rows, -scores), axis=1)
     return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
 
