@@ -56,8 +56,11 @@ class Loader:
     The sequence of training images depends on dataset, selection, view, size and seed alone: not on the number of
     ranks or threads, nor on where an earlier run stopped. The global batch is batch_size × world_size.
 
-    Memory: about (PREFETCH + 2) × batch_size decoded crops. Of a dataset in object storage, threads bring the next
-    shards to its cache meanwhile, and samples are shuffled within windows of shards.
+    Memory: on a CPU at most (PREFETCH + 2) × batch_size photos, decoded whole, and 100 MB, however many epochs; the
+    maps of shards and index are the page cache's (benchmarks/loaders.py --memory).
+
+    Of a dataset in object storage, threads bring the next shards to its cache meanwhile, and samples are shuffled
+    within windows of shards.
 
     Args:
         dataset: what to read.

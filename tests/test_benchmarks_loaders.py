@@ -100,6 +100,7 @@ def test_every_loader_of_the_project_s_environment_hands_out_uint8_batches(modul
     rate_of(module, work, runner, Path(sys.executable))
 
 
+@pytest.mark.heavy  # FFCV compiles
 @pytest.mark.parametrize("runner", ["ffcv", "mds", "litdata", "spdl"])
 def test_every_peer_hands_out_uint8_batches(module, work, runner):
     python = ROOT / ".peers" / "bin" / "python"
