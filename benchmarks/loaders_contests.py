@@ -14,7 +14,7 @@ from packing_contests import ROOT, RUNNERS, answer
 
 from arcshard.console import UserError
 
-WARMED = 8  # batches that a runner takes before its clock starts
+WARMED = 8  # batches that a runner takes before its clock starts: peers/loader_runner.py, WARM
 ARCSHARD, DECODE, READ, DALI = "arcshard", "decode", "read", "dali"
 
 
