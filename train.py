@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from arcshard import checkpoint, distributed, yardsticks
+from arcshard.clipping import clip_grad_norm
 from arcshard.config import ConfigParser, as_plain, differences
 from arcshard.console import UserError, progress, run
 from arcshard.distributed import World
@@ -35,6 +36,7 @@ from loader import Batch, GrowingSize, Loader, Selection, View
 from loader.hashing import hash64
 from model import Embedder, HeadConfig, MarginHead, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum, hold_statistics
+from model.sharded_state import keep_out_of_ddp, own_state, whole_state
 from shards import Dataset, splits
 
 SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "train": TrainConfig}
@@ -93,12 +95,13 @@ def train(args: Namespace, world: World) -> int:
     log = MetricsLog(out, loader.position, world, saved and saved["log"])
 
     def save() -> None:
-        unlogged = log.state_dict()  # on all ranks; refuses a loss that is not finite
+        unlogged = log.state_dict()  # on all ranks, as the next line; refuses a loss that is not finite
+        head, moments = step.head.whole().state_dict(), whole_state(optimizer, step.head)
         if world.is_main:
             checkpoint.save(out, {
                 "config": config, "packing": dataset.manifest["packing"], "step": number, "log": unlogged,
-                "loader": loader.state_dict(), "optimizer": optimizer.state_dict(),
-                "embedder": step.embedder.state_dict(), "head": step.head.state_dict()})
+                "loader": loader.state_dict(), "optimizer": moments,
+                "embedder": step.embedder.state_dict(), "head": head})
 
     correct_momentum(step, parts)
     train_mode(step, c)
@@ -114,11 +117,12 @@ def train(args: Namespace, world: World) -> int:
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["lr_share"]
             step.head.set_margin(margin)
+            step.head.draw(int(hash64(c.seed, start)[0] >> 1))
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
             loss = backward(forward, batch, parts, c, world)
-            nn.utils.clip_grad_norm_(step.parameters(), c.clip)
+            clip_grad_norm(step.parameters(), step.head.spread, c.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -128,7 +132,8 @@ def train(args: Namespace, world: World) -> int:
             finished = position >= total
             if number % c.log_every == 0 or finished:
                 cost = step.head.cost_of_one(class_sizes)
-                level = yardsticks.collapsed(len(class_sizes), step.head.scale, cost, step.head.smoothing)
+                level = yardsticks.collapsed(len(class_sizes), float(step.head.scale), cost,
+                                             step.head.smoothing)
                 log.line(number, position, position / epoch, lr=lr, margin=margin, collapsed_loss=level)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
                 recent.append(log.loss)
@@ -188,17 +193,17 @@ def build(args: Namespace, class_sizes: np.ndarray, saved: dict[str, Any] | None
     """Updates done so far, the step's module and its optimizer: new from the seed, or as saved."""
     torch.manual_seed(args.train.seed)  # the same weights on every rank
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
-    head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes)
+    head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes, world)
     step = Step(embedder, head).to(world.device)
     optimizer = build_optimizer(step, args.train, world)
     if saved:
-        if saved["head"]["weight"].shape != step.head.weight.shape:
+        if len(saved["head"]["weight"]) != step.head.num_centers:
             raise UserError("a run continues with as many classes as it began with; its head has "
                             f"{len(saved['head']['weight']):,} centres, and this dataset needs "
-                            f"{len(step.head.weight):,}: give another --out")
+                            f"{step.head.num_centers:,}: give another --out")
         step.embedder.load_state_dict(saved["embedder"])
         step.head.load_state_dict(saved["head"])
-        optimizer.load_state_dict(saved["optimizer"])
+        optimizer.load_state_dict(own_state(saved["optimizer"], optimizer, step.head))
     return saved["step"] if saved else 0, step, optimizer
 
 
@@ -224,6 +229,7 @@ def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
     on_gpu = world.device.type == "cuda"
     module: Any = torch.compile(step) if on_gpu and c.compile else step
     if world.size > 1:
+        keep_out_of_ddp(module, step.head.spread)
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
     return module
 
@@ -265,12 +271,12 @@ def use_amp(c: TrainConfig, world: World) -> bool:
 @torch.inference_mode()
 def validate(args: Namespace, step: Step, world: World) -> float:
     """Share of the val split whose nearest class centre is its own: a cheap recall@1; evaluate.py has the real one."""
-    right = seen = 0
+    head, right, seen = step.head.whole(), 0, 0
     step.eval()
     for batch in make_loader(Dataset(args.data, split="val"), args.train, world, train=False, view=args.view):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=use_amp(args.train, world)):
             embeddings = step.embedder(batch.images, batch.jitter)
-        right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())
+        right += int((head.cosines(embeddings).argmax(1) == batch.labels).sum())
         seen += len(batch.labels)
     train_mode(step, args.train)
     right_of_all, seen_of_all = world.sum(right, seen)

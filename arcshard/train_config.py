@@ -77,6 +77,6 @@ class TrainConfig:
 
 # What may differ when a run continues: the rest would make it another run. Where lists of keys lie does not matter: the
 # loader's state knows what they select.
-MAY_CHANGE = {"select.subset", "select.block"} | {f"train.{name}" for name in (
+MAY_CHANGE = {"select.subset", "select.block", "head.sharded"} | {f"train.{name}" for name in (
     "global_batch", "micro_batch", "device", "amp", "compile", "num_threads", "log_every", "checkpoint_every")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data
