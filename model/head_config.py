@@ -97,7 +97,7 @@ def build_head(config: HeadConfig, dim: int, num_classes: int,
     """The head of `config` for embeddings of size `dim`.
 
     class_sizes: training images of each class (C,). world: the ranks of a sharded head. Raises ValueError if the sizes
-    are needed and missing, or of another number, or if there are fewer classes than ranks.
+    are needed and missing, or of another number; UserError if there are fewer classes than ranks.
     """
     options: dict[str, Any] = {
         "focal": config.focal, "learn_scale": config.learn_scale, "negatives": config.negatives,

@@ -5,6 +5,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from arcshard.console import UserError
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -12,7 +14,7 @@ class Shard:
 
     All ranks must call `gather`, `sum` and `sum_to_rows`, with tensors of one shape; alone they do nothing. They are
     ordered by the device and never wait for the host.
-    Raises ValueError if there are fewer classes than ranks.
+    Raises UserError if there are fewer classes than ranks.
     """
 
     num_classes: int
@@ -21,8 +23,8 @@ class Shard:
 
     def __post_init__(self) -> None:
         if self.num_classes < self.size:
-            raise ValueError("head.sharded needs at least one class a rank; got "
-                             f"{self.num_classes} classes for {self.size} ranks: start fewer")
+            raise UserError("head.sharded needs at least one class a rank; got "
+                            f"{self.num_classes} classes for {self.size} ranks: start fewer")
 
     def first(self, rank: int) -> int:
         """The first class of a rank; that of rank `size` is num_classes."""

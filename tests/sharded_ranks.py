@@ -92,6 +92,9 @@ def main(out):
         head.draw(5)
         found[name] = loss_and_gradients(head, x[part], labels[part])
         found[f"{name}, state"] = head.whole().state_dict()
+    x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("adaface"))
+    head = head_of("adaface", Shard(CLASSES, world.rank, world.size))
+    found["compiled"] = loss_and_gradients(torch.compile(head, backend="aot_eager", fullgraph=True), x, labels)
     for name, make in OPTIMIZERS.items():
         found[name] = train_and_save(make, world)
         alone = torch.load(out / f"{name}.pt")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from arcshard.console import UserError
 from arcshard.distributed import World
 from model.shard import Shard
 
@@ -42,6 +43,11 @@ def test_loss_and_gradients_are_those_of_one_process(found, name):
         torch.testing.assert_close(rank[f"{name}, state"], head.state_dict(), **EXACT)
 
 
+def test_it_compiles_without_a_graph_break_talk_between_ranks_included(found):
+    for rank in found:
+        torch.testing.assert_close(rank["compiled"], rank["adaface"], **EXACT)
+
+
 def test_each_rank_holds_its_part(found):
     held = [rank["unequal"][0] for rank in found]
     assert sum(held) == ranks.CLASSES and max(held) - min(held) == 1
@@ -74,5 +80,5 @@ def test_parts_are_contiguous_and_nearly_equal(size):
 
 
 def test_more_ranks_than_classes_are_refused():
-    with pytest.raises(ValueError, match="at least one class a rank; got 3 classes for 4 ranks: start fewer"):
+    with pytest.raises(UserError, match="at least one class a rank; got 3 classes for 4 ranks: start fewer"):
         Shard(3, 0, 4)
