@@ -146,9 +146,9 @@ def metric_learning(classes: int, batch: int, device: torch.device, centers: int
         from pytorch_metric_learning.losses import ArcFaceLoss, SubCenterArcFaceLoss
     except ImportError:
         raise SystemExit("pytorch-metric-learning is missing: pip install --no-deps pytorch-metric-learning") from None
-    options = {"margin": math.degrees(MARGIN), "scale": SCALE}
-    loss = (ArcFaceLoss(classes, DIM, **options) if centers == 1
-            else SubCenterArcFaceLoss(classes, DIM, sub_centers=centers, **options)).to(device)
+    options = {"num_classes": classes, "embedding_size": DIM, "margin": math.degrees(MARGIN), "scale": SCALE}
+    loss = ArcFaceLoss(**options) if centers == 1 else SubCenterArcFaceLoss(**options, sub_centers=centers)
+    loss = loss.to(device)
     return stepper(loss, list(loss.parameters()), batch, classes)
 
 

@@ -169,6 +169,19 @@ def test_loss_and_gradients_are_finite_at_the_ends_for_zeros_for_one_class_and_u
             assert all(torch.isfinite(t).all() for t in (loss, x.grad, *(p.grad for p in head.parameters())))
 
 
+def test_the_gradient_is_handed_over_once_and_a_second_pass_is_refused():
+    """A second matrix as large as the weight would be the most expensive part of a small batch."""
+    head = head_of(case(4, 6, 9, 1, "arcface", 30.0, 0.0))
+    loss = head(torch.randn(4, 6), torch.arange(4))
+    saved = {t.untyped_storage().data_ptr() for t in loss.grad_fn.saved_tensors}
+    loss.backward()
+    assert head.weight.grad.untyped_storage().data_ptr() in saved
+    again = head(torch.randn(4, 6), torch.arange(4))
+    again.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        again.backward()
+
+
 def test_micro_batches_average_to_the_whole_batch_with_class_weights_too():
     c = case(12, 6, 9, 2, "arcface", 30.0, 0.1)
     head, x = head_of(c), c.x.float()
