@@ -44,6 +44,7 @@ from loader.mixture import mixed
 from model import HeadConfig, ModelConfig, build_embedder, build_head
 from model.batchnorm import batchnorms, correct_momentum, estimate_statistics
 from model.handover import take_over
+from model.sharded_state import keep_out_of_ddp, own_state, whole_state
 from model.step import Step, train_mode
 from preprocess.label_map import label_map
 from shards import CacheConfig, Dataset, splits
@@ -149,13 +150,13 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
     def save() -> None:
         position = before + loader.position
         bad_steps.check(number, position, stage=name)  # on all ranks, as the next one
-        unlogged = log.state_dict()
+        unlogged, moments, weights = log.state_dict(), whole_state(optimizer, step.head), step.weights()
+        averages = average and average.module.weights()
         if world.is_main:
             checkpoint.save(out, {
                 **as_saved(sections_of(run), name), "packing": dataset.manifest["packing"],
                 "landmark_ids": loader.dataset.landmark_ids, "step": number, "position": position, "log": unlogged,
-                "loader": loader.state_dict(), "optimizer": optimizer.state_dict(), **step.weights(),
-                "ema": average and average.module.weights()})
+                "loader": loader.state_dict(), "optimizer": moments, **weights, "ema": averages})
             checkpoint.keep(out, position, c.keep)
 
     def validation() -> None:
@@ -187,13 +188,14 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
             margin = margin_at(start / total, args.head.margin, args.head.margin_warmup)
             set_lr(optimizer, lr)
             step.head.set_margin(margin)
+            step.head.draw(int(hash64(c.seed, start)[0] >> 1))
             if c.batchnorm_frozen_from is not None:
                 train_mode(step, c, start / epoch)
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
             loss = backward(forward, batch, parts, c, world)
-            bad = clip(step.parameters(), c.clip)
+            bad = clip(step.parameters(), step.head.spread, c.clip)
             step_unless(bad, optimizer)
             buffers.settle(bad)
             if average:
@@ -209,7 +211,7 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
             if number % c.log_every == 0 or finished:
                 bad_steps.check(number, before + position, stage=name)
                 cost = step.head.cost_of_one(class_sizes)
-                level = yardsticks.collapsed(len(class_sizes), step.head.scale, cost, step.head.smoothing)
+                level = yardsticks.collapsed(len(class_sizes), float(step.head.scale), cost, step.head.smoothing)
                 log.line(number, before + position, position / epoch, stage=name, lr=lr, margin=margin,
                          collapsed_loss=level)
                 bar.set_postfix(loss=f"{log.loss:.3f}")
@@ -272,7 +274,7 @@ def build(args: Namespace, c: TrainConfig, loader: Loader, class_sizes: np.ndarr
     """
     torch.manual_seed(c.seed)  # the same weights on every rank
     embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
-    head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes)
+    head = build_head(args.head, embedder.dim, len(class_sizes), class_sizes, world)
     step = Step(embedder, head).to(world.device)
     if c.batchnorm == "synced":
         step = convert_sync_batchnorm(step)
@@ -281,12 +283,12 @@ def build(args: Namespace, c: TrainConfig, loader: Loader, class_sizes: np.ndarr
     if not saved:
         return 0, step, optimizer
     if continues:
-        if saved["head"]["weight"].shape != step.head.weight.shape:
+        if len(saved["head"]["weight"]) != step.head.num_centers:
             raise UserError("a run continues with as many classes as it began with; its head has "
                             f"{len(saved['head']['weight']):,} centres, and this dataset needs "
-                            f"{len(step.head.weight):,}: give another --out")
+                            f"{step.head.num_centers:,}: give another --out")
         step.load_weights(saved)
-        optimizer.load_state_dict(saved["optimizer"])
+        optimizer.load_state_dict(own_state(saved["optimizer"], optimizer, step.head))
     else:
         step.embedder.load_state_dict(saved["embedder"])
         if args.stage.classes != "new":
@@ -310,6 +312,7 @@ def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
     on_gpu = world.device.type == "cuda"
     module: Any = torch.compile(step) if on_gpu and c.compile else step
     if world.size > 1:
+        keep_out_of_ddp(module, step.head.spread)
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
     return module
 
@@ -332,12 +335,12 @@ def estimate(step: Step, args: Namespace, c: TrainConfig, loader: Loader, world:
 @torch.inference_mode()
 def validate(args: Namespace, step: Step, world: World) -> float:
     """Share of the val split whose nearest class centre is its own: a cheap recall@1; evaluate.py has the real one."""
-    right = seen = 0
+    head, right, seen = step.head.whole(), 0, 0
     step.eval()
     for batch in make_loader(Dataset(args.data, "val", args.cache), args, args.train, world, train=False):
         with autocast(args.train, world):
             embeddings = step.embedder(batch.images, batch.jitter)
-        right += int((step.head.cosines(embeddings).argmax(1) == batch.labels).sum())
+        right += int((head.cosines(embeddings).argmax(1) == batch.labels).sum())
         seen += len(batch.labels)
     right_of_all, seen_of_all = world.sum(right, seen)
     return right_of_all / seen_of_all

@@ -1,10 +1,11 @@
 """The optimizer of a training step's parameters, which can leave out an update without asking the device."""
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from arcshard.clipping import clip_grad_norm
 from arcshard.train_config import TrainConfig
 
 
@@ -47,6 +48,6 @@ def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def clip(parameters: Iterable[Tensor], norm: float) -> Tensor:
-    """Scale the gradients to at most this norm; returns whether they are not finite, a bool scalar on the device."""
-    return ~nn.utils.clip_grad_norm_(parameters, norm).isfinite()
+def clip(parameters: Iterable[Tensor], spread: Sequence[Tensor], norm: float) -> Tensor:
+    """clip_grad_norm; returns whether the gradients are not finite, a bool scalar on the device, alike on all ranks."""
+    return ~clip_grad_norm(parameters, spread, norm).isfinite()

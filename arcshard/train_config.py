@@ -102,7 +102,7 @@ class TrainConfig:
 
 # What may differ when a run continues: the rest would make it another run. Where lists of keys and other datasets lie
 # does not matter: the loader's state knows what they hold, and in which windows shards are read.
-MAY_CHANGE = {"select.subset", "select.block", "select.mix", "stage.data"} | {
+MAY_CHANGE = {"select.subset", "select.block", "select.mix", "stage.data", "head.sharded"} | {
     f"cache.{name}" for name in ("folder", "size_gb", "window")} | {
     f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")} | {
     f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "log_every",

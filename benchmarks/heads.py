@@ -2,6 +2,7 @@
 
     pip install --no-deps pytorch-metric-learning
     python benchmarks/heads.py [--classes 81313] [--batches 64 256 1024] [--rounds 5] [--device cpu]
+    python benchmarks/heads.py --classes 203094 --centers 3 --batches 64 256   (sub-centres, of those who know them)
 
 Each measurement is a process of its own: embeddings (B, 512), an ArcFace loss of C classes, forward and backward, the
 median of a few after one to warm up. Peak memory is the process's (CPU) or the allocator's (CUDA). All contenders of a
@@ -15,6 +16,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ Step = Callable[[], Any]  # forward and backward
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--classes", type=int, default=81_313, help="default: 81313, those of Google Landmarks clean")
+    parser.add_argument("--centers", type=int, default=1, help="centres a class; default: 1")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024], help="default: 64 256 1024")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--repeats", type=int, default=3, help="steps of which a measurement is the median; default: 3")
@@ -52,9 +55,10 @@ def main() -> None:
 
 def measurements(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
-    plan = [(number, batch, name) for number in range(args.rounds) for batch in args.batches for name in CONTENDERS]
+    plan = [(number, batch, name) for number in range(args.rounds) for batch in args.batches
+            for name in contenders(args.centers)]
     for number, batch, name in progress(plan, unit="measurement", what="heads"):
-        seconds, peak = in_a_process(name, args.classes, batch, args.repeats, args.device)
+        seconds, peak = in_a_process(name, args.classes, args.centers, batch, args.repeats, args.device)
         rows.append({"round": number, "batch": batch, "contender": name, "seconds": seconds, "peak_bytes": peak})
     return rows
 
@@ -73,9 +77,9 @@ def in_a_process(*given: Any) -> tuple[float, int]:
     return found
 
 
-def measure(answer: Connection, name: str, classes: int, batch: int, repeats: int, device: str) -> None:
+def measure(answer: Connection, name: str, classes: int, centers: int, batch: int, repeats: int, device: str) -> None:
     torch.manual_seed(0)
-    step = CONTENDERS[name](classes, batch, torch.device(device))
+    step = contenders(centers)[name](classes, batch, torch.device(device))
     seconds = []
     for _ in range(1 + repeats):
         start = time.perf_counter()
@@ -104,8 +108,8 @@ def stepper(loss: Callable[[Tensor, Tensor], Tensor], parameters: list[Tensor], 
     return step
 
 
-def arcshard_head(classes: int, batch: int, device: torch.device) -> Step:
-    head = ArcFace(DIM, classes, SCALE, MARGIN).to(device)
+def arcshard_head(classes: int, batch: int, device: torch.device, centers: int = 1) -> Step:
+    head = ArcFace(DIM, classes, SCALE, MARGIN, centers).to(device)
     return stepper(head, list(head.parameters()), batch, classes)
 
 
@@ -137,17 +141,19 @@ def straight_through(classes: int, batch: int, device: torch.device) -> Step:
     return stepper(loss, [weight], batch, classes)
 
 
-def metric_learning(classes: int, batch: int, device: torch.device) -> Step:
+def metric_learning(classes: int, batch: int, device: torch.device, centers: int = 1) -> Step:
     try:
-        from pytorch_metric_learning.losses import ArcFaceLoss
+        from pytorch_metric_learning.losses import ArcFaceLoss, SubCenterArcFaceLoss
     except ImportError:
         raise SystemExit("pytorch-metric-learning is missing: pip install --no-deps pytorch-metric-learning") from None
-    loss = ArcFaceLoss(classes, DIM, margin=math.degrees(MARGIN), scale=SCALE).to(device)
+    options = {"num_classes": classes, "embedding_size": DIM, "margin": math.degrees(MARGIN), "scale": SCALE}
+    loss = ArcFaceLoss(**options) if centers == 1 else SubCenterArcFaceLoss(**options, sub_centers=centers)
+    loss = loss.to(device)
     return stepper(loss, list(loss.parameters()), batch, classes)
 
 
-def products(classes: int, batch: int, device: torch.device) -> Step:
-    x, weight = torch.randn(batch, DIM, device=device), torch.randn(classes, DIM, device=device)
+def products(classes: int, batch: int, device: torch.device, centers: int = 1) -> Step:
+    x, weight = torch.randn(batch, DIM, device=device), torch.randn(classes * centers, DIM, device=device)
 
     def step() -> tuple[Tensor, Tensor]:
         logits = x @ weight.T
@@ -156,26 +162,35 @@ def products(classes: int, batch: int, device: torch.device) -> Step:
     return step
 
 
-CONTENDERS: dict[str, Callable[[int, int, torch.device], Step]] = {
+CONTENDERS: dict[str, Callable[..., Step]] = {
     "arcshard": arcshard_head, "pytorch-metric-learning": metric_learning, "plain": plain,
     "straight-through": straight_through, "products": products}
+SUB_CENTRES = ("arcshard", "pytorch-metric-learning", "products")
+
+
+def contenders(centers: int) -> dict[str, Callable[[int, int, torch.device], Step]]:
+    """Those who know so many centres a class."""
+    if centers == 1:
+        return CONTENDERS
+    return {name: partial(CONTENDERS[name], centers=centers) for name in SUB_CENTRES}
 
 
 def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
-    lines = [listed(machine(PACKAGES)), f"{args.classes:,} classes, {DIM} dimensions, {args.device}; medians of rounds"]
+    lines = [listed(machine(PACKAGES)), f"{args.classes:,} classes, centres {args.centers}, {DIM} dimensions, "
+             f"{args.device}; medians of rounds"]
     for batch in args.batches:
         times = {name: [row["seconds"] for row in rows if (row["batch"], row["contender"]) == (batch, name)]
-                 for name in CONTENDERS}
+                 for name in contenders(args.centers)}
         for name, seconds in times.items():
             ratio = spread([mine / theirs for mine, theirs in zip(times["arcshard"], seconds)], ".2f")
             lines.append(f"batch {batch:5}  {name:24} {statistics.median(seconds):7.3f} s"
                          + (f"   arcshard takes {ratio} of it" if name != "arcshard" else ""))
     least, most = min(args.batches), max(args.batches)
-    for name in CONTENDERS if most > least else ():
+    for name in contenders(args.centers) if most > least else ():
         peaks = {batch: statistics.median(row["peak_bytes"] for row in rows
                                           if (row["batch"], row["contender"]) == (batch, name))
                  for batch in (least, most)}
-        matrix = 4 * most * args.classes
+        matrix = 4 * most * args.classes * args.centers
         lines.append(f"peak {name:24} {peaks[least] / 1e6:7,.0f} MB at batch {least}, {peaks[most] / 1e6:7,.0f} "
                      f"at {most}: grows by {(peaks[most] - peaks[least]) / matrix:.2f} of one float32 matrix of logits")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ class AdaFace(MarginHead):
     """Target cos(θ − margin·quality) − margin·(1 + quality), quality being the norm's standing among recent norms.
 
     margin in [0, π/2). The state also holds the running `norm_mean` and `norm_std`: each rank counts its own batches,
-    and DDP hands out rank 0's. They move in training alone, before use.
+    and DDP hands out rank 0's; the ranks of a sharded head count all batches. They move in training alone, before use.
     Source: Kim et al., CVPR 2022, with the constants of mk-minchul/AdaFace, head.py.
     """
 

@@ -18,6 +18,6 @@ def take_over(head: MarginHead, old: dict[str, Any], old_classes: int, row: np.n
     if ours != theirs:
         raise UserError(f"a stage takes over as many centres a class as there were, of the same size; it has {ours[0]} "
                         f"of size {ours[1]}, the stage before had {theirs[0]} of {theirs[1]}: say classes new")
-    centres = head.weight.detach().unflatten(0, (-1, head.centers))
+    row, centres = row[head.shard.classes], head.weight.detach().unflatten(0, (-1, head.centers))
     centres[row >= 0] = old["weight"].unflatten(0, (-1, head.centers))[row[row >= 0]].to(centres.device)
     head.load_state_dict({k: v for k, v in old.items() if k != "weight" and k in head.state_dict()}, strict=False)

@@ -1,15 +1,17 @@
 """The head's options, and its builder."""
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from arcshard.distributed import World
 from model.adaface import AdaFace
 from model.class_sizes import fixed_adacos_scale, log_weights, power_margins, range_margins
 from model.heads import ArcFace, CosFace, MarginHead, check_scale
+from model.shard import Shard
 
 HEADS: dict[str, type[MarginHead]] = {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 
@@ -22,11 +24,18 @@ class HeadConfig:
     """Where the margin acts: on the angle, on the cosine, or on either by the embedding's norm."""
     scale: float | Literal["auto"] = 45.0
     """Multiplies every cosine (1st place 2020: 45, 2nd: 30, 3rd: 80); auto: sqrt(2) ln(C - 1), fixed AdaCos."""
+    learn_scale: bool = False
+    """Begin with scale and learn it."""
     margin: float = 0.3
     """Between a class and the rest at the end of the margin's schedule: radians (1st place: 0.3 to 0.4), for cosface a
     cosine."""
     margin_warmup: float = 0.0
     """Share of the run in which the margin rises from 0 to its value, linearly."""
+    margin_grad: Literal["exact", "straight-through"] = "exact"
+    """straight-through: the margin changes the loss, while the gradient by the true class's cosine is that without it
+    (insightface)."""
+    easy_margin: bool = False
+    """For arcface: no margin where the true class is more than 90 degrees away (D2-MetricLearning's exp7)."""
     centers: int = 1
     """Centres a class, of which the nearest counts (3rd place: 3)."""
     class_size_margin: Literal["none", "power", "range"] = "none"
@@ -40,6 +49,14 @@ class HeadConfig:
     """Part of a photo's true probability that is spread over all classes (2nd place: 0.1)."""
     class_weights: Literal["none", "log"] = "none"
     """log: a photo counts as 1 / ln(1 + n), n being its class's images (1st place)."""
+    focal: float = 0.0
+    """A photo's loss L counts (1 - exp(-L))^focal times: those well told apart count less; 0 or at least 1 (usual: 2).
+    """
+    sharded: bool = False
+    """Each rank holds its part of the classes instead of all: for so many that weight, momentum and gradient of the
+    head do not fit. The result is the same; checkpoints hold the whole."""
+    negatives: float = 1.0
+    """Share of the classes that stand against a batch's own in a step, drawn anew for each (PartialFC: 0.1)."""
 
     def __post_init__(self) -> None:
         if self.scale != "auto":
@@ -51,6 +68,12 @@ class HeadConfig:
             raise ValueError(f"head.centers must be at least 1; got {self.centers}")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"head.smoothing is a part in [0, 1); got {self.smoothing}")
+        if self.focal != 0 and self.focal < 1:
+            raise ValueError(f"head.focal must be 0 or at least 1; got {self.focal}")
+        if not 0 < self.negatives <= 1:
+            raise ValueError(f"head.negatives is a share of the classes in (0, 1]; got {self.negatives}")
+        if self.easy_margin and self.kind != "arcface":
+            raise ValueError(f"head.easy_margin is a form of arcface; got head.kind {self.kind}")
         if self.class_size_margin != "none":
             self._check_class_size_margin()
 
@@ -70,19 +93,25 @@ class HeadConfig:
 
 
 def build_head(config: HeadConfig, dim: int, num_classes: int,
-               class_sizes: np.ndarray | Sequence[int] | None = None) -> MarginHead:
+               class_sizes: np.ndarray | Sequence[int] | None = None, world: World | None = None) -> MarginHead:
     """The head of `config` for embeddings of size `dim`.
 
-    class_sizes: training images of each class (C,). Raises ValueError if they are needed and missing, or of another
-    number.
+    class_sizes: training images of each class (C,). world: the ranks of a sharded head. Raises ValueError if the sizes
+    are needed and missing, or of another number; UserError if there are fewer classes than ranks.
     """
-    options: dict[str, Tensor | None] = {"margin_factors": None, "class_weights": None}
+    options: dict[str, Any] = {
+        "focal": config.focal, "learn_scale": config.learn_scale, "negatives": config.negatives,
+        "straight_through": config.margin_grad == "straight-through"}
+    if config.kind == "arcface":
+        options["easy"] = config.easy_margin
+    if config.sharded and world:
+        options["shard"] = Shard(num_classes, world.rank, world.size)
     if config.needs_sizes:
         if class_sizes is None or len(class_sizes) != num_classes:
             found = "none" if class_sizes is None else f"{len(class_sizes)}"
             raise ValueError("head.class_size_margin and head.class_weights need the images of each class; got "
                              f"{found} for {num_classes} classes: pass class_sizes")
-        options = _of_sizes(config, torch.as_tensor(class_sizes))
+        options |= _of_sizes(config, torch.as_tensor(class_sizes))
     scale = fixed_adacos_scale(num_classes) if config.scale == "auto" else float(config.scale)
     return HEADS[config.kind](dim, num_classes, scale, config.margin, config.centers, config.smoothing, **options)
 

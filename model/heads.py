@@ -2,15 +2,20 @@
 
 Shape suffixes: B batch (this rank), D embedding, C classes, K centres a class.
 """
+import copy
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.margins import add_angle, subtract
-from model.no_logits import no_logits_loss
+from model.class_draw import draw
+from model.margins import add_angle, add_angle_if_near, subtract
+from model.no_logits import Form, Rows, no_logits_loss
+from model.shard import Shard
 
 
 def check_scale(scale: float) -> None:
@@ -22,8 +27,9 @@ def check_scale(scale: float) -> None:
 class MarginHead(nn.Module):
     """Softmax over cosines × scale, in which the cosine of the true class is made worse by a margin.
 
-    Subclasses say how, in `moved`. The state holds `weight` alone, the centres (C·K, D): class c has rows
-    c·K … c·K+K-1.
+    Subclasses say how, in `moved`. The state holds `weight`, the centres (C·K, D): class c has rows c·K … c·K+K-1; and
+    `log_scale` if the scale is learned. A sharded head has the rows of its rank's classes alone; it loads whole states
+    as well as its own, and `whole` is the head to save or to evaluate.
 
     Args:
         dim: embedding size D.
@@ -34,22 +40,36 @@ class MarginHead(nn.Module):
         smoothing: part in [0, 1) of a photo's true probability that is spread evenly over all classes.
         margin_factors: (C,): class c has margin × factor; None: all have the same.
         class_weights: (C,): what a photo of class c counts in the mean; None: all the same.
+        focal: 0 or at least 1: a photo's loss L counts (1 - exp(-L))^focal times (model/no_logits.py).
+        learn_scale: start from `scale` and learn its logarithm.
+        straight_through: the margin changes the loss, but its derivative by the true cosine counts as 1, as in
+            insightface's arcface_torch/losses.py.
+        negatives: share in (0, 1] of the classes that stand against a batch's own; `draw` says which.
+        shard: of the classes, one a rank; None: all are here.
     """
 
     margin: Tensor
     margin_factors: Tensor | None
     class_weights: Tensor | None
+    key: Tensor
 
     def __init__(self, dim: int, num_classes: int, scale: float = 45.0, margin: float = 0.3, centers: int = 1,
-                 smoothing: float = 0.0, margin_factors: Tensor | None = None, class_weights: Tensor | None = None):
+                 smoothing: float = 0.0, margin_factors: Tensor | None = None, class_weights: Tensor | None = None, *,
+                 focal: float = 0.0, learn_scale: bool = False, straight_through: bool = False, negatives: float = 1.0,
+                 shard: Shard | None = None):
         super().__init__()
         check_scale(scale)
         self.check_margin(margin)
-        self.scale, self.centers, self.smoothing = scale, centers, smoothing
-        self.weight = nn.Parameter(torch.empty(num_classes * centers, dim))
-        nn.init.xavier_uniform_(self.weight)
-        # A tensor, so that a schedule neither recompiles the step nor waits for the device.
+        self.fixed_scale, self.centers, self.form = scale, centers, Form(smoothing, focal)
+        self.straight_through, self.negatives = straight_through, negatives
+        self.shard = shard or Shard(num_classes)
+        # All ranks draw the numbers of all classes, so that a run begins alike with any number of ranks.
+        whole = nn.init.xavier_uniform_(torch.empty(num_classes * centers, dim))
+        self.weight = nn.Parameter(self.shard.own(whole).clone())
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        # Tensors, so that a schedule neither recompiles the step nor waits for the device.
         self.register_buffer("margin", torch.tensor(float(margin)), persistent=False)
+        self.register_buffer("key", torch.tensor(0), persistent=False)
         self.register_buffer("margin_factors", margin_factors, persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
 
@@ -58,6 +78,26 @@ class MarginHead(nn.Module):
         """Raise ValueError unless the margin is an angle in [0, π/2)."""
         if not 0 <= margin < math.pi / 2:
             raise ValueError(f"margin is an angle in radians, 0 <= margin < pi/2; got {margin}")
+
+    @property
+    def scale(self) -> float | Tensor:
+        """What multiplies the cosines; if it is learned a scalar tensor, without gradient."""
+        return self.fixed_scale if self.log_scale is None else self.log_scale.detach().exp()
+
+    @property
+    def smoothing(self) -> float:
+        """Part of a photo's true probability that is spread over all classes."""
+        return self.form.smoothing
+
+    @property
+    def num_centers(self) -> int:
+        """Centres of all ranks, C·K."""
+        return self.shard.num_classes * self.centers
+
+    @property
+    def spread(self) -> list[nn.Parameter]:
+        """The parameters of which each rank holds a part, whose gradient no other rank has."""
+        return [self.weight] if self.shard.size > 1 else []
 
     def moved(self, cos_B: Tensor, margin_B: Tensor, norm_B: Tensor) -> tuple[Tensor, Tensor]:
         """What stands for the true classes' cosines, and its derivative by them (model/margins.py)."""
@@ -68,10 +108,15 @@ class MarginHead(nn.Module):
         self.check_margin(margin)
         self.margin.fill_(margin)
 
+    def draw(self, key: int) -> None:
+        """From the next call on, draw the classes of `negatives` by this key, 0 <= key < 2^63."""
+        self.key.fill_(key)
+
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """Cosines to the classes' nearest centres, float32 (B, C), rounded into [-1, 1]."""
+        """Cosines to the nearest centres of the classes here, float32 (B, C), rounded into [-1, 1]."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            cos = F.linear(F.normalize(embeddings.float()), F.normalize(self.weight.float())).clamp(-1, 1)
+            weight = _wide(self.weight)
+            cos = F.linear(F.normalize(embeddings.to(weight.dtype)), F.normalize(weight)).clamp(-1, 1)
             return cos if self.centers == 1 else cos.unflatten(1, (-1, self.centers)).amax(2)
 
     def logits(self, embeddings: Tensor) -> Tensor:
@@ -79,17 +124,60 @@ class MarginHead(nn.Module):
         return self.cosines(embeddings) * self.scale
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy, float32 scalar. embeddings (B, D) of any scale; labels int64 (B,) in [0, C)."""
+        """Mean cross-entropy of this rank's photos, scalar, float32 (float64 if the weight is).
+
+        embeddings (B, D) of any scale; labels int64 (B,) in [0, C). The ranks of a sharded head must have equal B; the
+        gradient of their weight is that of the mean over all ranks, the other gradients are of their own loss.
+        """
         with torch.autocast(embeddings.device.type, enabled=False):
-            x_BD = embeddings.float()
-            unit_BD, weight = F.normalize(x_BD), self.weight.float().unflatten(0, (-1, self.centers))
+            weight = _wide(self.weight).unflatten(0, (-1, self.centers))
+            x_BD = embeddings.to(weight.dtype)
             with torch.no_grad():
-                cos_BK = torch.einsum("bd,bkd->bk", unit_BD, F.normalize(weight[labels], dim=2))
-                targets = self.moved(cos_BK.amax(1).clamp(-1, 1), self._margins(labels), x_BD.norm(dim=1))
-                shares_B = torch.full_like(targets[0], 1 / len(labels))
-                if self.class_weights is not None:
-                    shares_B = shares_B * self.class_weights[labels]
-            return no_logits_loss(unit_BD, weight, labels, targets, shares_B, self.scale, self.smoothing)
+                all_x_BD, labels = self.shard.gather(x_BD.detach()), self.shard.gather(labels)
+                places = labels - self.shard.classes.start
+                held = (places >= 0) & (places < len(weight))
+                places = places.clamp(0, len(weight) - 1)
+            shard = self.shard
+            if self.negatives < 1:
+                weight, places, shard = self._drawn(weight, places, held)
+            with torch.no_grad():
+                rows = self._rows(all_x_BD, weight, labels, places, held, len(x_BD))
+            scale = self.fixed_scale if self.log_scale is None else self.log_scale.exp()
+            return no_logits_loss(F.normalize(x_BD), weight, scale, rows, F.normalize(all_x_BD), self.form, shard)
+
+    def whole(self) -> "MarginHead":
+        """This head with the centres of all ranks, which must all ask; itself if it is not sharded."""
+        if self.shard.size == 1:
+            return self
+        weight = nn.Parameter(self.shard.whole(self.weight.detach()), requires_grad=False)
+        head = copy.deepcopy(self, {id(self.weight): weight})
+        head.shard = Shard(self.shard.num_classes)
+        return head
+
+    def _rows(self, x_BD: Tensor, weight: Tensor, labels_B: Tensor, places_B: Tensor, held_B: Tensor, batch: int
+              ) -> Rows:
+        cos_BK = torch.einsum("bd,bkd->bk", F.normalize(x_BD), F.normalize(weight[places_B], dim=2))
+        cos_B = self.shard.sum(torch.where(held_B, cos_BK.amax(1), 0.0)).clamp(-1, 1)
+        target_B, slope_B = self.moved(cos_B, self._margins(labels_B), x_BD.norm(dim=1))
+        if self.straight_through:
+            slope_B = torch.ones_like(slope_B)
+        shares_B = torch.full_like(cos_B, 1 / batch)
+        if self.class_weights is not None:
+            shares_B = shares_B * self.class_weights[labels_B]
+        return Rows(places_B, held_B, cos_B, target_B, slope_B, shares_B)
+
+    def _drawn(self, weight: Tensor, places_B: Tensor, held_B: Tensor) -> tuple[Tensor, Tensor, Shard]:
+        """The centres that take part, the photos' places among them, and how many they are over all ranks."""
+        numbers = [min(count, max(math.ceil(self.negatives * count), len(places_B))) for count in self.shard.counts()]
+        drawn = draw(self.key, self.shard.classes.start, len(weight), numbers[self.shard.rank], places_B, held_B)
+        places_B = torch.searchsorted(drawn, places_B).clamp_max(len(drawn) - 1)
+        return weight[drawn], places_B, replace(self.shard, num_classes=sum(numbers))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        weight = state_dict.get(f"{prefix}weight")
+        if weight is not None and len(weight) == self.num_centers:
+            state_dict[f"{prefix}weight"] = self.shard.own(weight)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def cost_of_one(self, images_C: Tensor | np.ndarray) -> float:
         """What the margin takes from a cosine of 1, on average over the images, of which class c has images_C[c]."""
@@ -106,11 +194,22 @@ class MarginHead(nn.Module):
         return self.margin if self.margin_factors is None else self.margin * self.margin_factors[labels]
 
 
+def _wide(weight: Tensor) -> Tensor:
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
 class ArcFace(MarginHead):
-    """The true class is pushed `margin` radians away, in [0, π/2): model/margins.py, add_angle."""
+    """The true class is pushed `margin` radians away, in [0, π/2): model/margins.py, add_angle.
+
+    easy: only where its cosine is positive.
+    """
+
+    def __init__(self, *args: Any, easy: bool = False, **options: Any):
+        super().__init__(*args, **options)
+        self.easy = easy
 
     def moved(self, cos_B: Tensor, margin_B: Tensor, norm_B: Tensor) -> tuple[Tensor, Tensor]:
-        return add_angle(cos_B, margin_B)
+        return (add_angle_if_near if self.easy else add_angle)(cos_B, margin_B)
 
 
 class CosFace(MarginHead):

@@ -26,6 +26,15 @@ def add_angle(cos: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
     return target, torch.where(past_pi, 1.0, torch.where(below_0, 0.0, slope))
 
 
+def add_angle_if_near(cos: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+    """`add_angle` where the cosine is positive, without margin elsewhere: the target jumps by sin margin between.
+
+    "Easy margin" of insightface's MXNet ArcFace; on in exp7 of D2-MetricLearning.
+    """
+    target, slope = add_angle(cos, margin)
+    return torch.where(cos > 0, target, cos), torch.where(cos > 0, slope, 1.0)
+
+
 def subtract(cos: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
     """cos θ − margin. Source: Wang et al., "CosFace: Large margin cosine loss", CVPR 2018, eq. 4."""
     return cos - margin, torch.ones_like(cos)

@@ -1,101 +1,124 @@
-"""Softmax cross-entropy over cosines that never holds the B × C logits: a few rows at a time, gradient at once.
+"""Softmax cross-entropy over cosines that never holds the B × C logits: some rows at a time, gradient at once.
 
 A row's gradient needs nothing of other rows, so the forward pass makes both gradients while a chunk's probabilities
-are in memory, and the backward pass only multiplies. Three matrix products, as in the plain form.
+are in memory, and the backward pass only multiplies. Three matrix products, as in the plain form. The classes may lie
+on several ranks: each takes all photos against its own centres, and the ranks merge their log-sum-exps.
 
-Shape suffixes: B batch, N rows of a chunk, D embedding, C classes, K centres a class.
+Shape suffixes: B batch, N rows of a chunk, D embedding, C this rank's classes, K centres a class. Logits are held as
+(C, N): their first product is then about 1.4 × as fast on a CPU as that of (N, C).
 """
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ROWS = 64  # of a chunk: fewer make thin products, more need more memory (20.8 MB of logits at 81,313 classes)
-CENTRES = 4096  # of a block in passes over the weight: 8 MB at D = 512, so that a second pass meets the cache
+from model.chunks import Own, cross_entropy, focal, nearest_centres, to_centres
+from model.shard import Shard
+
+ROWS = 128  # of a chunk, times the ranks: fewer make thin products, more need more memory (42 MB at 81,313 classes)
+CENTRES = 1024  # of a block in passes over the weight: 2 MB at D = 512, so that a second pass meets the cache
 TINY = 1e-12  # least norm of a centre, as in F.normalize
 
 
-def no_logits_loss(unit_BD: Tensor, weight: Tensor, labels_B: Tensor, targets: tuple[Tensor, Tensor],
-                   shares_B: Tensor, scale: float, smoothing: float = 0.0) -> Tensor:
-    """Sum over the batch of share × cross-entropy of scale × cosines, with other cosines for the true classes.
+class Rows(NamedTuple):
+    """What the loss knows of the photos of all ranks, rank after rank; (B,) each."""
+
+    labels: Tensor
+    """int64, the true class's place among this rank's; anything valid where it is another rank's."""
+    held: Tensor
+    """bool, whether it is this rank's."""
+    cosines: Tensor
+    """To the true class."""
+    targets: Tensor
+    """What stands for that cosine,"""
+    slopes: Tensor
+    """and its derivative by it."""
+    shares: Tensor
+    """What a photo counts in the sum over its rank's; 1 / B makes it a mean."""
+
+
+class Form(NamedTuple):
+    """Options of the loss."""
+
+    smoothing: float = 0.0
+    """This part of a row's true probability is spread evenly over all classes
+    (Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7)."""
+    focal: float = 0.0
+    """γ: a row's loss L counts (1 - exp(-L))^γ times (Lin et al., "Focal loss for dense object detection", ICCV 2017);
+    0 or at least 1."""
+
+
+def no_logits_loss(unit_BD: Tensor, weight: Tensor, scale: Tensor | float, rows: Rows, all_unit_BD: Tensor,
+                   form: Form = Form(), shard: Shard | None = None) -> Tensor:
+    """Sum over this rank's photos of share × cross-entropy of scale × cosines, with other cosines for the true classes.
 
     Equals, value and gradients, the plain form that holds all logits. A class of several centres has the cosine of
     its nearest one (Deng et al., "Sub-center ArcFace", ECCV 2020).
 
     Args:
-        unit_BD: normalised embeddings, floating point.
-        weight: centres of any norm (C, K, D), same dtype.
-        labels_B: int64 in [0, C).
-        targets: (B,) each: what stands for the cosine of the true class, and its derivative by that cosine.
-        shares_B: what a row counts in the sum; 1 / B makes it a mean.
+        unit_BD: normalised embeddings of this rank, floating point.
+        weight: this rank's centres of any norm (C, K, D), same dtype. Its gradient is that of the mean of all ranks'
+            losses, if all start the backward pass with the same factor; the other gradients are of this rank's loss.
         scale: of the cosines.
-        smoothing: this part of a row's true probability is spread evenly over all classes
-            (Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7).
+        rows: of all ranks.
+        all_unit_BD: embeddings of all ranks, without gradient.
+        shard: of the classes; its num_classes are those of the softmax. None: all classes are here.
     """
-    loss: Tensor = _NoLogits.apply(unit_BD, weight, labels_B, *targets, shares_B, scale, smoothing)
+    shard = shard or Shard(len(weight))
+    loss: Tensor = _NoLogits.apply(unit_BD, weight, scale, all_unit_BD, *rows, form, shard)
     return loss
 
 
 class _NoLogits(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx: Any, unit_BD: Tensor, weight: Tensor, labels_B: Tensor, target_B: Tensor, slope_B: Tensor,
-                shares_B: Tensor, scale: float, smoothing: float) -> Tensor:
-        rows_D = weight.flatten(0, 1)
-        inverse = torch.linalg.vector_norm(rows_D, dim=1).clamp_min_(TINY).reciprocal_()
-        unit_grad, weight_grad, losses = torch.empty_like(unit_BD), torch.zeros_like(rows_D), []
-        for start in range(0, len(unit_BD), ROWS):
-            part = slice(start, start + ROWS)
-            scaled_ND, labels_N1 = unit_BD[part] * scale, labels_B[part, None]
-            logits, nearest = _class_logits((scaled_ND @ rows_D.T).mul_(inverse), weight.shape[1])
-            logits.scatter_(1, labels_N1, scale * target_B[part, None])
-            loss_N, pull = _cross_entropy(logits, labels_N1, smoothing)
-            pull.scatter_(1, labels_N1, pull.gather(1, labels_N1) * slope_B[part, None])
-            pull = _to_centres(pull, nearest, weight.shape[1]).mul_(inverse)
-            share_N1 = shares_B[part, None]
-            unit_grad[part] = (pull @ rows_D) * (scale * share_N1)
-            weight_grad.addmm_(pull.T, scaled_ND * share_N1)
+    def forward(ctx: Any, unit_BD: Tensor, weight: Tensor, scale: Tensor | float, all_unit_BD: Tensor, labels_B: Tensor,
+                held_B: Tensor, cos_B: Tensor, target_B: Tensor, slope_B: Tensor, shares_B: Tensor, form: Form,
+                shard: Shard) -> Tensor:
+        centres = weight.flatten(0, 1)
+        inverse = torch.linalg.vector_norm(centres, dim=1, keepdim=True).clamp_min_(TINY).reciprocal_()
+        unit_grad, weight_grad, losses, pulls = torch.empty_like(all_unit_BD), None, [], []
+        step = min(ROWS * shard.size, len(all_unit_BD))
+        buffer = centres.new_empty(len(centres) * step)
+        for start in range(0, len(all_unit_BD), step):
+            part = slice(start, start + step)
+            unit_ND, own = all_unit_BD[part], Own(labels_B[None, part], held_B[part])
+            dots = buffer[:len(centres) * len(unit_ND)].view(len(centres), len(unit_ND))
+            logits, nearest = nearest_centres(torch.mm(centres, (unit_ND * scale).T, out=dots).mul_(inverse),
+                                              weight.shape[1])
+            loss_N, pull_N = cross_entropy(logits, own, scale * target_B[part], form.smoothing, shard)
+            loss_N, factor_N = focal(loss_N, form.focal)
+            factor_N = factor_N * shares_B[part]
+            own.put(logits, pull_N * slope_B[part])
+            pull = to_centres(logits, nearest, dots).mul_(inverse)
+            unit_grad[part] = (pull.T @ centres) * factor_N[:, None]
+            pulling_ND = unit_ND * (scale * factor_N / shard.size)[:, None]
+            weight_grad = pull @ pulling_ND if weight_grad is None else weight_grad.addmm_(pull, pulling_ND)
             losses.append(loss_N * shares_B[part])
-        ctx.centers = weight.shape[1]
-        ctx.save_for_backward(unit_grad, weight_grad, rows_D, inverse)
-        return torch.cat(losses).sum()
+            pulls.append(pull_N * factor_N)
+        assert weight_grad is not None, "a batch has photos"
+        mine = slice(shard.rank * len(unit_BD), (shard.rank + 1) * len(unit_BD))
+        unit_grad = shard.sum_to_rows(unit_grad)
+        # d logit / d scale is the cosine, except the truth's: of that, unit_grad has slope x cosine
+        scale_grad = (unit_BD * unit_grad).sum() + (torch.cat(pulls) * (target_B - slope_B * cos_B))[mine].sum()
+        ctx.save_for_backward(unit_grad.mul_(scale), _tangential(weight_grad, centres, inverse), scale_grad)
+        ctx.shape = weight.shape
+        return torch.cat(losses)[mine].sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        unit_grad, pulled, rows_D, inverse = ctx.saved_tensors
-        weight_grad = torch.empty_like(pulled)
-        for start in range(0, len(rows_D), CENTRES):
-            part = slice(start, start + CENTRES)
-            # what changes a centre's norm changes no cosine: that part of the gradient goes
-            along = (pulled[part] * rows_D[part]).sum(1, keepdim=True) * inverse[part, None].square()
-            torch.addcmul(pulled[part], rows_D[part], along, value=-1, out=weight_grad[part]).mul_(grad)
-        return unit_grad * grad, weight_grad.unflatten(0, (-1, ctx.centers)), *6 * [None]
+        unit_grad, weight_grad, scale_grad = ctx.saved_tensors
+        scale_grad = scale_grad * grad if ctx.needs_input_grad[2] else None
+        # In place: a second matrix of that size costs more than all else here. autograd refuses a second pass.
+        return unit_grad * grad, weight_grad.mul_(grad).view(ctx.shape), scale_grad, *9 * [None]
 
 
-def _class_logits(logits: Tensor, centers: int) -> tuple[Tensor, Tensor | None]:
-    """(N, C·K) -> each class's highest, and which centre has it: (N, C) and (N, C, 1)."""
-    if centers == 1:
-        return logits, None
-    best, nearest = logits.unflatten(1, (-1, centers)).max(2, keepdim=True)
-    return best.squeeze(2), nearest
-
-
-def _to_centres(pull: Tensor, nearest: Tensor | None, centers: int) -> Tensor:
-    """(N, C) -> (N, C·K): the nearest centre feels it, the others nothing."""
-    if nearest is None:
-        return pull
-    return pull.new_zeros(*pull.shape, centers).scatter_(2, nearest, pull[:, :, None]).flatten(1)
-
-
-def _cross_entropy(logits: Tensor, labels_N1: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Losses (N,) and their derivative by the logits (N, C)."""
-    log_p = logits.log_softmax(1)
-    loss_N = -(1 - smoothing) * log_p.gather(1, labels_N1).squeeze(1)
-    if smoothing:
-        loss_N -= smoothing * log_p.mean(1)
-    pull = log_p.exp_()
-    if smoothing:
-        pull -= smoothing / pull.shape[1]
-    return loss_N, pull.scatter_add_(1, labels_N1, pull.new_full(labels_N1.shape, smoothing - 1))
+def _tangential(weight_grad: Tensor, centres: Tensor, inverse: Tensor) -> Tensor:
+    """Take from the gradient what would change a centre's norm, which changes no cosine; in place."""
+    for start in range(0, len(centres), CENTRES):
+        part = slice(start, start + CENTRES)
+        along = (weight_grad[part] * centres[part]).sum(1, keepdim=True) * inverse[part].square()
+        weight_grad[part].addcmul_(centres[part], along, value=-1)
+    return weight_grad

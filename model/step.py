@@ -20,8 +20,8 @@ class Step(nn.Module):
         return self.head(self.embedder(images, jitter), labels)
 
     def weights(self) -> dict[str, Any]:
-        """The states as a checkpoint holds them: the embedder's can be used alone."""
-        return {"embedder": self.embedder.state_dict(), "head": self.head.state_dict()}
+        """The states as a checkpoint holds them: the embedder's can be used alone. All ranks must ask."""
+        return {"embedder": self.embedder.state_dict(), "head": self.head.whole().state_dict()}
 
     def load_weights(self, saved: dict[str, Any]) -> None:
         """What `weights` gave, or a checkpoint with it."""

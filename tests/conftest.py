@@ -52,7 +52,7 @@ def dataset_path(photos, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def call():
     """Run a command of the project as its user would; returns the finished process with its texts."""
     def run(*words, timeout=300, **options) -> subprocess.CompletedProcess:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from arcshard.distributed import World
 from model import AdaFace, ArcFace, CosFace, HeadConfig, build_head
 from model.class_sizes import log_weights, range_margins
 
@@ -16,6 +17,15 @@ def test_each_kind_is_built_as_configured(kind, head):
     built = build_head(HeadConfig(kind=kind, scale=30.0, margin=0.2, centers=3, smoothing=0.1), 16, 5)
     assert type(built) is head and built.weight.shape == (15, 16)
     assert (built.scale, float(built.margin), built.centers, built.smoothing) == (30.0, pytest.approx(0.2), 3, 0.1)
+
+
+def test_every_option_reaches_the_head():
+    config = HeadConfig(learn_scale=True, margin_grad="straight-through", easy_margin=True, focal=2.0, negatives=0.25,
+                        sharded=True)
+    built = build_head(config, 16, 5, world=World(1, 2, torch.device("cpu")))
+    assert built.easy and built.straight_through and built.form.focal == 2.0 and built.negatives == 0.25
+    assert float(built.scale) == pytest.approx(45.0) and built.weight.shape == (2, 16) and built.num_centers == 5
+    assert build_head(HeadConfig(sharded=True), 16, 5).weight.shape == (5, 16), "one process holds all"
 
 
 def test_class_sizes_become_margins_and_weights_that_the_schedule_moves_together():
@@ -47,6 +57,9 @@ def test_missing_class_sizes_are_refused(sizes, found):
     ({"margin_warmup": 1.5}, r"head.margin_warmup is a share of the run in \[0, 1\]; got 1.5"),
     ({"centers": 0}, "head.centers must be at least 1; got 0"),
     ({"smoothing": 1.0}, r"head.smoothing is a part in \[0, 1\); got 1.0"),
+    ({"focal": 0.5}, "head.focal must be 0 or at least 1; got 0.5"),
+    ({"negatives": 0.0}, r"head.negatives is a share of the classes in \(0, 1\]; got 0.0"),
+    ({"kind": "cosface", "easy_margin": True}, "head.easy_margin is a form of arcface; got head.kind cosface"),
     ({"class_size_margin": "power", "size_power": 0.0}, "head.size_power must be positive; got 0.0"),
     ({"class_size_margin": "range", "margin": 0.04}, "head.least_margin between 0 and it; got 0.04 and 0.05"),
     ({"class_size_margin": "power", "margin": 1.55}, "margin is an angle in radians, 0 <= margin < pi/2; got 1.6"),

@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import AdaFace, ArcFace, CosFace
-from model.no_logits import CENTRES, ROWS, no_logits_loss
+from model.no_logits import CENTRES, ROWS
 
-HEADS = {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
+HEADS = {"arcface": ArcFace, "easy": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 
 
 class Case(NamedTuple):
@@ -24,33 +24,42 @@ class Case(NamedTuple):
     weights: torch.Tensor  # (C,)
     scale: float
     smoothing: float
+    focal: float = 0.0
+    straight_through: bool = False
 
 
-def case(batch, dim, classes, centers, kind, scale, smoothing, seed=0):
+def case(batch, dim, classes, centers, kind, scale, smoothing, seed=0, **options):
     g = torch.Generator().manual_seed(seed)
     return Case(torch.randn(batch, dim, generator=g).double(), torch.randn(classes, centers, dim, generator=g).double(),
                 torch.randint(classes, (batch,), generator=g), kind, torch.rand(classes, generator=g) * 0.6,
-                torch.rand(classes, generator=g) + 0.5, scale, smoothing)
+                torch.rand(classes, generator=g) + 0.5, scale, smoothing, **options)
 
 
-cases = st.builds(case, st.integers(1, 2 * ROWS + 3), st.integers(8, 24), st.integers(1, 40), st.integers(1, 3),
+cases = st.builds(case, st.integers(1, ROWS + 3), st.integers(8, 24), st.integers(1, 40), st.integers(1, 3),
                   st.sampled_from(sorted(HEADS)), st.floats(1, 60), st.sampled_from([0.0, 0.1, 0.7]),
-                  st.integers(0, 999))
+                  st.integers(0, 999), focal=st.sampled_from([0.0, 1.0, 2.0, 3.5]), straight_through=st.booleans())
 
 
-def plain(c, x, weight):
+def plain(c, x, weight, scale):
     """Every logit, by the definitions; AdaFace with its starting statistics."""
     cos = (x / x.norm(dim=1, keepdim=True)) @ (weight / weight.norm(dim=2, keepdim=True)).flatten(0, 1).T
     cos = cos.unflatten(1, weight.shape[:2]).amax(2)
     margin = c.margins[c.labels, None].double()
-    turn, less = {"arcface": (margin, 0.0), "cosface": (None, margin), "adaface": (None, None)}[c.kind]
+    turn, less = {"arcface": (margin, 0.0), "easy": (margin, 0.0), "cosface": (None, margin),
+                  "adaface": (None, None)}[c.kind]
     if c.kind == "adaface":
         quality = (0.333 * (x.detach().norm(dim=1, keepdim=True) - 20) / (100 + 1e-3)).clamp(-1, 1)
         turn, less = -margin * quality, margin + margin * quality
     moved = cos - less if c.kind == "cosface" else turned(cos, turn) - less
-    logits = c.scale * torch.where(one_hot(c.labels, len(weight)).bool(), moved, cos)
+    if c.kind == "easy":
+        moved = torch.where(cos > 0, moved, cos)
+    if c.straight_through:
+        moved = cos + (moved - cos).detach()
+    logits = scale * torch.where(one_hot(c.labels, len(weight)).bool(), moved, cos)
     truth = one_hot(c.labels, len(weight)).double() * (1 - c.smoothing) + c.smoothing / len(weight)
     losses = logits.logsumexp(1) - (truth * logits).sum(1)
+    if c.focal:
+        losses = (1 - (-losses).exp()) ** c.focal * losses
     return (losses * c.weights[c.labels].double()).sum() / len(x)
 
 
@@ -60,57 +69,61 @@ def turned(cos, by):
 
 
 def expected(c, factor=1.0):
+    """Loss and its gradients by embeddings, weight and logarithm of the scale."""
     x, weight = c.x.clone().requires_grad_(), c.weight.clone().requires_grad_()
-    loss = plain(c, x, weight)
+    log_scale = torch.tensor(math.log(c.scale)).double().requires_grad_()  # rounded as the head's
+    loss = plain(c, x, weight, log_scale.exp())
     (factor * loss).backward()
-    return loss.detach(), x.grad, weight.grad
+    return loss.detach(), x.grad, weight.grad, log_scale.grad
 
 
-def head_of(c):
+def head_of(c, **options):
+    if c.kind == "easy":
+        options["easy"] = True
     head = HEADS[c.kind](c.x.shape[1], len(c.weight), scale=c.scale, margin=0.5, centers=c.weight.shape[1],
-                         smoothing=c.smoothing, margin_factors=c.margins / 0.5, class_weights=c.weights).eval()
+                         smoothing=c.smoothing, margin_factors=c.margins / 0.5, class_weights=c.weights, focal=c.focal,
+                         straight_through=c.straight_through, learn_scale=True, **options).eval()
     with torch.no_grad():
         head.weight.copy_(c.weight.flatten(0, 1))
     return head
+
+
+def found(c, head, factor=1.0):
+    x = c.x.to(head.weight.dtype, copy=True).requires_grad_()
+    loss = head(x, c.labels)
+    (factor * loss).backward()
+    return loss.detach(), x.grad, head.weight.grad.view_as(c.weight), head.log_scale.grad
 
 
 def relative(found, truth, least=1e-2):
     return float((found.double() - truth).norm() / truth.norm().clamp_min(least))
 
 
-@given(cases, st.floats(-3, 3))
+@given(cases, st.sampled_from([-2.5, 0.3, 1.0]))
 @example(case(1, 19, 9, 3, "adaface", 30.0, 0.0, 372), 1.0)  # one photo, classified well: little gradient is left
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_every_head_equals_the_plain_form_to_float32_whatever_the_incoming_gradient(c, factor):
-    head, x = head_of(c), c.x.float().requires_grad_()
-    loss = head(x, c.labels)
-    (factor * loss).backward()
-    true_loss, x_grad, weight_grad = expected(c, factor)
+    rounding = 1e-5 * max(1, c.scale / 8)  # logits of ±scale round to scale × 2^-24
+    (loss, *grads), (true_loss, *true_grads) = found(c, head_of(c), factor), expected(c, factor)
     assert loss.item() == pytest.approx(true_loss.item(), rel=1e-5, abs=1e-5)
     least = max(1e-2, abs(factor) * c.scale / len(c.x) / c.x.norm(dim=1).mean().item() / 4)  # ¼ of a wrong photo's
-    limit = 1e-5 * max(1, c.scale / 8)  # logits of ±scale round to scale × 2^-24
-    assert relative(x.grad, x_grad, least) < limit
-    assert relative(head.weight.grad.view_as(weight_grad), weight_grad, least) < limit
+    assert all(relative(ours, true, least) < rounding for ours, true in zip(grads[:2], true_grads))
+    assert grads[2].item() == pytest.approx(true_grads[2].item(), rel=1e-3, abs=abs(factor) * c.scale * rounding)
 
 
-def in_float64(c):
-    """The function itself, on cosines without a margin."""
-    x, weight = c.x.clone().requires_grad_(), c.weight.clone().requires_grad_()
-    unit = normalize(x)
-    with torch.no_grad():
-        target = torch.einsum("bd,bkd->bk", unit, normalize(weight[c.labels], dim=2)).amax(1)
-    loss = no_logits_loss(unit, weight, c.labels, (target, torch.ones_like(target)),
-                          c.weights[c.labels].double() / len(x), c.scale, c.smoothing)
-    loss.backward()
-    return loss.detach(), x.grad, weight.grad
+@given(cases, st.sampled_from([-2.5, 0.3, 1.0]))
+@settings(deadline=None, max_examples=60)
+def test_in_float64_every_head_equals_the_plain_form(c, factor):
+    for ours, true in zip(found(c, head_of(c).double(), factor), expected(c, factor)):
+        torch.testing.assert_close(ours, true, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("batch, dim, classes, centers, smoothing", [
     (1, 1, 1, 1, 0.0), (ROWS, 5, 7, 1, 0.1), (ROWS + 1, 4, CENTRES + 1, 1, 0.0), (2 * ROWS, 3, CENTRES // 2, 3, 0.2)])
 def test_in_float64_it_equals_the_plain_form_across_the_edges_of_chunks(batch, dim, classes, centers, smoothing):
-    c = case(batch, dim, classes, centers, "cosface", 30.0, smoothing)._replace(margins=torch.zeros(classes))
-    for found, true in zip(in_float64(c), expected(c)):
-        torch.testing.assert_close(found, true, rtol=1e-8, atol=1e-11)
+    c = case(batch, dim, classes, centers, "cosface", 30.0, smoothing)
+    for ours, true in zip(found(c, head_of(c).double()), expected(c)):
+        torch.testing.assert_close(ours, true, rtol=1e-6, atol=1e-8)
 
 
 class Watch(TorchDispatchMode):
@@ -134,17 +147,20 @@ def test_no_tensor_grows_with_batch_times_classes_and_the_host_reads_none(kind):
     head, x = head_of(c).train(), c.x.float().requires_grad_()
     with Watch() as watch:
         head(x, c.labels).backward()
-    assert "aten::mm" in watch.names and head.weight.grad is not None
+    assert {"aten::mm.out", "aten::addmm_"} <= watch.names and head.weight.grad is not None
     assert watch.largest == ROWS * 1000 * 3
     assert not {"aten::_local_scalar_dense", "aten::item", "aten::nonzero"} & watch.names
 
 
 @pytest.mark.parametrize("kind", sorted(HEADS))
-@pytest.mark.parametrize("centers", [1, 3])
-def test_loss_and_gradients_are_finite_at_the_ends_for_zeros_for_one_class_and_under_autocast(kind, centers):
+@pytest.mark.parametrize("centers, options", [
+    (1, {}), (3, {}), (1, {"focal": 1.0}), (1, {"straight_through": True, "focal": 2.0, "smoothing": 0.1}),
+    (3, {"learn_scale": True, "smoothing": 0.1}), (1, {"negatives": 0.5})])
+def test_loss_and_gradients_are_finite_at_the_ends_for_zeros_for_one_class_and_under_autocast(kind, centers, options):
     for classes in (1, 5):
         for x in (torch.eye(5), -torch.eye(5), torch.zeros(5, 5)):
-            head = HEADS[kind](5, classes, scale=64.0, margin=0.5, centers=centers)
+            head = HEADS[kind](5, classes, scale=64.0, margin=0.5, centers=centers, **options,
+                               **({"easy": True} if kind == "easy" else {}))
             with torch.no_grad():
                 head.weight.copy_(torch.eye(5)[:classes].repeat_interleave(centers, 0))
             x = x.clone().requires_grad_()
@@ -152,7 +168,20 @@ def test_loss_and_gradients_are_finite_at_the_ends_for_zeros_for_one_class_and_u
                 loss = head(x, torch.arange(5) % classes)
             loss.backward()
             assert loss.dtype == torch.float32 and loss >= 0
-            assert all(torch.isfinite(t).all() for t in (loss, x.grad, head.weight.grad))
+            assert all(torch.isfinite(t).all() for t in (loss, x.grad, *(p.grad for p in head.parameters())))
+
+
+def test_the_gradient_is_handed_over_once_and_a_second_pass_is_refused():
+    """A second matrix as large as the weight would be the most expensive part of a small batch."""
+    head = head_of(case(4, 6, 9, 1, "arcface", 30.0, 0.0))
+    loss = head(torch.randn(4, 6), torch.arange(4))
+    saved = {t.untyped_storage().data_ptr() for t in loss.grad_fn.saved_tensors}
+    loss.backward()
+    assert head.weight.grad.untyped_storage().data_ptr() in saved
+    again = head(torch.randn(4, 6), torch.arange(4))
+    again.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        again.backward()
 
 
 def test_micro_batches_average_to_the_whole_batch_with_class_weights_too():

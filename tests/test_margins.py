@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.class_sizes import fixed_adacos_scale, log_weights, power_margins, range_margins
-from model.margins import adapt, add_angle, subtract
+from model.margins import adapt, add_angle, add_angle_if_near, subtract
 
 inside = st.floats(-0.999, 0.999)
 angle = st.floats(0, 1.5)
@@ -39,6 +39,13 @@ def test_an_added_angle_is_arccos_arithmetic(cos, margin):
     check(lambda c: add_angle(c, tensor(margin)), lambda theta: turned(theta, margin), cos)
 
 
+@given(inside.filter(lambda cos: abs(cos) > 1e-6), angle)
+@settings(deadline=None)
+def test_an_easy_margin_acts_where_the_cosine_is_positive(cos, margin):
+    check(lambda c: add_angle_if_near(c, tensor(margin)),
+          lambda theta: torch.where(theta.cos() > 0, turned(theta, margin), theta.cos()), cos)
+
+
 @given(inside, st.floats(0, 1))
 @settings(deadline=None)
 def test_a_subtracted_margin_is_a_difference(cos, margin):
@@ -61,7 +68,8 @@ def test_the_adaptive_margin_is_arcface_at_quality_minus_one_and_cosface_at_zero
 @pytest.mark.parametrize("quality", [-1.0, 0.0, 1.0])
 def test_targets_and_derivatives_are_finite_at_the_ends_and_no_margin_rewards(quality):
     cos, margin = torch.tensor([-1.0, -1 + 1e-7, 0.0, 1 - 1e-7, 1.0]), torch.tensor(0.5)
-    for target, slope in (add_angle(cos, margin), subtract(cos, margin), adapt(cos, margin, torch.tensor(quality))):
+    for target, slope in (add_angle(cos, margin), add_angle_if_near(cos, margin), subtract(cos, margin),
+                          adapt(cos, margin, torch.tensor(quality))):
         assert torch.isfinite(target).all() and torch.isfinite(slope).all()
         assert (target <= cos + 1e-6).all() and (slope >= 0).all()
 

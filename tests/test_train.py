@@ -249,6 +249,25 @@ def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
     assert losses(with_statistics)[-1][2] != pytest.approx(whole[-1], rel=1e-2)
 
 
+@pytest.mark.heavy
+def test_a_sharded_head_trains_as_a_whole_one_which_can_go_on_from_its_checkpoint(train_here, dataset_path, tmp_path):
+    """6 classes on 2 ranks, in micro-batches, until SIGTERM; then one rank that holds all."""
+    options = ["--train.batchnorm", "held", "--model.neck", "none", "--train.epochs", "4", "--head.smoothing", "0.1",
+               "--head.learn_scale", "true", "--train.clip", "0.5"]
+    assert train_here(tmp_path / "whole", *options).returncode == 0
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start(tmp_path / "run", dataset_path, *options, "--head.sharded", "true", "--train.micro_batch", "3",
+                    command=torchrun)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=90)
+    assert 36 <= checkpoint.load(tmp_path / "run")["loader"]["position"] < 240
+    assert train_here(tmp_path / "run", *options).returncode == 0
+    expected = [loss for _, _, loss in losses(tmp_path / "whole")]
+    assert [loss for _, _, loss in losses(tmp_path / "run")] == pytest.approx(expected, rel=1e-3)
+    ours, theirs = (checkpoint.load(tmp_path / name)["optimizer"]["state"] for name in ("run", "whole"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+
+
 def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path):
     """Hardly any learning rate, and a scale so small that the loss of random directions is that of equal ones."""
     done = train_here(tmp_path / "run", "--train.epochs", "2.4", "--train.lr", "1e-9", "--head.scale", "2",

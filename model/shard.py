@@ -1,0 +1,78 @@
+"""The part of the classes that a rank holds, and what the ranks tell each other about it."""
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from arcshard.console import UserError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rank `rank` of `size` holds contiguous classes; the first num_classes mod size ranks hold one more than the rest.
+
+    All ranks must call `gather`, `sum` and `sum_to_rows`, with tensors of one shape; alone they do nothing. They are
+    ordered by the device and never wait for the host.
+    Raises UserError if there are fewer classes than ranks.
+    """
+
+    num_classes: int
+    rank: int = 0
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_classes < self.size:
+            raise UserError("head.sharded needs at least one class a rank; got "
+                            f"{self.num_classes} classes for {self.size} ranks: start fewer")
+
+    def first(self, rank: int) -> int:
+        """The first class of a rank; that of rank `size` is num_classes."""
+        return rank * (self.num_classes // self.size) + min(rank, self.num_classes % self.size)
+
+    @property
+    def classes(self) -> slice:
+        """Those of this rank."""
+        return slice(self.first(self.rank), self.first(self.rank + 1))
+
+    def counts(self) -> list[int]:
+        """Classes of each rank."""
+        return [self.first(rank + 1) - self.first(rank) for rank in range(self.size)]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The ranks' (n, …) one after the other, (size·n, …)."""
+        if self.size == 1:
+            return rows
+        whole = rows.new_empty(self.size * len(rows), *rows.shape[1:])
+        dist.all_gather_into_tensor(whole, rows.contiguous())
+        return whole
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over the ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def sum_to_rows(self, whole: Tensor) -> Tensor:
+        """(size·n, …) summed over the ranks, of which each keeps its own (n, …): the way back of `gather`."""
+        if self.size == 1:
+            return whole
+        rows = whole.new_empty(len(whole) // self.size, *whole.shape[1:])
+        dist.reduce_scatter_tensor(rows, whole)
+        return rows
+
+    def own(self, whole: Tensor) -> Tensor:
+        """This rank's rows of (num_classes·K, …)."""
+        centers = len(whole) // self.num_classes
+        return whole[self.classes.start * centers:self.classes.stop * centers]
+
+    def whole(self, own: Tensor) -> Tensor:
+        """All ranks' rows (num_classes·K, …) of this rank's; all ranks must ask."""
+        if self.size == 1:
+            return own
+        most = max(self.counts()) * (len(own) // self.counts()[self.rank])
+        padded = own.new_zeros(most, *own.shape[1:])
+        padded[:len(own)] = own
+        centers = len(own) // self.counts()[self.rank]
+        return torch.cat([part[:count * centers] for part, count
+                          in zip(self.gather(padded).split(most), self.counts())])
