@@ -2,7 +2,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -66,14 +66,7 @@ def collect(found: Found) -> tuple[list[Bytes], NDArray[np.int64]]:
     return list(data), np.array(ids, np.int64)
 
 
-def begun_ahead(jobs: Iterator[Item]) -> Iterator[Item]:
-    """The same jobs, each handed out when the next has been begun: its reads go on while the caller works."""
-    for this, _ in pairwise(chain(jobs, [None])):
-        assert this is not None
-        yield this
-
-
-def made_ahead(items: Iterator[Item], thread: Executor) -> Iterator[Item]:
+def one_ahead(items: Iterator[Item], thread: Executor) -> Iterator[Item]:
     """The same items, each made in the thread while the one before is in use. An error comes in its item's place."""
     making = thread.submit(next, items, None)
     while (item := making.result()) is not None:

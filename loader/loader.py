@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from loader import plan as planning
-from loader.fetch import Found, begun_ahead, collect, made_ahead, read, read_or_replace
+from loader.fetch import Found, collect, one_ahead, read, read_or_replace
 from loader.pipeline import decode
 from loader.mixture import mixed, order_of
 from loader.prefetch import Hold, already_here, course_of, shards_ahead
@@ -105,7 +105,7 @@ class Loader:
               shards_ahead(self._course, self._turn) as hold):
             planned = self._training(pool, hold) if self.train else self._evaluation(pool, hold)
             asked = time.perf_counter()
-            for plan, images in decode(made_ahead(planned, planner), self.resources(), pool, self.view):
+            for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):
                 self.position = plan.end
                 yield self._batch(plan, images, asked)
                 asked = time.perf_counter()
@@ -148,7 +148,7 @@ class Loader:
 
     def _training(self, pool: Executor, hold: Hold = already_here) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Endless plans with their samples' bytes, from the current position on."""
-        for start, positions, wanted, found in begun_ahead(self._training_reads(pool, hold)):
+        for start, positions, wanted, found in self._training_reads(pool, hold):
             data, ids = collect(found)
             yield planning.training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
                                          start + self.global_batch, self.size.at(start / self.stream.epoch_size),
@@ -163,7 +163,7 @@ class Loader:
 
     def _evaluation(self, pool: Executor, hold: Hold) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
-        for start, ids, found in begun_ahead(self._evaluation_reads(pool, hold)):
+        for start, ids, found in self._evaluation_reads(pool, hold):
             data, _ = collect(found)
             yield planning.evaluation_plan(self.dataset.index[ids], self.view, ids, start + self.global_batch,
                                            self.size.last), data

@@ -20,7 +20,7 @@ Hold = Callable[[IntArray, IntArray], None]
 """Waits for the bytes of rows at rising positions of the stream, both (n,)."""
 
 FETCHERS = 4  # threads, each with a shard
-IN_FLIGHT = PREFETCH + 5  # global batches whose bytes may be in use: DALI's, three being planned, two of other ranks
+IN_FLIGHT = PREFETCH + 4  # global batches whose bytes may be in use: DALI's, two being planned, two of other ranks
 
 
 class Course(Protocol):
