@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from arcshard.console import UserError
 
@@ -64,8 +65,20 @@ def start(device: str) -> World:
     if use_cuda:
         torch.cuda.set_device(where)
     if size > 1:  # gloo carries the CPU's tensors, NCCL the GPU's
-        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout=START)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout=START, store=_meeting_place(),
+                                rank=rank, world_size=size)
     return World(rank, size, where)
+
+
+def _meeting_place() -> dist.Store:
+    """Where the ranks find each other's addresses.
+
+    torchrun lends them its own store, which after a restart still says where the dead ranks were (torch 2.14). So each
+    try on one machine has keys of its own; agents of several machines count their tries apart (docs/distributed.md).
+    """
+    store, _, size = next(rendezvous("env://", timeout=START))
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+    return dist.PrefixStore(f"try {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}" if alone else "ranks", store)
 
 
 def set_timeout(seconds: float) -> None:

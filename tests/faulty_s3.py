@@ -17,7 +17,7 @@ from fsspec import AbstractFileSystem
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-BUCKET = "bucket"
+BUCKET = "shards"  # other tests of this process have servers of their own, but moto keeps one state for all
 CODES = {403: "AccessDenied", 404: "NoSuchKey", 503: "SlowDown"}
 HOP = {"content-length", "connection", "transfer-encoding", "date", "server"}
 

@@ -294,10 +294,10 @@ def test_a_server_that_is_gone_is_one_sentence(front, config, monkeypatch):
 
 
 def test_what_is_no_dataset_is_one_sentence(front, config):
-    with pytest.raises(UserError, match="holds dataset.json, but s3://bucket/none has none: check the address"):
-        Dataset("s3://bucket/none", "train", config)
+    with pytest.raises(UserError, match="holds dataset.json, but s3://shards/none has none: check the address"):
+        Dataset("s3://shards/none", "train", config)
     with pytest.raises(UserError, match="must have a protocol that fsspec knows, but has not"):
-        Dataset("nowhere://bucket/none", "train", config)
+        Dataset("nowhere://shards/none", "train", config)
     with pytest.raises(UserError, match=f"{URL} has no split 'dev': choose one of test, train, val"):
         Dataset(URL, "dev", config)
 
@@ -480,8 +480,8 @@ def test_verify_names_what_differs_in_the_bucket(server, front, packed, capfd):
         "train-000003 (1).tar: an extra file that dataset.json does not list", "train-000003.tar: missing",
         f"train-000004.tar: has {size - 512} bytes, was packed with {size}",
         "classes.csv: its sha256 is not the one it was packed with"]
-    with pytest.raises(UserError, match="holds dataset.json, but s3://bucket/none has none"):
-        verify_remote("s3://bucket/none")
+    with pytest.raises(UserError, match="holds dataset.json, but s3://shards/none has none"):
+        verify_remote("s3://shards/none")
 
 
 def test_a_mixture_with_a_dataset_far_away_is_refused(front, packed, config):

@@ -229,7 +229,7 @@ def test_a_rank_that_is_lost_ends_the_others_in_a_sentence(how, reason, tmp_path
     finally:
         other.kill()
         other.wait()
-    assert process.returncode == 3
+    assert process.returncode == 3, said
     assert said.splitlines()[-1] == (f"train.py: all ranks must live, but rank 0 lost another ({reason}): see what "
                                      "that one said; the same command continues from the last checkpoint")
 
@@ -693,7 +693,7 @@ def test_every_preset_trains_each_of_its_stages(preset, train_here, tmp_path):
              for word in (f"--stages.{name}.{key}", value)]
     words += [word for key, value in small.items() for word in (f"--train.{key}", value)]
     done = train_here(tmp_path / "run", "--config", preset, "--model.backbone", "test_efficientnet",
-                      "--model.weights", "none", *words, tiny=["--train.device", "cpu", "--train.num_threads", "1"])
+                      "--model.weights", "none", *words, tiny=["--train.device", "cpu", "--loader.num_threads", "1"])
     assert done.returncode == 0, done.stderr
     lines = metrics_log.read(tmp_path / "run")
     assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
