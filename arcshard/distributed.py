@@ -1,7 +1,7 @@
 """The ranks of a run, whether torchrun started them or there is only this process."""
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -102,4 +102,5 @@ def lost_rank_is_a_sentence(rank: int) -> Iterator[None]:
 
 def stop() -> None:
     if dist.is_initialized():
-        dist.destroy_process_group()
+        with suppress(RuntimeError):  # where a rank was lost there is nobody to take leave of
+            dist.destroy_process_group()
