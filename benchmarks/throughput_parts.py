@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from arcshard.distributed import World
 from loader import Batch, Loader, View
+from loader.fetch import collect
 from loader.pipeline import build_pipeline, input_specs, inputs
 from loader.plan import Plan
+from loader.prefetch import already_here
 from model import HeadConfig, ModelConfig, build_embedder, build_head
 from shards import Dataset
 
@@ -36,7 +38,8 @@ class Parts:
         self.threads = args.num_threads or cores_a_rank()
         self.pool = ThreadPoolExecutor(self.threads)
         self.sources: dict[str, Iterator[Any]] = {"read": self.reads(), "loader": iter(self.loader())}
-        self.sources["decode"] = self.decoded(list(islice(self.sources["read"], 4)))
+        self.plans = self.loader()._training(self.pool)
+        self.sources["decode"] = self.decoded(list(islice(self.plans, 4)))
         self.sources["dali"] = native(dataset, args, self.device, self.threads, world)
         self.step = training_step(args.backbone, dataset.num_classes, world)
 
@@ -44,9 +47,10 @@ class Parts:
         return Loader(self.dataset, batch_size=self.args.batch_size, size=self.args.size, device=self.device,
                       num_threads=self.threads, rank=self.world.rank, world_size=self.world.size)
 
-    def reads(self) -> Iterator[Read]:
+    def reads(self) -> Iterator[Any]:
         """Order and read alone."""
-        return self.loader()._training(self.pool)
+        for *_, found in self.loader()._training_reads(self.pool, already_here):
+            yield collect(found)
 
     def decoded(self, batches: list[Read]) -> Iterator[Any]:
         """The same few batches over and over, through the DALI graph alone."""
@@ -90,7 +94,7 @@ class Parts:
     def classes_a_batch(self) -> dict[str, float]:
         """Distinct classes in a rank's batch: seen in 64 batches, and expected of a random permutation."""
         labels = self.dataset.labels
-        seen = [len(np.unique(labels[plan.ids])) for plan, _ in islice(self.sources["read"], 64)]
+        seen = [len(np.unique(labels[plan.ids])) for plan, _ in islice(self.plans, 64)]
         counts = np.unique(labels, return_counts=True)[1]
         return {"seen": float(np.mean(seen)), "expected": expected_classes(counts, self.args.batch_size)}
 
