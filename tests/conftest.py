@@ -61,6 +61,13 @@ def call():
     return run
 
 
+@pytest.fixture
+def module(monkeypatch):
+    """Import a module of benchmarks/ as the scripts beside it do."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return __import__
+
+
 def assert_one_sentence(done: subprocess.CompletedProcess, text: str) -> None:
     """Exit code 2 and a single line on stderr that holds `text`: no traceback."""
     assert done.returncode == 2, done.stderr

@@ -21,13 +21,6 @@ def work(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """Import a module beside loaders.py as loaders.py does."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return __import__
-
-
-@pytest.fixture
 def contest(module):
     return {contest.name: contest for contest in module("loaders_contests").CONTESTS}
 

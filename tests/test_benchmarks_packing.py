@@ -24,13 +24,6 @@ def work(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """Import a module beside packing.py as packing.py does."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return __import__
-
-
-@pytest.fixture
 def listing(work, module, tmp_path) -> tuple[Path, list[Path]]:
     """Five photos, and the file that lists them to a runner."""
     photos = module("packing_photos").make_photos(work, 5, workers=1)
