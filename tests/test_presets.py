@@ -25,7 +25,9 @@ def read(preset, *words):
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_trains_each_of_its_stages(preset, dataset_path, tmp_path):
     """Two steps a stage, with a tiny network in place of the preset's, which timm must know with its weights."""
-    stages = read_preset(preset).get("stages", {})
+    given = read_preset(preset)
+    assert timm.is_model(given["model"]["backbone"]) and timm.is_model_pretrained(given["model"]["backbone"])
+    stages = given.get("stages", {})
     words = [word for name in stages for key, value in SMALL.items() for word in (f"--stages.{name}.{key}", value)]
     words += [word for key, value in SMALL.items() for word in (f"--train.{key}", value)]
     args = read(preset, "--model.backbone", "test_efficientnet", "--model.weights", "none", "--data", dataset_path,
@@ -34,8 +36,6 @@ def test_every_preset_trains_each_of_its_stages(preset, dataset_path, tmp_path):
     lines = metrics_log.read(tmp_path)
     assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
     assert all(math.isfinite(line["loss"]) for line in lines)
-    backbone = read(preset).model.backbone
-    assert timm.is_model(backbone) and timm.is_model_pretrained(backbone)
 
 
 FIRST_PLACE = {  # number: backbone, exponent of GeM, framing, side before and after the crop, margin, images an update
