@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from arcshard.console import Parser, UserError, run
 from arcshard.files import whole_file
 from arcshard.presets import read_preset
-from arcshard.stages import ONLY
-from arcshard.train_config import TrainConfig
 from loader import View
 from loader.order import sample_at
 from loader.pipeline import decode
@@ -31,6 +29,7 @@ from model.photometry import prepare  # the one place where this room shows what
 from shards import Dataset
 
 GAP = 4  # pixels between pictures
+SIZE = 224  # pixels, where a preset says nothing
 
 
 def main() -> None:
@@ -70,11 +69,11 @@ def read_stages(path: Path | None) -> dict[tuple[View, int], list[str]]:
     preset = read_preset(path) if path else {}
     stages: dict[tuple[View, int], list[str]] = {}
     try:
-        size = preset.get("train", {}).get("size", TrainConfig.size)
-        for name, diff in (preset.get("stages") or {ONLY: {}}).items():
-            options = preset.get("view", {}) | diff.get("view", {})
-            view = View(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
-            stages.setdefault((view, int(diff.get("size", size))), []).append(name)
+        size = preset.get("train", {}).get("size", SIZE)
+        for name, diff in (preset.get("stages") or {"main": {}}).items():
+            fields = preset.get("view", {}) | diff.get("view", {})
+            options: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+            stages.setdefault((View(**options), int(diff.get("size", size))), []).append(name)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"--config must be a preset of train.py, but {path} is none ({error})") from None
     return stages
