@@ -7,7 +7,7 @@ import timm
 import torch
 
 import train as train_page
-from arcshard import metrics_log
+from training import metrics_log
 from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.presets import read_preset
