@@ -16,8 +16,8 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train as train_page
+from answering.run_model import load_model
 from arcshard import checkpoint, console, metrics_log
-from evaluate import load_model
 from loader import Selection
 from loader.selection import Stream
 from model import ModelConfig, build_embedder
