@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arcshard import checkpoint, metrics_log
+from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
@@ -25,6 +25,7 @@ from model.photometry import prepare
 from retrieval import Embeddings, nearest
 from shards import Dataset
 from shards.format import REJECTED
+from training import metrics_log
 
 VIEWS = 32
 NEIGHBOURS = 5

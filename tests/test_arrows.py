@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "preprocess", "benchmarks"}
+ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "preprocess", "training", "benchmarks"}
 PAGES = {"train", "evaluate", "export", "predict", "report", "tune"}
 MAY_IMPORT = {
     "arcshard": set(),
@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "model": {"arcshard"},
     "retrieval": {"arcshard"},
     "preprocess": {"arcshard", "shards"},
+    "training": {"arcshard", "shards", "loader", "model", "preprocess"},
     "benchmarks": ROOMS,
 }
 COMMANDS = {"loader/__main__.py": {"model"}}  # shows what the two rooms make of a photo together

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 import export as export_page
 from arcshard import checkpoint, console
 from arcshard.config import as_plain
-from arcshard.train_config import TrainConfig
 from evaluate import embed_split, load_model
 from loader import View
 from model import HeadConfig, ModelConfig, UnitEmbedder, build_embedder, onnx_file
 from model.timm_files import read_timm, write_timm
 from shards import Dataset
+from training.train_config import TrainConfig
 
 DOCS = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
 SIZE = 48

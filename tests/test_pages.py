@@ -13,12 +13,12 @@ import predict as predict_page
 from arcshard import checkpoint, console
 from arcshard.config import as_plain
 from arcshard.files import write_text
-from arcshard.train_config import TrainConfig
 from evaluate import load_model, load_untrained
 from loader import View
 from model import HeadConfig, ModelConfig, build_embedder
 from retrieval import Embeddings
 from shards import Dataset
+from training.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")
