@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "answering", "training", "preprocess", "benchmarks"}
-PAGES = {"train", "evaluate", "predict", "report", "tune"}
+PAGES = {"train", "evaluate", "export", "predict", "report", "tune"}
 MAY_IMPORT = {
     "arcshard": set(),
     "shards": {"arcshard"},

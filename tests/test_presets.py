@@ -7,10 +7,10 @@ import timm
 import torch
 
 import train as train_page
-from training import metrics_log
 from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.presets import read_preset
+from training import metrics_log
 
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 SMALL = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
