@@ -1,5 +1,7 @@
 """The ranks of a run, whether torchrun started them or there is only this process."""
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from arcshard.console import UserError
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 START = timedelta(minutes=30)  # for what ranks do before their first step: weights, compilation
 
 
@@ -69,6 +72,8 @@ def start(device: str) -> World:
                         f"and there are {torch.cuda.device_count()} GPUs: start fewer, or use cpu")
     if use_cuda:
         torch.cuda.set_device(where)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed cannot stop its ranks: Linux does, with SIGTERM
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if size > 1:  # gloo carries the CPU's tensors, NCCL the GPU's
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout=START, store=_meeting_place(),
                                 rank=rank, world_size=size)
