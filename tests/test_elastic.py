@@ -32,10 +32,10 @@ class Agent:
         """Ranks of the run, as this agent's own was told; 0 while it has none."""
         try:
             rank = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[-1]
-            variables = dict(line.split("=", 1) for line in Path(f"/proc/{rank}/environ").read_text().split("\0") if line)
+            told = Path(f"/proc/{rank}/environ").read_text().split("\0")
         except (OSError, IndexError):
             return 0
-        return int(variables.get("WORLD_SIZE", 0))
+        return next((int(word.partition("=")[2]) for word in told if word.startswith("WORLD_SIZE=")), 0)
 
     def lose(self) -> str:
         """Kill the agent and its rank at once, as if the machine were lost; returns what both said."""
