@@ -44,6 +44,26 @@ def test_only_a_finite_loss_with_a_factor_to_lower_overflows(loss, value, bad):
     assert scale.figures()["overflowed"] == 0, "since the line before"
 
 
+def test_small_gradients_survive_float16_with_it():
+    """Of two layers of which the second is tiny: without the factor the first one's gradient is 0."""
+    torch.manual_seed(0)
+    first, x = torch.randn(4, 4, requires_grad=True), torch.randn(3, 4)
+
+    def gradient(amp, factor):
+        first.grad = None
+        with autocast(TrainConfig(amp=amp), ALONE):
+            loss = ((x @ first) @ torch.full((4, 1), 1e-4)).float().mean() * 1e-4
+        loss.backward(factor)
+        return first.grad
+
+    scale = LossScale(ALONE)
+    exact = gradient("none", torch.tensor(1.0)).clone()
+    assert not gradient("fp16", torch.tensor(1.0)).any() and exact.any()
+    gradient("fp16", scale.value)
+    scale.unscale([first])
+    torch.testing.assert_close(first.grad, exact, rtol=2e-2, atol=0)
+
+
 def test_its_state_goes_on():
     scale, other = LossScale(ALONE), LossScale(ALONE)
     for bad in (OVERFLOW, GOOD, GOOD):

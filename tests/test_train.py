@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset
-from training import keeping, learner, loss_scale, metrics_log
+from training import accumulation, centres, keeping, learner, loss_scale, metrics_log, validation
 from training.course import stage_seed
 from training.schedules import passed
 from training.step import Step
@@ -380,13 +381,21 @@ def test_a_killed_run_goes_on_with_other_data(train_here, tmp_path, monkeypatch,
     assert [position for _, position, _ in losses(tmp_path / "run")] == list(range(12, 121, 12))
 
 
-def test_adamw_in_float16_from_class_means_resumes_exactly(train_here, stopped_after, tmp_path, monkeypatch):
-    """Its moments and the factor on the loss are in the checkpoint; the means are taken once.
-
-    The factor is so large that updates overflow: they are left out and counted, but no loss was bad.
-    """
-    monkeypatch.setattr(loss_scale, "START", 2.0 ** 120)
+@pytest.fixture
+def fp16_by_float32(monkeypatch):
+    """train.amp fp16 without float16's products, which take seconds an image on a CPU; its factor overflows float32."""
+    for room in (accumulation, centres, keeping, validation):
+        monkeypatch.setattr(room, "autocast", lambda c, world: nullcontext())
+    monkeypatch.setattr(loss_scale, "START", 2.0 ** 126)
     monkeypatch.setattr(loss_scale, "INTERVAL", 2)
+
+
+def test_adamw_with_scaled_losses_from_class_means_resumes_exactly(train_here, stopped_after, tmp_path, monkeypatch,
+                                                                   fp16_by_float32):
+    """Moments and the factor on the loss are in the checkpoint; the means are taken once.
+
+    Some updates overflow: they are left out and counted, but no loss was bad.
+    """
     begun, begin = [], learner.begin_at_means
     monkeypatch.setattr(learner, "begin_at_means", lambda *args: begun.append(begin(*args)))
     options = ["--train.epochs", "2", "--train.optimizer", "adamw", "--train.schedule", "constant",
@@ -397,7 +406,7 @@ def test_adamw_in_float16_from_class_means_resumes_exactly(train_here, stopped_a
     ours, theirs = (metrics_log.read(tmp_path / name) for name in ("run", "unbroken"))
     for name in ("loss", "loss_scale", "overflowed", "skipped"):
         assert [line[name] for line in ours] == [line[name] for line in theirs], name
-    assert ours[0]["overflowed"] == 2 and sum(line["skipped"] for line in ours) == 0
+    assert 0 < sum(line["overflowed"] for line in ours) < 10 and sum(line["skipped"] for line in ours) == 0
     assert metrics_log.read(tmp_path / "run", metrics_log.BAD) == []
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
     assert metrics_log.read(tmp_path / "run")[-1]["lr"] == 1e-3
@@ -473,9 +482,8 @@ def test_a_validation_that_a_kill_prevented_is_made_up_for(train_here, tmp_path,
     assert ours == theirs and len(ours) == 2
 
 
-def test_images_that_grow_resume_exactly_in_bfloat16(train_here, stopped_after, tmp_path):
-    options = ["--train.epochs", "2", "--train.first_size", "16", "--train.size", "64", "--train.size_warmup", "0.8",
-               "--train.amp", "bf16"]
+def test_images_that_grow_resume_exactly(train_here, stopped_after, tmp_path):
+    options = ["--train.epochs", "2", "--train.first_size", "16", "--train.size", "64", "--train.size_warmup", "0.8"]
     train_here(tmp_path / "unbroken", *options)
     stopped_after(5, tmp_path / "run", *options)
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
@@ -684,10 +692,10 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("options", [
-    [], ["--train.ema", "60", "--train.on_bad_loss", "skip", "--train.micro_batch", "6"],
+    [], ["--train.ema", "60", "--train.on_bad_loss", "skip", "--train.micro_batch", "6", "--train.amp", "bf16"],
     ["--train.optimizer", "adamw", "--head.kind", "adaface", "--head.centers", "3", "--view.cutout", "1",
      "--train.amp", "fp16"]])
-def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkeypatch, options):
+def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkeypatch, fp16_by_float32, options):
     """Steps 2 to 9 of 10 come without a line, a checkpoint or a validation; the lines show that reads are seen."""
     seen = []
     count = metrics_log.MetricsLog.count
