@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "preprocess", "training", "benchmarks"}
-PAGES = {"train", "evaluate", "predict", "report", "tune"}
+ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "answering", "training", "preprocess", "benchmarks"}
+PAGES = {"train", "evaluate", "export", "predict", "report", "tune"}
 MAY_IMPORT = {
     "arcshard": set(),
     "shards": {"arcshard"},
     "loader": {"arcshard", "shards"},
     "model": {"arcshard"},
     "retrieval": {"arcshard"},
+    "answering": {"arcshard", "shards", "loader", "model", "retrieval", "preprocess"},
     "preprocess": {"arcshard", "shards"},
     "training": {"arcshard", "shards", "loader", "model", "preprocess"},
     "benchmarks": ROOMS,
