@@ -33,6 +33,7 @@ from training.optimizers import clip, set_lr, step_unless
 from training.schedules import lr_factor, margin_at
 from training.step import train_mode
 from training.stop_signals import stop_signals
+from training.watching import watched
 from training.yardsticks import Plateau
 
 
@@ -78,7 +79,7 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
     keeper = Keeper(run, course, learner, log, bad_steps)
     if saved and world.is_main:  # a kill may have come between a checkpoint and this
         checkpoint.keep(out, saved["position"], course.c.keep)
-    with stop_signals() as received:
+    with watched(log, course.c.watch), stop_signals() as received:
         if course.owes_validation:
             with log.paused():
                 keeper.validate()
@@ -129,7 +130,7 @@ def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog
                 level = plateau.level()
                 log.line(learner.updates, course.position, course.epochs_done, stage=course.name, lr=lr,
                          margin=margin, collapsed_loss=level)
-                bar.set_postfix(loss=f"{log.loss:.3f}")
+                bar.set_postfix(loss=f"{log.loss:.3f}", waited=f"{log.wait_share:.1%}")
                 if said := plateau.sentence(log.loss, level):
                     world.say(said)
             stopping = world.any(bool(received))
