@@ -19,10 +19,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from answering.options import add_checkpoint
+from answering.questions import GALLERY
+from answering.run_model import RunModel, load_model
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import whole_file
-from evaluate import GALLERY, RunModel, add_checkpoint, load_model
 from loader import Loader
 from model import ModelConfig, UnitEmbedder
 from model.onnx_file import read_onnx, write_onnx

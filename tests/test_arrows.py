@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "preprocess", "training", "benchmarks"}
+ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "answering", "training", "preprocess", "benchmarks"}
 PAGES = {"train", "evaluate", "export", "predict", "report", "tune"}
 MAY_IMPORT = {
     "arcshard": set(),
@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "loader": {"arcshard", "shards"},
     "model": {"arcshard"},
     "retrieval": {"arcshard"},
+    "answering": {"arcshard", "shards", "loader", "model", "retrieval", "preprocess"},
     "preprocess": {"arcshard", "shards"},
     "training": {"arcshard", "shards", "loader", "model", "preprocess"},
     "benchmarks": ROOMS,

@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import export as export_page
+from answering.embedding import embed_split
+from answering.run_model import load_model
 from arcshard import checkpoint, console
 from arcshard.config import as_plain
-from evaluate import embed_split, load_model
 from loader import View
 from model import HeadConfig, ModelConfig, UnitEmbedder, build_embedder, onnx_file
 from model.timm_files import read_timm, write_timm

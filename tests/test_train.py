@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train as train_page
+from answering.run_model import load_model
 from arcshard import checkpoint, console
-from evaluate import load_model
 from loader import Selection
 from loader.selection import Stream
 from model import ModelConfig, build_embedder
@@ -686,22 +685,3 @@ def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkey
     within = [after - before for before, after in zip(seen, seen[1:])]
     validated = within.pop(4)  # after the first epoch
     assert within == [0] * 8 and validated > 0 and reads.count > seen[-1]
-
-
-PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_every_preset_trains_each_of_its_stages(preset, train_here, tmp_path):
-    """Two steps a stage at least, with a tiny network in place of the preset's."""
-    small = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
-    stages = yaml.safe_load(preset.read_text()).get("stages", {})
-    words = [word for name in stages for key, value in small.items()
-             for word in (f"--stages.{name}.{key}", value)]
-    words += [word for key, value in small.items() for word in (f"--train.{key}", value)]
-    done = train_here(tmp_path / "run", "--config", preset, "--model.backbone", "test_efficientnet",
-                      "--model.weights", "none", *words, tiny=["--train.device", "cpu", "--loader.num_threads", "1"])
-    assert done.returncode == 0, done.stderr
-    lines = metrics_log.read(tmp_path / "run")
-    assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
-    assert all(math.isfinite(line["loss"]) for line in lines)
