@@ -58,6 +58,8 @@ class Task:
     view: View
     baseline: Changes
     arms: dict[str, Arm]
+    curves: tuple[str, ...] = ()
+    """Arms whose losses the figure shows."""
 
 
 def setting(*changes: Changes) -> Setting:
@@ -148,9 +150,15 @@ VIEWS_ARMS = {
     "hard, 3 × the epochs": Arm({**HARDER, "train.epochs": 24}, HARD),
     "m 0.3 at once": Arm({"head.margin_warmup": 0.0}),
     "m 0": Arm({"head.margin": 0.0}),
+    "hard, s auto, BatchNorm, margin warm-up": Arm({"head.margin": 0.5}, HARD),
+    "baseline, 3 × the epochs": Arm({"train.epochs": 24}, "hard, 3 × the epochs"),
 }
 
 TASKS = {
-    "demo": Task(False, 3, View(area=(0.5, 1.0)), DEMO, DEMO_ARMS),
-    "views": Task(True, 1, View(area=(0.3, 1.0)), VIEWS, VIEWS_ARMS),
+    "demo": Task(False, 3, View(area=(0.5, 1.0)), DEMO, DEMO_ARMS,
+                 (BASELINE, "only double normalisation", "only s 64, m 0.5 at once", EXP7,
+                  "exp7 but the two of the optimizer", "exp7 but these five")),
+    "views": Task(True, 1, View(area=(0.3, 1.0)), VIEWS, VIEWS_ARMS,
+                  (BASELINE, HARD, "hard, margin warm-up", "hard, s auto", "hard, head's rate × 10",
+                   "hard, class means")),
 }

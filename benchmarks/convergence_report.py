@@ -18,7 +18,7 @@ Run = dict[str, Any]
 Runs = dict[str, dict[int, Run]]
 """{arm: {seed: what convergence_run.train found}}."""
 HEADER = ("| what | recall@1, nearest photo | paired difference | recall@1, nearest centre | loss | target cosine | "
-          "to nearest wrong centre | dead centres | off the plateau | warned |\n" + "|---" * 10 + "|")
+          "to nearest wrong centre | dead centres | off the plateau |\n" + "|---" * 9 + "|")
 ORANGE = "#c4501b"
 
 
@@ -43,8 +43,7 @@ def cells(task: Task, runs: Runs, name: str) -> list[str]:
         f"{statistics.median(column('target_cosine')):.2f}",
         f"{math.degrees(statistics.median(column('wrong_angle'))):.0f}°",
         f"{statistics.median(column('dead_centres')):.0%}",
-        f"epoch {statistics.median(off):.1f} ({len(off)} of {len(of_arm)})" if off else f"never ({len(of_arm)})",
-        f"{sum(column('warned'))} of {len(of_arm)}"]
+        f"epoch {statistics.median(off):.1f} ({len(off)} of {len(of_arm)})" if off else f"never ({len(of_arm)})"]
 
 
 def yardstick_text(run: Run) -> str:
@@ -63,22 +62,26 @@ def mean_and_deviation(values: list[float]) -> str:
 
 
 def draw(tasks: Mapping[str, Task], runs: Mapping[str, Runs], path: Path) -> None:
-    """A panel a task: recall@1 of all seeds."""
+    """A column a task: recall@1 of all its runs, and the losses of some."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.2 + 0.27 * max(map(len, runs.values()))), layout="constrained")
-        panels = figure.subplots(1, len(runs), squeeze=False)[0]
-        for axes, (name, of_task) in zip(panels, runs.items()):
-            dots(axes, name, tasks[name], of_task)
+        rows = 0.25 * max(map(len, runs.values()))
+        figure = Figure(figsize=(13, 1.2 + rows + 3.6), layout="constrained")
+        panels = figure.subplots(2, len(runs), squeeze=False, height_ratios=[rows, 3.6])
+        for (name, of_task), (upper, lower) in zip(runs.items(), panels.T):
+            upper.set_title(name, loc="left", x=-0.4, fontweight="bold")
+            dots(upper, tasks[name], of_task)
+            curves(lower, tasks[name], of_task)
         with whole_file(path) as f:
-            figure.savefig(f, format="png", dpi=110, metadata={"Software": None})
+            figure.savefig(f, format="png", dpi=100, metadata={"Software": None})
 
 
-def dots(axes: Axes, title: str, task: Task, runs: Runs) -> None:
+def dots(axes: Axes, task: Task, runs: Runs) -> None:
     """An arm a row, from the top: a point a seed, by the nearest photo and by the nearest centre."""
     names = [name for name in task.arms if runs[name]]
     for what, colour, label in (("nearest_photo", BLUE, "nearest photo"), ("nearest_centre", ORANGE, "nearest centre")):
         points = [(run[what], row) for row, name in enumerate(names) for run in runs[name].values()]
-        axes.scatter(*zip(*points), s=22, color=colour, alpha=0.75, label=label, linewidths=0)
+        axes.scatter([x for x, _ in points], [y for _, y in points], s=22, color=colour, alpha=0.75, label=label,
+                     linewidths=0)
     for name, style in ((BASELINE, "-"), (UNTRAINED, ":")):
         if runs.get(name):
             level = statistics.median(run["nearest_photo"] for run in runs[name].values())
@@ -87,5 +90,19 @@ def dots(axes: Axes, title: str, task: Task, runs: Runs) -> None:
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.set_xlabel("recall@1 of val")
-    axes.set_title(title)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, ncols=2, frameon=False)
+
+
+def curves(axes: Axes, task: Task, runs: Runs) -> None:
+    """Losses of the first seed of the arms in task.curves; dotted what each would be if all pointed one way."""
+    for number, name in enumerate(name for name in task.curves if runs.get(name)):
+        lines = runs[name][min(runs[name])]["lines"]
+        epochs = [line["epoch"] for line in lines]
+        axes.plot(epochs, [line["loss"] for line in lines], color=f"C{number}", linewidth=1.4, label=name)
+        axes.plot(epochs, [line["collapsed"] for line in lines], color=f"C{number}", linewidth=0.9, linestyle=":")
+    axes.set_yscale("log")
+    axes.set_yticks([4, 8, 16, 32, 64], ["4", "8", "16", "32", "64"], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss; dotted: all point one way")
+    axes.legend(loc="upper right", fontsize=8, ncols=2)
