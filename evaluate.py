@@ -14,47 +14,19 @@ each half is judged by the other half's.
 """
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from arcshard import checkpoint
-from arcshard.console import Parser, UserError, progress, run
-from arcshard.embedding import embed
+from answering.embedding import embed_all
+from answering.options import add_answer_options, add_checkpoint
+from answering.questions import query_splits, questions
+from answering.run_model import load_model, load_untrained
+from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
-from loader import Loader, View
-from model import Embedder, ModelConfig, build_embedder
-from retrieval import Embeddings, Pipeline, Questions, Vectors, evaluate, read_pipeline
+from retrieval import Pipeline, evaluate, read_pipeline
 from retrieval.ablation import ablation, ablation_table
 from retrieval.details import details
-from shards import CacheConfig, Dataset, splits
-
-GALLERY = "train"
-
-
-@dataclass
-class RunModel:
-    """A run's network, ready to embed."""
-
-    embedder: Embedder
-    size: int
-    """Side of the images that it was trained on, pixels."""
-    view: View
-    """How photos were framed for its training."""
-    packing: dict[str, Any]
-    """How the photos that it was trained on were packed."""
-    cache: CacheConfig
-    """How it reads object storage."""
-    fingerprint: str
-    """Of its weights."""
-    device: torch.device
-    centers: np.ndarray | None = None
-    """The head's centres, float32 (C, K, D)."""
+from shards import Dataset
 
 
 def main() -> None:
@@ -96,114 +68,6 @@ def parse_args() -> argparse.Namespace:
     if args.untrained and args.ensemble:
         parser.error("--untrained measures one run: leave out --ensemble")
     return args
-
-
-def add_answer_options(parser: argparse.ArgumentParser) -> None:
-    """What decides how photos are answered, here, in predict.py and in tune.py."""
-    parser.add_argument("--answers", type=Path, help="YAML list of steps, as in configs/answers; default: five voters")
-    parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
-                        help="further runs, whose embeddings answer together with this one's")
-
-
-def query_splits(data: str, cache: CacheConfig) -> list[str]:
-    """The dataset's val and test splits. Raises UserError if it has none, or no gallery."""
-    known = splits(data, cache)
-    queries = [split for split in known if split == "val" or split.startswith("test")]
-    if not queries or GALLERY not in known:
-        raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
-                        f"{', '.join(known)}: give clean.py --val-fold or --solution and pack again")
-    return queries
-
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default=checkpoint.NAME, metavar="FILE",
-                        help=f"the run's file to use (default: {checkpoint.NAME}, the latest; {checkpoint.BEST} is "
-                             "there with train.best, others with train.keep)")
-
-
-def load_model(out: Path, name: str = checkpoint.NAME) -> RunModel:
-    """The network of a checkpoint of the run; no other weights are needed."""
-    saved = checkpoint.load(out, name)
-    model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
-    weights = checkpoint.weights_to_use(saved)
-    model.embedder.load_state_dict(weights["embedder"])
-    centers = saved["config"]["head"]["centers"]
-    return replace(model, centers=weights["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
-
-
-def load_untrained(out: Path) -> RunModel:
-    """What the run began from: the pretrained backbone, averaged as in its own training (stronger here than GeM)."""
-    return _run_model(checkpoint.load(out), "untrained", neck="none", pooling="avg")
-
-
-def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunModel:
-    config = saved["config"]
-    cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
-    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
-    embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device)
-    view, cache = View(**config["view"]), CacheConfig(**config.get("cache", {}))
-    return RunModel(embedder, config["train"]["size"], view, saved["packing"], cache, fingerprint, device)
-
-
-def store(out: Path, split: str) -> Path:
-    """Where the embeddings of a split lie."""
-    return out / "embeddings" / f"{split}.npz"
-
-
-def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool = True) -> Embeddings:
-    """The split's embeddings: from the file `path` if it holds just these, else computed; `keep` writes them there."""
-    if path and (kept := _load_kept(path, model, dataset)):
-        return kept
-    vectors, ids = embed(model.embedder, _batches(model, dataset))
-    assert np.array_equal(ids, np.arange(len(dataset)))
-    labels = dataset.labels.astype(np.int64)
-    landmark_ids = [dataset.landmark_ids[label] if label >= 0 else "" for label in labels]
-    embeddings = Embeddings(vectors, [key.decode() for key in dataset.index["key"]], labels, landmark_ids,
-                            model.fingerprint, dataset.fingerprint, dataset.split)
-    if path and keep:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        embeddings.save(path)
-    return embeddings
-
-
-def _load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | None:
-    """What `path` holds, if it is whole and of these weights and photos; the rest is computed again."""
-    try:
-        kept = Embeddings.load(path)
-    except UserError:
-        return None
-    return kept if (kept.model, kept.dataset) == (model.fingerprint, dataset.fingerprint) else None
-
-
-def _batches(model: RunModel, dataset: Dataset) -> Iterator[Any]:
-    loader = Loader(dataset, batch_size=64, size=model.size, train=False, view=model.view,
-                    device="gpu" if model.device.type == "cuda" else "cpu")
-    with progress(total=len(dataset), unit="photos", what=f"embed {dataset.split}") as bar:
-        for batch in loader:
-            yield batch
-            bar.update(len(batch.ids))
-
-
-def embed_all(model: RunModel, data: str, out: Path | None) -> dict[str, Embeddings]:
-    """Embeddings of the gallery and of every split with queries, kept below the run's folder if one is given."""
-    return {split: embed_split(model, Dataset(data, split, model.cache), store(out, split) if out else None)
-            for split in (GALLERY, *query_splits(data, model.cache))}
-
-
-def questions(models: list[RunModel], embedded: list[dict[str, Embeddings]], split: str,
-              truths: list[set[int]]) -> Questions:
-    """A split's queries to the gallery, with the photos without landmark of all splits to compare with."""
-    first = embedded[0]
-    return Questions(tuple(Vectors(known[split].vectors, known[GALLERY].vectors, non_landmarks(known)[0], model.centers)
-                           for model, known in zip(models, embedded, strict=True)),
-                     first[GALLERY].labels, truths, first[split].keys, non_landmarks(first)[1])
-
-
-def non_landmarks(embedded: dict[str, Embeddings]) -> tuple[np.ndarray, list[str]]:
-    """Vectors and keys of the photos without landmark among the queries."""
-    known = [part for split, part in embedded.items() if split != GALLERY]
-    return (np.concatenate([part.vectors[part.labels < 0] for part in known]),
-            [key for part in known for key, label in zip(part.keys, part.labels.tolist()) if label < 0])
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

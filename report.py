@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arcshard import checkpoint, metrics_log
+from answering.embedding import store
+from answering.options import add_checkpoint
+from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
-from evaluate import add_checkpoint, store
 from loader import Loader, View
 from model.photometry import prepare
 from retrieval import Embeddings, nearest
 from shards import Dataset
 from shards.format import REJECTED
+from training import metrics_log
 
 VIEWS = 32
 NEIGHBOURS = 5

@@ -10,10 +10,13 @@ tuned on says little.
 import argparse
 from pathlib import Path
 
+from answering.embedding import embed_all
+from answering.options import add_answer_options
+from answering.questions import query_splits, questions
+from answering.run_model import load_model
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
-from evaluate import add_answer_options, embed_all, load_model, query_splits, questions
 from retrieval import Pipeline, evaluate, read_pipeline
 from retrieval.pipeline import write_pipeline
 from retrieval.tuning import tune

@@ -32,6 +32,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def say(self, sentence: str) -> None:
+        """Print it once, whatever the number of ranks."""
+        if self.is_main:
+            print(sentence, flush=True)
+
     def any(self, flag: bool) -> bool:
         """Whether any rank's flag is set; all ranks must ask. One small message over gloo, no device sync."""
         if self.size == 1:

@@ -2,14 +2,15 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.metrics import Truths, count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
 from retrieval.neighbours import nearest
-from retrieval.pipeline import Pipeline
-from retrieval.state import Candidates, Vectors
+from retrieval.pipeline import Pipeline, candidates
+from retrieval.state import Candidates, CountInliers, State, Vectors
 from retrieval.steps.concatenate import concatenate
 
 DEPTH = 100  # neighbours that mAP@100 looks at
@@ -28,6 +29,8 @@ class Questions:
     """Q sample keys: they order equal scores."""
     non_landmark_keys: Sequence[str] = ()
     """M keys of the models' non-landmarks, which may be queries as well: none is compared with itself."""
+    inliers: CountInliers | None = None
+    """Compares the photos of queries and gallery, for the steps that do; None where they are not at hand."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +63,32 @@ def evaluate(asked: Questions, pipeline: Pipeline = Pipeline(), device: str = "c
 
 
 def answer(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> Candidates:
-    """The pipeline's candidates; where it compares with non-landmarks, no query is among those that judge it.
+    """The pipeline's candidates; where it compares with non-landmarks, no query is among those that judge it."""
+    found = [candidates(state) for state in final_states(asked, pipeline, pipeline.needs_non_landmarks, device)]
+    return Candidates(by_half(asked, [part.labels for part in found]), by_half(asked, [part.scores for part in found]))
 
-    If some of them are queries, all are cut into two halves by key, and each half of the queries is answered with the
-    other half's non-landmarks: leaving out only the query itself would still let it lower its own neighbours.
+
+def final_states(asked: Questions, pipeline: Pipeline, judged: bool, device: str = "cpu") -> list[State]:
+    """What the steps make of the queries: one state, or two of which each is right for one half of the queries.
+
+    If queries are judged by non-landmarks and some of these are queries, all are cut into two halves by key, and each
+    half of the queries is answered with the other half's non-landmarks: leaving out only the query itself would still
+    let it lower its own neighbours.
     """
-    if not pipeline.needs_non_landmarks or not set(asked.keys) & set(asked.non_landmark_keys):
-        return pipeline.answer(asked.models, asked.gallery_labels, device)
-    fold, known = folds(asked.keys), folds(asked.non_landmark_keys)
+    def final(models: tuple[Vectors, ...]) -> State:
+        return pipeline.apply(State(models, asked.gallery_labels, device, models, keys=asked.keys,
+                                    inliers=asked.inliers))
+
+    if not judged or not set(asked.keys) & set(asked.non_landmark_keys):
+        return [final(asked.models)]
+    known = folds(asked.non_landmark_keys)
     known[~np.isin(asked.non_landmark_keys, asked.keys)] = -1  # never asked: judges both halves
-    parts = [pipeline.answer(tuple(_without(model, known == half) for model in asked.models), asked.gallery_labels,
-                             device) for half in range(FOLDS)]
-    queries = np.arange(len(fold))
-    return Candidates(*(np.stack([getattr(part, name) for part in parts])[fold, queries]
-                        for name in ("labels", "scores")))
+    return [final(tuple(_without(model, known == half) for model in asked.models)) for half in range(FOLDS)]
+
+
+def by_half(asked: Questions, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """(Q, …) of what was found in each of the final states: each query's row from the state of its half."""
+    return parts[0] if len(parts) == 1 else np.stack(parts)[folds(asked.keys), np.arange(len(asked.keys))]
 
 
 def folds(keys: Sequence[str]) -> NDArray[np.int64]:

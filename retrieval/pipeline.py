@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from arcshard.console import UserError
 from retrieval.metrics import NO_LANDMARK
 from retrieval.state import Candidates, State, Step, Vectors
-from retrieval.steps import COMPARE_WITH_NON_LANDMARKS, STEPS, Head, Search, Vote
+from retrieval.steps import COMPARE_WITH_NON_LANDMARKS, STEPS, Head, LocalFeatures, Rerank, Search, Vote
 
 EXAMPLE = "a list such as [{search: {k: 5}}, {vote: {power: 8}}]"
 
@@ -27,17 +27,29 @@ class Pipeline:
         return any(isinstance(step, COMPARE_WITH_NON_LANDMARKS) for step in self.steps)
 
     @property
+    def needs_photos(self) -> bool:
+        return any(isinstance(step, LocalFeatures) for step in self.steps)
+
+    @property
     def needs_centers(self) -> bool:
         return any(isinstance(step, Head) for step in self.steps)
 
     def answer(self, models: tuple[Vectors, ...], gallery_labels: NDArray[np.int64],
                device: str = "cpu") -> Candidates:
         """Candidates of each query. Raises ValueError where a step does, for an empty gallery included."""
-        state = State(models, gallery_labels, device, sources=models)
-        found = reduce(lambda state, step: step(state), self.steps, state).candidates
-        if found is None:
-            raise ValueError("a list of steps must end in answers: put search and vote into it")
-        return replace(found, labels=np.where(np.isneginf(found.scores), NO_LANDMARK, found.labels))
+        return candidates(self.apply(State(models, gallery_labels, device, models)))
+
+    def apply(self, state: State) -> State:
+        """What the steps make of a state. Raises ValueError where a step does."""
+        return reduce(lambda state, step: step(state), self.steps, state)
+
+
+def candidates(state: State) -> Candidates:
+    """Those of a state that holds some, -1 where there is none. Raises ValueError if it holds none at all."""
+    found = state.candidates
+    if found is None:
+        raise ValueError("a list of steps must end in answers: put search and vote into it")
+    return replace(found, labels=np.where(np.isneginf(found.scores), NO_LANDMARK, found.labels))
 
 
 def read_pipeline(path: Path) -> Pipeline:
@@ -51,6 +63,10 @@ def read_pipeline(path: Path) -> Pipeline:
     steps = tuple(_step(entry, path) for entry in listed)
     if not any(isinstance(step, Vote) for step in steps):
         raise UserError(f"{path} must end in answers, {EXAMPLE}; it has no vote: add one")
+    for i, step in enumerate(steps):
+        if isinstance(step, Rerank) and step.reranker().steps != write_pipeline(Pipeline(steps[:i])):
+            raise UserError(f"{path}: {step.model} was fitted after other steps than stand before it here: fit it "
+                            "again with python -m retrieval rerank")
     return Pipeline(steps)
 
 

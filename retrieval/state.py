@@ -1,10 +1,13 @@
 """What flows through the steps of an answer: embeddings, then lists of neighbours, then candidates."""
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
+CountInliers = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Gallery rows (Q, K) -> the pairs of keypoints, (Q, K), by which each query's photo agrees with each row's."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,14 @@ class Neighbours:
     """(Q, K)."""
     rows: NDArray[np.int64]
     """(Q, K)."""
+    inliers: NDArray[np.int64] | None = None
+    """(Q, K), 0 where photos were not compared; None if none were."""
+
+    def ranked(self) -> "Neighbours":
+        """The same by score descending; equals by row."""
+        order = np.lexsort((self.rows, -self.scores), axis=1)
+        return Neighbours(np.take_along_axis(self.scores, order, 1), np.take_along_axis(self.rows, order, 1),
+                          None if self.inliers is None else np.take_along_axis(self.inliers, order, 1))
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,10 @@ class State:
     neighbours: tuple[Neighbours, ...] = ()
     """A list for each model, or one of all."""
     candidates: Candidates | None = None
+    keys: Sequence[str] = ()
+    """Q sample keys, or none if it matters to nobody what a model was fitted on."""
+    inliers: CountInliers | None = None
+    """Compares photos; None where they are not at hand."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ class Step:
     """A stage of an answer: its numbers, and what it makes of a state. Raises ValueError for counts below 1."""
 
     def __post_init__(self) -> None:
-        for name in ("k", "rank", "top", "times", "effort"):
+        for name in ("k", "rank", "top", "times", "effort", "cap"):
             if getattr(self, name, 1) < 1:
                 raise ValueError(f"{name} counts, at least 1, got {getattr(self, name)}")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from arcshard import distributed
-from arcshard.clipping import clip_grad_norm
 from model import AdaFace, ArcFace, CosFace
 from model.shard import Shard
 from model.sharded_state import own_state, whole_state
+from training.clipping import clip_grad_norm
 
 CLASSES, DIM, BATCH = 11, 8, 12  # for 2 and for 3 ranks
 CASES = {

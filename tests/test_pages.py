@@ -10,15 +10,17 @@ import torch
 
 import evaluate as evaluate_page
 import predict as predict_page
+from answering.embedding import embed_split
+from answering.photos import pack_photos
+from answering.run_model import load_model, load_untrained
 from arcshard import checkpoint, console
 from arcshard.config import as_plain
 from arcshard.files import write_text
-from arcshard.train_config import TrainConfig
-from evaluate import load_model, load_untrained
 from loader import View
 from model import HeadConfig, ModelConfig, build_embedder
 from retrieval import Embeddings
 from shards import Dataset
+from training.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +128,9 @@ def test_a_packed_photo_and_its_file_get_the_same_embedding(run_folder, dataset_
     shutil.copy(photos[0] / "c2test.jpg", folder)
     model = load_model(run_folder)
     (tmp_path / "work").mkdir()
-    packed = predict_page.pack_photos([folder / "c2test.jpg"], tmp_path / "work", model.packing)
-    test = evaluate_page.embed_split(model, Dataset(dataset_path, "test"), None)
-    alone = evaluate_page.embed_split(model, packed, None)
+    packed = pack_photos([folder / "c2test.jpg"], tmp_path / "work", model.packing)
+    test = embed_split(model, Dataset(dataset_path, "test"), None)
+    alone = embed_split(model, packed, None)
     np.testing.assert_allclose(alone.vectors[0], test.vectors[test.keys.index("c2test")], atol=1e-5)
 
 

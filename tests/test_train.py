@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train as train_page
-from arcshard import checkpoint, console, metrics_log
-from evaluate import load_model
+from answering.run_model import load_model
+from arcshard import checkpoint, console
 from loader import Selection
 from loader.selection import Stream
 from model import ModelConfig, build_embedder
@@ -25,7 +24,10 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset
-from arcshard.schedules import passed
+from training import keeping, metrics_log
+from training.course import stage_seed
+from training.schedules import passed
+from training.step import Step
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
         "--train.size", "32", "--train.global_batch", "12", "--train.log_every", "1", "--train.device", "cpu",
@@ -421,7 +423,7 @@ def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, s
 def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, tmp_path, refused, monkeypatch):
     """Validated 0.2, 0.5, 0.4, 0.5 after the epochs: the second is the best, the last two stay, and all can be used."""
     values = iter([0.2, 0.5, 0.4, 0.5])
-    monkeypatch.setattr(train_page, "validate", lambda *args: next(values))
+    monkeypatch.setattr(keeping, "validate", lambda *args: next(values))
     options = ["--train.epochs", "4", "--train.keep", "2", "--train.best", "val_recall@1"]
     stopped_after(15, tmp_path / "run", *options)
     names = sorted(path.name for path in (tmp_path / "run").glob("check*"))
@@ -436,14 +438,14 @@ def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, t
 def test_a_validation_that_a_kill_prevented_is_made_up_for(train_here, tmp_path, monkeypatch):
     """Killed while validating the first epoch, then the last: every epoch has its line, as in an unbroken run."""
     train_here(tmp_path / "unbroken", "--train.epochs", "2")
-    validate, calls = train_page.validate, iter(range(9))
+    validate, calls = keeping.validate, iter(range(9))
 
     def die_at_first(*args):
         if next(calls) in (0, 2):
             raise console.UserError("killed")
         return validate(*args)
 
-    monkeypatch.setattr(train_page, "validate", die_at_first)
+    monkeypatch.setattr(keeping, "validate", die_at_first)
     codes = [train_here(tmp_path / "run", "--train.epochs", "2").returncode for _ in range(4)]
     assert codes == [2, 2, 0, 0]
     ours, theirs = (metrics_log.read(tmp_path / name, metrics_log.VALIDATION) for name in ("run", "unbroken"))
@@ -509,7 +511,7 @@ def bad_step(monkeypatch, *numbers):
         loss = self.head(self.embedder(images, jitter), labels)
         return loss * math.nan if next(calls) in numbers else loss
 
-    monkeypatch.setattr(train_page.Step, "forward", forward)
+    monkeypatch.setattr(Step, "forward", forward)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_photos(train_here, dataset_path, tmp_path, monkeypatch):
@@ -576,7 +578,7 @@ def test_stages_follow_each_other_with_options_of_their_own(train_here, staged, 
     assert [line["stage"] for line in metrics_log.read(tmp_path / "run", metrics_log.VALIDATION)] == [
         "low", "high", "high"]
     seeds = [saved["loader"]["fingerprint"]["seed"], saved["config"]["train"]["seed"]]
-    assert seeds[0] == train_page.stage_seed(0, 1) != seeds[1] == 0
+    assert seeds[0] == stage_seed(0, 1) != seeds[1] == 0
 
 
 @pytest.mark.parametrize("step", [2, 5, 9])
@@ -679,22 +681,3 @@ def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkey
     within = [after - before for before, after in zip(seen, seen[1:])]
     validated = within.pop(4)  # after the first epoch
     assert within == [0] * 8 and validated > 0 and reads.count > seen[-1]
-
-
-PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_every_preset_trains_each_of_its_stages(preset, train_here, tmp_path):
-    """Two steps a stage at least, with a tiny network in place of the preset's."""
-    small = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
-    stages = yaml.safe_load(preset.read_text()).get("stages", {})
-    words = [word for name in stages for key, value in small.items()
-             for word in (f"--stages.{name}.{key}", value)]
-    words += [word for key, value in small.items() for word in (f"--train.{key}", value)]
-    done = train_here(tmp_path / "run", "--config", preset, "--model.backbone", "test_efficientnet",
-                      "--model.weights", "none", *words, tiny=["--train.device", "cpu", "--loader.num_threads", "1"])
-    assert done.returncode == 0, done.stderr
-    lines = metrics_log.read(tmp_path / "run")
-    assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
-    assert all(math.isfinite(line["loss"]) for line in lines)

@@ -3,17 +3,21 @@ from retrieval.state import Step
 from retrieval.steps.concatenate import Concatenate
 from retrieval.steps.frequent import FrequentClass
 from retrieval.steps.head import Head
+from retrieval.steps.local_features import LocalFeatures
 from retrieval.steps.merge import Merge
 from retrieval.steps.non_landmarks import GalleryPenalty, NonLandmarkRule, QueryPenalty
 from retrieval.steps.quantile import Quantile
+from retrieval.steps.reciprocal import KReciprocal
+from retrieval.steps.rerank import Rerank
 from retrieval.steps.search import Search
 from retrieval.steps.smoothing import DatabaseAugmentation, QueryExpansion
 from retrieval.steps.vote import Vote
 
 STEPS: dict[str, type[Step]] = {
     "concatenate": Concatenate, "quantile": Quantile, "database_augmentation": DatabaseAugmentation,
-    "query_expansion": QueryExpansion, "gallery_penalty": GalleryPenalty, "search": Search, "merge": Merge,
-    "vote": Vote, "head": Head, "query_penalty": QueryPenalty, "non_landmark_rule": NonLandmarkRule,
-    "frequent_class": FrequentClass}
+    "query_expansion": QueryExpansion, "gallery_penalty": GalleryPenalty, "search": Search,
+    "k_reciprocal": KReciprocal, "merge": Merge, "local_features": LocalFeatures, "vote": Vote, "head": Head,
+    "query_penalty": QueryPenalty, "non_landmark_rule": NonLandmarkRule, "frequent_class": FrequentClass,
+    "rerank": Rerank}
 
-COMPARE_WITH_NON_LANDMARKS = (GalleryPenalty, QueryPenalty, NonLandmarkRule)
+COMPARE_WITH_NON_LANDMARKS = (GalleryPenalty, QueryPenalty, NonLandmarkRule, Rerank)

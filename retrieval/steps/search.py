@@ -46,8 +46,7 @@ def penalised(model: Vectors, find: Callable[[Matrix, Matrix], tuple[Matrix, NDA
     scores, rows = find(queries, gallery)
     taken_off = model.penalty[rows]
     scores = np.where(scores > -np.inf, np.maximum(scores + taken_off, 0) - taken_off, -np.inf).astype(np.float32)
-    order = np.lexsort((rows, -scores), axis=1)
-    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
+    return Neighbours(scores, rows).ranked()
 
 
 def with_dimension(vectors: Matrix, values: Matrix | float) -> Matrix:

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arcshard.bad_steps import poison
 from arcshard.console import UserError
 from arcshard.distributed import World
-from arcshard.train_config import TrainConfig
+from training.bad_steps import poison
+from training.train_config import TrainConfig
 
 
 def micro_batches(c: TrainConfig, world: World) -> int:

@@ -1,0 +1,18 @@
+"""Options that several pages share."""
+import argparse
+from pathlib import Path
+
+from arcshard import checkpoint
+
+
+def add_answer_options(parser: argparse.ArgumentParser) -> None:
+    """What decides how photos are answered, here, in predict.py and in tune.py."""
+    parser.add_argument("--answers", type=Path, help="YAML list of steps, as in configs/answers; default: five voters")
+    parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
+                        help="further runs, whose embeddings answer together with this one's")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default=checkpoint.NAME, metavar="FILE",
+                        help=f"the run's file to use (default: {checkpoint.NAME}, the latest; {checkpoint.BEST} is "
+                             "there with train.best, others with train.keep)")

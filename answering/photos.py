@@ -1,0 +1,119 @@
+"""Answer photos that are in no dataset: packed like the run's own, embedded, compared with its gallery."""
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from answering.embedding import embed_split, store
+from answering.questions import GALLERY, non_landmarks, query_splits
+from answering.run_model import RunModel, load_model
+from arcshard.console import UserError
+from arcshard.urls import is_url
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from preprocess.packing.publish import NothingPacked
+from preprocess.workers.engine import Engine
+from retrieval import Candidates, Embeddings, Pipeline, Vectors
+from shards import Dataset
+
+QUERY = "query"
+
+
+@dataclass(frozen=True)
+class Index:
+    """What photos are compared with, by one run."""
+    model: RunModel
+    gallery: Embeddings
+    non_landmarks: np.ndarray | None
+
+
+def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline) -> Index:
+    """A run and what it compares with. Raises UserError if the index is not one of this run, or empty."""
+    model = load_model(run_folder, name)
+    gallery = load_gallery(model, index, run_folder)
+    if not gallery.keys:
+        raise UserError(f"photos are compared with those of the index, but {index} has none: give another")
+    if not pipeline.needs_non_landmarks:
+        return Index(model, gallery, None)
+    if not is_dataset(index):
+        raise UserError(f"these answers compare with photos without landmark, but {index} is a file of embeddings: "
+                        "give the dataset as --index")
+    embedded = {split: embed_split(model, Dataset(index, split, model.cache), store(run_folder, split), keep=False)
+                for split in query_splits(index, model.cache)}
+    return Index(model, gallery, non_landmarks(embedded)[0])
+
+
+def is_dataset(index: str) -> bool:
+    """Whether it is a dataset, by its place alone; else a file of embeddings."""
+    return is_url(index) or Path(index).is_dir()
+
+
+def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
+    """Embeddings to compare with. Raises UserError if they are another model's."""
+    if is_dataset(index):
+        return embed_split(model, Dataset(index, GALLERY, model.cache), store(run_folder, GALLERY), keep=False)
+    gallery = Embeddings.load(Path(index))
+    if gallery.model != model.fingerprint:
+        raise UserError(f"embeddings compare only with those of the same weights, but {index} is not of the "
+                        f"checkpoint in {run_folder}: give a dataset, or run evaluate.py again")
+    return gallery
+
+
+def answer_photos(pipeline: Pipeline, indexes: list[Index], photos: list[Path], where: Path | None = None
+                  ) -> dict[int, list[tuple[int, float]]]:
+    """Labels and scores, best first, by the number of each photo that could be read.
+
+    where: folder that the packed photos lie in meanwhile; default: the system's for temporary files.
+    Raises ValueError for a step that lacks what it needs.
+    """
+    with tempfile.TemporaryDirectory(prefix=".queries-", dir=where) as work:
+        asked = [embed_photos(index.model, photos, Path(work) / str(i)) for i, index in enumerate(indexes)]
+    if asked[0] is None:
+        return {}
+    found = answer(pipeline, indexes, [queries for queries in asked if queries is not None])
+    pairs = [[(label, score) for label, score in zip(labels, scores) if score > -np.inf]
+             for labels, scores in zip(found.labels.tolist(), found.scores.tolist())]
+    return {number_of(key): listed for key, listed in zip(asked[0].keys, pairs, strict=True)}
+
+
+def embed_photos(model: RunModel, photos: list[Path], work: Path) -> Embeddings | None:
+    """The photos as this run sees them; None if none could be read."""
+    work.mkdir()
+    queries = pack_photos(photos, work, model.packing)
+    return embed_split(model, queries, None) if queries else None
+
+
+def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Dataset | None:
+    """Bring the photos into the normal form that the training photos had; None if none could be read."""
+    images = work / "images"
+    images.mkdir()
+    for number, photo in enumerate(photos):
+        (images / f"{key_of(number)}.jpg").symlink_to(photo.resolve())
+    keys = [key_of(number) for number in range(len(photos))]
+    samples = pd.DataFrame({"id": keys, "landmark_id": "", "label": -1, "split": QUERY})
+    options = PackOptions(short_side=packing.get("short_side"), quality=packing.get("quality", 90))  # not if adopted
+    try:
+        pack(samples, [images], work / "dataset", options, Engine(joblib.cpu_count()))
+    except NothingPacked:
+        return None
+    return Dataset(work / "dataset", QUERY)
+
+
+def answer(pipeline: Pipeline, indexes: list[Index], asked: list[Embeddings]) -> Candidates:
+    """Candidates of the photos by all runs together."""
+    models = tuple(Vectors(queries.vectors, index.gallery.vectors, index.non_landmarks, index.model.centers)
+                   for index, queries in zip(indexes, asked, strict=True))
+    return pipeline.answer(models, indexes[0].gallery.labels, indexes[0].model.device.type)
+
+
+def key_of(number: int) -> str:
+    """A key that the format allows, whatever the photo is called; keys sort as the photos do."""
+    return f"photo_{number:09d}"
+
+
+def number_of(key: str) -> int:
+    return int(key.removeprefix("photo_"))

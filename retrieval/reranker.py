@@ -1,0 +1,82 @@
+"""A learned judge of candidates: which of a query's first ones is right, if any. 2nd place 2020's, by LightGBM."""
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcshard.console import UserError
+from arcshard.files import write_text
+
+FORMAT = "arcshard-reranker-1"
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """Boosters by fold and seed. None of fold f has seen a query of it, neither to learn from nor to stop by."""
+    boosters: list[list[str]]
+    """FOLDS × seeds, LightGBM's text."""
+    names: list[str]
+    """Of the features, in order."""
+    top: int
+    """Candidates that are judged."""
+    fitted_on: list[str]
+    """Keys of the queries."""
+    steps: str
+    """YAML of the steps whose candidates they were."""
+
+    def probabilities(self, features: NDArray[np.float64], keys: Sequence[str]) -> NDArray[np.float64]:
+        """(Q, top + 1): of each candidate that it is right, and that none is.
+
+        Args:
+            features: (Q, F), F = len(names).
+            keys: Q sample keys, or none. A query that was fitted on is judged by the boosters of its own fold alone,
+                another by the mean of all.
+        """
+        lightgbm = import_lightgbm()
+        by_fold = np.array([np.mean([lightgbm.Booster(model_str=text).predict(features, num_threads=1)
+                                     for text in texts], axis=0)
+                            for texts in self.boosters])
+        judged, fitted_on = by_fold.mean(axis=0), set(self.fitted_on)
+        for q, key in enumerate(keys):
+            if key in fitted_on:
+                judged[q] = by_fold[fold_of(key), q]
+        return judged
+
+    def save(self, path: Path) -> None:
+        """Write JSON that appears whole; equal re-rankers give equal bytes."""
+        write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Reranker":
+        """What `save` wrote. Raises UserError for a missing file and for any other."""
+        if not path.is_file():
+            raise UserError(f"a re-ranker is read from a file, got {path}, which is none: fit one with "
+                            "python -m retrieval rerank")
+        try:
+            fields = json.loads(path.read_text())
+            if fields.pop("format") == FORMAT:
+                return cls(**fields)
+        except (ValueError, AttributeError, KeyError, TypeError):
+            pass
+        raise UserError(f"a re-ranker is read from a file of format {FORMAT}, got {path}, which is not one: fit it "
+                        "again with python -m retrieval rerank")
+
+
+def fold_of(key: str) -> int:
+    """0 to FOLDS - 1, by the key's bytes alone."""
+    return zlib.crc32(key.encode()) % FOLDS
+
+
+def import_lightgbm() -> Any:
+    """The module. Raises UserError if it is not installed."""
+    try:
+        import lightgbm
+    except ImportError:
+        raise UserError("re-ranking is LightGBM's, which is not installed: pip install '.[rerank]'") from None
+    return lightgbm
