@@ -34,6 +34,7 @@ from training.plateau import Plateau
 from training.schedules import lr_factor, margin_at
 from training.step import train_mode
 from training.stop_signals import stop_signals
+from training.watching import watched
 
 
 def main() -> int:
@@ -78,7 +79,7 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
     keeper = Keeper(run, course, learner, log, bad_steps)
     if saved and world.is_main:  # a kill may have come between a checkpoint and this
         checkpoint.keep(out, saved["position"], course.c.keep)
-    with stop_signals() as received:
+    with watched(log, course.c.watch), stop_signals() as received:
         if course.owes_validation:
             with log.paused():
                 keeper.validate()
@@ -133,7 +134,7 @@ def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog
                 level = plateau.level()
                 log.line(learner.updates, course.position, course.epochs_done, stage=course.name, lr=lr,
                          margin=margin, collapsed_loss=level, **(scale.figures() if scale else {}))
-                bar.set_postfix(loss=f"{log.loss:.3f}")
+                bar.set_postfix(loss=f"{log.loss:.3f}", waited=f"{log.wait_share:.1%}")
                 if said := plateau.sentence(log.loss, level, batch):
                     world.say(said)
             stopping = world.any(bool(received))

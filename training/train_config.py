@@ -70,6 +70,9 @@ class TrainConfig:
     """Updates between two lines of metrics.jsonl."""
     checkpoint_every: float = 1.0
     """Epochs between two checkpoints."""
+    watch: Literal["none", "tensorboard", "wandb", "both"] = "none"
+    """Where the lines of metrics.jsonl and validation.jsonl go as well: RUN/tensorboard, Weights & Biases (which sends
+    them to its server; WANDB_MODE=offline keeps them in RUN/wandb), or both. The x axis is images seen."""
 
     keep: int = 1
     """Checkpoints that stay: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
@@ -108,5 +111,5 @@ MAY_CHANGE = {"select.subset", "select.block", "select.mix", "stage.data", "head
     f"cache.{name}" for name in ("folder", "size_gb", "window")} | {
     f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")} | {
     f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "log_every",
-                                 "checkpoint_every", "on_bad_loss", "keep", "best", "rank_timeout")}
+                                 "checkpoint_every", "on_bad_loss", "keep", "best", "rank_timeout", "watch")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data
