@@ -21,10 +21,10 @@ from model.batchnorm import hold_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
 from model.instruments import Instruments, class_means, start_from
+from training import yardsticks
 from training.optimizers import build_optimizer, clip, set_lr, step_unless
 from training.schedules import lr_factor, margin_at
 from training.step import Step, train_mode
-from training.yardsticks import Plateau, uniform, untrained
 
 WORLD = World(0, 1, torch.device("cpu"))
 CLIP_VALUE = 0.01
@@ -39,8 +39,7 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
     c, fault, (embedder, head) = setting.train, setting.fault, build(setting, photos)
     step = Step(embedder, head)
     optimizer = build_optimizer(step, embedder.backbone, c)
-    plateau, seen, lines = Plateau(head, photos.class_sizes.numpy()), Seen(), []
-    total = updates(c, photos.epoch)
+    total, seen, lines = updates(c, photos.epoch), Seen(), []
     for number, batch in enumerate(photos.train[:total]):
         progress = number / total
         set_lr(optimizer, c.lr * lr_factor(progress, c.warmup, c.schedule))
@@ -56,8 +55,9 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
             nn.utils.clip_grad_value_(step.parameters(), CLIP_VALUE)
         step_unless(clip(step.parameters(), [], math.inf if fault.clip_value else c.clip), optimizer)
         if (number + 1) % LOG_EVERY == 0 or number + 1 == total:
-            lines.append({"epoch": (number + 1) * c.global_batch / photos.epoch, "margin": margin,
-                          "collapsed": plateau.level(), **seen.means()})
+            level = yardsticks.collapsed(head.num_centers, float(head.scale), head.cost_of_one(photos.class_sizes))
+            lines.append({"epoch": (number + 1) * c.global_batch / photos.epoch, "margin": margin, "collapsed": level,
+                          **seen.means()})
     return {"lines": lines, **outcome(embedder, head, photos, lines)}
 
 
@@ -118,8 +118,8 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     return {
         "nearest_photo": share(nearest == val_labels), "nearest_centre": share(cosines.argmax(1) == val_labels),
         **instruments.read(),
-        "uniform": uniform(head.num_centers),
-        "untrained": untrained(head.num_centers, embedder.dim, scale, margin),
+        "uniform": yardsticks.uniform(head.num_centers),
+        "untrained": yardsticks.untrained(head.num_centers, embedder.dim, scale, margin),
         "collapsed": lines[-1]["collapsed"],
         "off_plateau": next((line["epoch"] for line in lines if line["right"] >= TOLD), None)}
 
