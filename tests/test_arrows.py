@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "preprocess": {"arcshard", "shards"},
     "benchmarks": ROOMS,
 }
-COMMANDS = {"loader/__main__.py": {"model"}}  # shows what the two rooms make of a photo together
+COMMANDS = {"loader/__main__.py": {"model"},  # shows what the two rooms make of a photo together
+            "retrieval/__main__.py": {"answering"}}  # the door to commands about a run's answers
 FORBIDDEN = {"shards": {"torch", "nvidia", "timm"}, "retrieval": {"nvidia", "timm"}, "preprocess": {"torch", "nvidia"}}
 
 
