@@ -132,8 +132,8 @@ def test_after_kill_9_it_continues_from_the_last_checkpoint_to_the_same_end(tmp_
             assert torch.equal(ours[part][name], value), name
 
 
-def test_a_step_that_was_traced_and_measured_first_trains_to_the_same_losses(train_here, unbroken, tmp_path, monkeypatch):
-    """The graph runs without a compiler, which alone rounds otherwise; the measurement before leaves no trace."""
+def test_a_step_that_was_traced_and_tried_trains_to_the_same_losses(train_here, unbroken, tmp_path, monkeypatch):
+    """The graph runs without a compiler, which alone rounds otherwise; the passes before leave no trace."""
     make = compiling.compiled
     monkeypatch.setattr(compiling, "compiled", lambda step, c, backend: make(step, c, "eager"))
     done = train_here(tmp_path / "run", "--train.epochs", "4", "--train.compile", "always")
@@ -396,7 +396,7 @@ def test_a_killed_run_goes_on_with_other_data(train_here, tmp_path, monkeypatch,
 
 @pytest.fixture
 def fp16_by_float32(monkeypatch):
-    """train.amp fp16 without float16's products, which take seconds an image on a CPU; its factor overflows float32."""
+    """train.amp fp16 without float16's products, which are slow on a CPU; at first its factor overflows float32."""
     for room in (accumulation, centres, keeping, validation):
         monkeypatch.setattr(room, "autocast", lambda c, world: nullcontext())
     monkeypatch.setattr(loss_scale, "START", 2.0 ** 94)
