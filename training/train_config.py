@@ -58,10 +58,12 @@ class TrainConfig:
     """Chooses the initial weights, the order and every random view."""
     device: str = "auto"
     """auto (CUDA where there is a GPU), cpu or cuda."""
-    amp: bool = True
-    """bfloat16 autocast on CUDA; the head stays in float32."""
-    compile: bool = True
-    """torch.compile on CUDA (on the CPU it costs minutes and gains nothing)."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Number format of the network's matrix products; weights and head stay in float32. fp16 multiplies the loss so
+    that small gradients survive, for GPUs that lack bf16; auto: bf16 on CUDA, none on the CPU."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """Whether torch.compile makes the step; auto: on CUDA, if it is faster in a measurement at the start, and never on
+    the CPU, where it costs minutes and gains nothing. Where it fails, one sentence says so and the plain step runs."""
     rank_timeout: float = 600.0
     """Seconds after which a rank that does not answer ends the run; before the first step it is half an hour."""
     log_every: int = 10
