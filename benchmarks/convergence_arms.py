@@ -5,9 +5,9 @@ A change is written as train.py's flags are, `section.field`; the section `fault
 from dataclasses import dataclass, fields
 from typing import Any
 
-from arcshard.train_config import TrainConfig
 from loader import View
 from model import HeadConfig, ModelConfig
+from training.train_config import TrainConfig
 
 Changes = dict[str, Any]
 

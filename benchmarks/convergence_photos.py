@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arcshard.train_config import TrainConfig
 from convergence_arms import Task, setting
 from loader import Batch, Loader
 from shards import Dataset
+from training.train_config import TrainConfig
 
 OTHER_VIEWS = 1_000_000  # added to the seed of views that no run trains on
 

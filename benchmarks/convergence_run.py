@@ -11,10 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arcshard import yardsticks
 from arcshard.distributed import World
-from arcshard.optimizers import build_optimizer, clip, set_lr, step_unless
-from arcshard.schedules import lr_factor, margin_at
 from convergence_arms import Setting
 from convergence_faults import frozen_part, put_in
 from convergence_photos import Photos, updates
@@ -24,7 +21,10 @@ from model.batchnorm import hold_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
 from model.instruments import Instruments, class_means, start_from
-from model.step import Step, train_mode
+from training import yardsticks
+from training.optimizers import build_optimizer, clip, set_lr, step_unless
+from training.schedules import lr_factor, margin_at
+from training.step import Step, train_mode
 
 WORLD = World(0, 1, torch.device("cpu"))
 CLIP_VALUE = 0.01
