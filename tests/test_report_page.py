@@ -167,8 +167,8 @@ def test_the_curves_of_stages_are_apart_and_named():
 
 
 def test_instruments_are_drawn_in_their_units_where_there_are_any():
-    line = {"position": 10, "val_target_cosine": 0.5, "val_wrong_angle": math.pi / 2, "val_norm": 3.0,
-            "val_dead_centres": .1, "memory_mb": 1500.0}
+    line = {"position": 10, "target_cosine": 0.5, "wrong_angle": math.pi / 2, "norm": 3.0,
+            "dead_centres": .1, "memory_mb": 1500.0}
     assert [caption for caption, _ in drawn(LEARNING, [line])] == [
         "Angles between val photos and class centres", "Length of val embeddings before they are normalised",
         "Class centres nearest to no val photo"]
