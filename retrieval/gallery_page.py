@@ -69,8 +69,8 @@ class Query:
     @property
     def kinds(self) -> list[str]:
         """By which the page filters."""
-        return [kind for kind, holds in (("changed", self.changed), ("wrong", bool(self.landmark) and not self.right),
-                                         ("none", not self.landmark)) if holds]
+        kinds = {"changed": self.changed, "missed": self.landmark != "" and not self.right, "none": self.landmark == ""}
+        return [kind for kind, holds in kinds.items() if holds]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def render(data: GalleryData) -> str:
     environment.globals.update(photo=lambda jpeg: figures.photo(jpeg, THUMBNAIL))
     environment.filters.update(score=_score, signed=_signed)
     shown = [query for queries in data.queries.values() for query in queries]
-    counts = {kind: sum(kind in query.kinds for query in shown) for kind in ("changed", "wrong", "none")}
+    counts = {kind: sum(kind in query.kinds for query in shown) for kind in ("changed", "missed", "none")}
     return environment.from_string(TEMPLATE).render(data=data, num_shown=len(shown), counts=counts)
 
 

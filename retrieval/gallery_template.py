@@ -11,9 +11,9 @@ GALLERY = """
 .filters label:has(:checked) { border-color: var(--computing); background: var(--computing); color: #fff; }
 .filters label:has(:focus-visible) { outline: 3px solid var(--waiting); outline-offset: 2px; }
 .filters input { position: absolute; opacity: 0; }
-body:has(#only-changed:checked) article:not(.changed), body:has(#only-wrong:checked) article:not(.wrong),
+body:has(#only-changed:checked) article:not(.changed), body:has(#only-missed:checked) article:not(.missed),
 body:has(#only-none:checked) article:not(.none),
-body:has(#only-changed:checked) section:not(:has(.changed)), body:has(#only-wrong:checked) section:not(:has(.wrong)),
+body:has(#only-changed:checked) section:not(:has(.changed)), body:has(#only-missed:checked) section:not(:has(.missed)),
 body:has(#only-none:checked) section:not(:has(.none)) { display: none; }
 article { display: grid; grid-template-columns: 12rem 1fr; gap: 1.25rem; padding: 1.25rem 0;
           border-bottom: 1px solid var(--line); }
@@ -40,6 +40,9 @@ article img, .pair img { height: auto; aspect-ratio: 4 / 3; object-fit: contain;
   article { grid-template-columns: 1fr; }
   article .asked { position: static; display: grid; grid-template-columns: 8rem 1fr; gap: .75rem; }
   .found { grid-template-columns: repeat(3, 1fr); }
+  .wide .scores { font-size: .75rem; }
+  .wide .scores thead th { font-size: .75rem; }
+  .wide .scores .number { padding-left: .25rem; }
 }
 """
 
@@ -57,7 +60,7 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <h1>Answers of {{ data.who }}, split {{ data.split }}</h1>
 
 <h2>What each step did</h2>
-<div class="wide">
+<div class="wide" tabindex="0" role="region" aria-label="What each step did">
 <table class="scores">
 <thead><tr><th scope="col">step</th><th scope="col" class="number">GAP</th><th scope="col" class="number">change</th>
 <th scope="col" class="number">other answers</th><th scope="col" class="number">became right</th>
@@ -85,7 +88,7 @@ where the answer stands among those to all queries, by score.
 <span class="wrong"><b>✗ wrong</b></span>: shows another or none, or the query has none.</p>
 <fieldset class="filters"><legend>Show</legend>
 {% for id, kind, number in (("all", "all", num_shown), ("changed", "answer changed", counts.changed),
-("wrong", "landmark, answered wrongly", counts.wrong), ("none", "without landmark", counts.none)) %}
+("missed", "landmark, answered wrongly", counts.missed), ("none", "without landmark", counts.none)) %}
 <label><input type="radio" name="only" id="only-{{ id }}"{{ " checked" if id == "all" }}>
 {{ kind }} ({{ number }})</label>
 {% endfor %}
