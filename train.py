@@ -30,10 +30,11 @@ from training.keeping import Keeper
 from training.learner import Learner, build_learner, parallel
 from training.metrics_log import MetricsLog
 from training.optimizers import clip, set_lr, step_unless
+from training.plateau import Plateau
 from training.schedules import lr_factor, margin_at
 from training.step import train_mode
 from training.stop_signals import stop_signals
-from training.yardsticks import Plateau
+from training.watching import watched
 
 
 def main() -> int:
@@ -78,7 +79,7 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
     keeper = Keeper(run, course, learner, log, bad_steps)
     if saved and world.is_main:  # a kill may have come between a checkpoint and this
         checkpoint.keep(out, saved["position"], course.c.keep)
-    with stop_signals() as received:
+    with watched(log, course.c.watch), stop_signals() as received:
         if course.owes_validation:
             with log.paused():
                 keeper.validate()
@@ -94,8 +95,8 @@ def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog
                received: list[int]) -> bool:
     """The loop, up to the stage's end or a signal; returns whether it was a signal."""
     c, loader, world, step, optimizer = course.c, course.loader, course.world, learner.step, learner.optimizer
-    parts, forward = micro_batches(c, world), parallel(step, c, world)
-    plateau, first = Plateau(step.head, course.class_sizes), loader.position
+    parts, forward = micro_batches(c, world), parallel(step, course)
+    plateau, scale, first = Plateau(course, step), learner.scale, loader.position
     with progress(total=course.total, initial=first, unit="images", what=(course.title or "train").removesuffix(": "),
                   disable=not world.is_main) as bar:
         for batch in loader:
@@ -111,10 +112,14 @@ def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
-            loss = backward(forward, batch, parts, c, world)
+            loss = backward(forward, batch, parts, c, world, scale.value if scale else 1.0)
+            if scale:
+                scale.unscale(step.parameters())
             bad = clip(step.parameters(), step.head.spread, c.clip)
             step_unless(bad, optimizer)
             learner.buffers.settle(bad)
+            if scale:
+                bad = scale.settle(bad, loss)
             if learner.average:
                 learner.average.update(loader.global_batch, position)
 
@@ -128,9 +133,9 @@ def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog
                 bad_steps.check(learner.updates, course.position, stage=course.name)
                 level = plateau.level()
                 log.line(learner.updates, course.position, course.epochs_done, stage=course.name, lr=lr,
-                         margin=margin, collapsed_loss=level)
-                bar.set_postfix(loss=f"{log.loss:.3f}")
-                if said := plateau.sentence(log.loss, level):
+                         margin=margin, collapsed_loss=level, **(scale.figures() if scale else {}))
+                bar.set_postfix(loss=f"{log.loss:.3f}", waited=f"{log.wait_share:.1%}")
+                if said := plateau.sentence(log.loss, level, batch):
                     world.say(said)
             stopping = world.any(bool(received))
             with log.paused():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arcshard.console import Parser, UserError, run
+from arcshard.console import Parser, UserError, check_least, run
 from arcshard.files import whole_file
 from arcshard.presets import read_preset
 from loader import View
@@ -55,9 +55,7 @@ def parse_args() -> argparse.Namespace:
     command.add_argument("--seed", type=int, default=0, help="default: 0")
     command.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG (default: preview.png)")
     args = parser.parse_args()
-    for name in ("photos", "views"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    check_least(args, 1, "photos", "views")
     return args
 
 

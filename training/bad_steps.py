@@ -59,9 +59,9 @@ class BadSteps:
                             "head.margin")
 
 
-def poison(loss: Tensor) -> Tensor:
-    """What to begin the backward pass with: 1, or NaN for a loss that is not finite."""
-    return torch.where(loss.isfinite(), 1.0, torch.nan)
+def poison(loss: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """What to begin the backward pass with: the scale, or NaN for a loss that is not finite."""
+    return torch.where(loss.isfinite(), scale, torch.nan)
 
 
 class KeptBuffers:

@@ -1,5 +1,7 @@
 """One stage of a run before anything is built: its data, and from where to where it trains."""
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,13 @@ def make_loader(dataset: Dataset, args: Namespace, c: TrainConfig, world: World,
                   world_size=world.size, device="gpu" if world.device.type == "cuda" else "cpu",
                   view=args.view, num_threads=args.loader.num_threads, hw_decoder_load=args.loader.hw_decoder_load,
                   **options)
+
+
+def images_ahead(course: Course, count: int) -> Iterator[Any]:
+    """The batches of at least so many images that training draws next, which it will draw all the same."""
+    ahead = make_loader(course.dataset, course.args, course.c, course.world, selection=course.args.select)
+    ahead.position = course.loader.position
+    return itertools.islice(ahead, math.ceil(count / ahead.global_batch))
 
 
 def images_of_classes(loader: Loader) -> np.ndarray:

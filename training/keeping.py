@@ -1,6 +1,4 @@
 """What a stage leaves on disk beside its log, and the work that is due when an epoch ends."""
-import itertools
-import math
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -13,7 +11,7 @@ from training.accumulation import autocast
 from training.arguments import sections_of
 from training.bad_steps import BadSteps
 from training.continuing import as_saved
-from training.course import Course, make_loader
+from training.course import Course, images_ahead
 from training.learner import Learner
 from training.metrics_log import VALIDATION, MetricsLog
 from training.schedules import passed
@@ -60,19 +58,20 @@ class Keeper:
                 **as_saved(sections_of(self.run), course.name), "packing": course.dataset.manifest["packing"],
                 "landmark_ids": course.loader.dataset.landmark_ids, "step": learner.updates,
                 "position": course.position, "log": unlogged, "loader": course.loader.state_dict(),
-                "optimizer": moments, **weights, "ema": averages})
+                "optimizer": moments, **weights, "ema": averages,
+                "loss_scale": learner.scale and learner.scale.state_dict()})
             checkpoint.keep(self.out, course.position, course.c.keep)
 
     def validate(self) -> None:
         """Add a line to RUN/validation.jsonl, and let the checkpoint be the best one if its figure is."""
         course, c = self.course, self.course.c
-        value = validate(course, self.learner.evaluated)
+        figures = validate(course, self.learner.evaluated)
         train_mode(self.learner.step, c, course.epochs_done)
         earlier = [line for line in metrics_log.read(self.out, VALIDATION) if line["stage"] == course.name]
-        if c.best != "none" and course.world.is_main and all(value > line[c.best] for line in earlier):
+        if c.best != "none" and course.world.is_main and all(figures[c.best] > line[c.best] for line in earlier):
             checkpoint.keep_as_best(self.out)
         self.log.append(VALIDATION, stage=course.name, step=self.learner.updates, position=course.position,
-                        epoch=course.epochs_done, **{"val_recall@1": value})
+                        epoch=course.epochs_done, **figures)
 
     def estimate_statistics(self) -> None:
         """Compute the running statistics of what learns them anew, over the images that come next."""
@@ -82,9 +81,7 @@ class Keeper:
         step.eval()
         for layer in layers:
             layer.train()
-        ahead = make_loader(course.dataset, course.args, c, world, selection=course.args.select)
-        ahead.position = course.loader.position
-        batches = itertools.islice(ahead, math.ceil(c.precise_batchnorm / ahead.global_batch))
+        batches = images_ahead(course, c.precise_batchnorm)
         with autocast(c, world):
             estimate_statistics(layers, (step.embedder(batch.images, batch.jitter) for batch in batches), world.total)
         step.eval()

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arcshard.console import UserError
-from arcshard.distributed import World
 from model import build_embedder, build_head
 from model.batchnorm import correct_momentum
 from model.handover import take_over
@@ -16,8 +15,11 @@ from model.sharded_state import keep_out_of_ddp, own_state
 from preprocess.label_map import label_map
 from training.accumulation import micro_batches
 from training.bad_steps import KeptBuffers
-from training.course import Course
+from training.centres import begin_at_means
+from training.compiling import choose_form, may_compile
+from training.course import Course, images_ahead
 from training.ema import AveragedWeights
+from training.loss_scale import LossScale
 from training.optimizers import build_optimizer
 from training.step import Step, train_mode
 from training.train_config import TrainConfig
@@ -33,6 +35,8 @@ class Learner:
     """Of the step's weights, if the run keeps one."""
     buffers: KeptBuffers
     """Its running statistics after the last good update."""
+    scale: LossScale | None
+    """Of the losses, in float16."""
     updates: int
     """Done so far in the run."""
 
@@ -63,10 +67,15 @@ def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
         if args.stage.classes != "new":
             before = saved["landmark_ids"]
             take_over(step.head, saved["head"], len(before), label_map(before, course.loader.dataset.landmark_ids))
+    if args.head.init == "means" and not course.continues and (not saved or args.stage.classes == "new"):
+        begin_at_means(course, step)
     average = averaged(step, c, saved if course.continues else None)
+    scale = LossScale(world) if c.amp == "fp16" else None
+    if scale and saved and saved.get("loss_scale"):
+        scale.load_state_dict(saved["loss_scale"])
     correct_momentum(step, micro_batches(c, world))
     train_mode(step, c, course.epochs_done)
-    return Learner(step, optimizer, average, KeptBuffers(step), saved["step"] if saved else 0)
+    return Learner(step, optimizer, average, KeptBuffers(step), scale, saved["step"] if saved else 0)
 
 
 def resume(step: Step, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -89,11 +98,17 @@ def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> Averag
     return average
 
 
-def parallel(step: Step, c: TrainConfig, world: World) -> nn.Module:
-    """The step as it is called: compiled on CUDA, gradients averaged over the ranks."""
-    on_gpu = world.device.type == "cuda"
-    module: Any = torch.compile(step) if on_gpu and c.compile else step
+def parallel(step: Step, course: Course) -> nn.Module:
+    """The step as it is called: compiled where that is faster, gradients averaged over the ranks."""
+    c, world = course.c, course.world
+    module: Any = step
+    if may_compile(c, world):
+        batch = next(images_ahead(course, 1))
+        size = len(batch.labels) // micro_batches(c, world)
+        module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
+        world.say(said)
     if world.size > 1:
         keep_out_of_ddp(module, step.head.spread)
+        on_gpu = world.device.type == "cuda"
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
     return module

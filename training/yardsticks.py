@@ -6,10 +6,6 @@ least there, and its gradient points back to it. C classes, s scale, m margin in
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from model import MarginHead
-
 LINES = 10  # of metrics.jsonl that must be flat
 NEAR, FLAT = 0.03, 0.01  # shares of the collapsed loss
 
@@ -41,36 +37,3 @@ def is_stuck(losses: Sequence[float], level: float) -> bool:
         return False
     half = LINES // 2
     return sum(last[:half]) / half - sum(last[half:]) / half < FLAT * level
-
-
-class Plateau:
-    """Tells a run whose loss rests at the collapsed level.
-
-    Args:
-        head: whose margin and scale make the level.
-        class_sizes: photos of each class, (C,).
-    """
-
-    def __init__(self, head: MarginHead, class_sizes: np.ndarray):
-        self.head, self.class_sizes = head, class_sizes
-        self.losses: list[float] = []  # since one sentence has said that they are stuck
-
-    def level(self) -> float:
-        """The collapsed loss, with the margin of now; reads the device."""
-        cost = self.head.cost_of_one(self.class_sizes)
-        return collapsed(len(self.class_sizes), float(self.head.scale), cost, self.head.smoothing)
-
-    def sentence(self, loss: float, level: float) -> str | None:
-        """Take in the loss of a line of the log; what to tell the user if the run `is_stuck`."""
-        self.losses.append(loss)
-        if not is_stuck(self.losses, level):
-            return None
-        self.losses.clear()
-        return stuck_sentence(loss, level)
-
-
-def stuck_sentence(loss: float, level: float) -> str:
-    """What to tell the user of a run that `is_stuck`."""
-    return (f"the loss rests at {loss:.2f}, and {level:.2f} is that of embeddings which all point one way: if it stays "
-            "there nothing is learnt, so lower train.lr, let the margin grow (head.margin_warmup), or see whether "
-            "model.weights were loaded")
