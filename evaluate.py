@@ -20,6 +20,7 @@ from pathlib import Path
 
 from answering.embedding import embed_all
 from answering.gallery import gallery_data
+from answering.matching import Matcher
 from answering.options import add_answer_options, add_checkpoint
 from answering.questions import GALLERY, query_splits, questions
 from answering.run_model import load_model, load_untrained
@@ -47,16 +48,17 @@ def main() -> None:
             *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)]
     suffix = "".join(f"-{word}" for word in told)
     device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
+    photos = Dataset(data, GALLERY, cache)
     for split in query_splits(data, cache):
         dataset = Dataset(data, split, cache)
-        asked = questions(models, embedded, split, dataset.truths())
+        asked = questions(models, embedded, split, dataset.truths(), Matcher(dataset, photos))
         try:
             found = evaluate(asked, pipeline, device)
             if args.ablate:
                 print(ablation_table(split, ablation(asked, pipeline, device)))
             if args.gallery:
                 shown = gallery_data(" ".join([out.name, *told]), asked, trace(asked, pipeline, device), dataset,
-                                     Dataset(data, GALLERY, cache))
+                                     photos)
                 write_text(out / f"gallery{suffix}-{split}.html", render(shown))
                 print(f"{split:6}{out / f'gallery{suffix}-{split}.html'}")
         except ValueError as error:  # a step that lacks what it needs
