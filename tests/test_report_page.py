@@ -20,7 +20,7 @@ from arcshard.report_page import Neighbour, Query, ReportData, choose_queries, r
 
 HOSTILE = """<script>alert(1)</script><img src=http://x/y.png onerror=a> "'&amp;"""
 CHROMIUM = shutil.which("chromium")
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 
 
 def jpeg(colour, size=(60, 40)):
