@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train as train_page
 from answering.run_model import load_model
 from arcshard import checkpoint, console
+from arcshard.report_charts import LEARNING, SPEED
 from loader import Selection
 from loader.selection import Stream
 from model import ModelConfig, build_embedder
@@ -97,6 +98,12 @@ def test_metrics_hold_what_the_contract_names(unbroken):
     first, last = validated[0], validated[-1]
     assert 0 <= last["dead_centres"] < 1 and last["norm"] > 0 and 0 < last["wrong_angle"] < math.pi
     assert first["target_cosine"] < last["target_cosine"] <= 1, "photos come nearer to their centres"
+
+
+def test_the_logs_have_every_figure_that_the_report_draws(unbroken):
+    logs = [metrics_log.read(unbroken, name) for name in (metrics_log.NAME, metrics_log.VALIDATION)]
+    logged = {key for log in logs for key in log[-1]}
+    assert {curve.key for chart in (*LEARNING, *SPEED) for curve in chart.curves} - logged == {"cuda_peak_mb"}
 
 
 def test_it_learns(unbroken):
