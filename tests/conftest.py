@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from preprocess.packing.options import PackOptions
@@ -20,7 +21,8 @@ CLASSES = 6
 
 def pytest_configure():
     """One thread for torch, here and in what tests start: on tiny tensors two wait for each other most of the time."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def photo(label: int, number: int) -> bytes:
