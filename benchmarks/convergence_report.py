@@ -116,4 +116,4 @@ def curves(axes: Axes, task: Task, runs: Runs) -> None:
 
 def legend(axes: Axes) -> None:
     """Above the panel, where it hides nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, ncols=2, frameon=False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=2, frameon=False)
