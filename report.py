@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from answering.embedding import store
 from answering.options import add_checkpoint
-from arcshard import checkpoint, metrics_log
+from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
@@ -26,6 +26,7 @@ from model.photometry import prepare
 from retrieval import Embeddings, nearest
 from shards import Dataset
 from shards.format import REJECTED
+from training import metrics_log
 
 VIEWS = 32
 NEIGHBOURS = 5

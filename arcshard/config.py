@@ -2,11 +2,14 @@
 import difflib
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from arcshard.console import UserError
+from arcshard.presets import read_preset
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -29,6 +32,10 @@ class ConfigParser(ArgumentParser):
         known = [a.dest for a in self._actions]
         close = difflib.get_close_matches(wrong, known, 1) if wrong else []
         return f"; did you mean {close[0]}?" if close else ""
+
+    def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
+        """What jsonargparse asks for a file that --config names."""
+        return self.parse_string(yaml.safe_dump(read_preset(Path(path)), sort_keys=False), **options)
 
     def read(self, words: list[str]) -> Namespace:
         """Parse the command line. Raises UserError for a preset that is none."""

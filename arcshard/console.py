@@ -24,6 +24,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+def check_least(args: argparse.Namespace, least: float, *names: str) -> None:
+    """Raise UserError for an argument below `least`; one that is None was not given."""
+    for name in names:
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Exit with main()'s code (None is 0); a UserError, or a path that the system refuses, is a sentence and 2."""
     try:

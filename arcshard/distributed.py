@@ -1,5 +1,7 @@
 """The ranks of a run, whether torchrun started them or there is only this process."""
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +13,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from arcshard.console import UserError
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# What gloo says, without its name, of an operation beside the one that timed out.
+OTHER_TIMEOUT = "Application timeout caused pair closure"
 START = timedelta(minutes=30)  # for what ranks do before their first step: weights, compilation
 
 
@@ -31,6 +36,11 @@ class World:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def say(self, sentence: str) -> None:
+        """Print it once, whatever the number of ranks."""
+        if self.is_main:
+            print(sentence, flush=True)
 
     def any(self, flag: bool) -> bool:
         """Whether any rank's flag is set; all ranks must ask. One small message over gloo, no device sync."""
@@ -64,6 +74,8 @@ def start(device: str) -> World:
                         f"and there are {torch.cuda.device_count()} GPUs: start fewer, or use cpu")
     if use_cuda:
         torch.cuda.set_device(where)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed cannot stop its ranks: Linux does, with SIGTERM
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if size > 1:  # gloo carries the CPU's tensors, NCCL the GPU's
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout=START, store=_meeting_place(),
                                 rank=rank, world_size=size)
@@ -93,9 +105,11 @@ def lost_rank_is_a_sentence(rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo raises no subclass of it
-        if not dist.is_initialized() or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        of_connection = isinstance(error, dist.DistError) or "gloo" in str(error) or OTHER_TIMEOUT in str(error)
+        if not dist.is_initialized() or not of_connection:
             raise
-        reason = "it did not answer in time" if "imed out" in str(error) else "its connection ended"
+        timed_out = "imed out" in str(error) or OTHER_TIMEOUT in str(error)
+        reason = "it did not answer in time" if timed_out else "its connection ended"
         raise RankLost(f"all ranks must live, but rank {rank} lost another ({reason}): see what that one said; the "
                        "same command continues from the last checkpoint") from None
 

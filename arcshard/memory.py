@@ -1,5 +1,8 @@
-"""The C library's memory, kept for the next step instead of given back to the kernel after each."""
+"""This process's memory: what it takes, and how the C library keeps it from step to step."""
 import ctypes
+import os
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
@@ -14,3 +17,13 @@ def keep_freed_memory() -> None:
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, 1 << 30)  # bytes; blocks below it come from the heap,
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)  # whose free end stays ours
+
+
+def memory_mb(device: torch.device) -> dict[str, float]:
+    """What this process holds now without pages of files, in MB; on CUDA also the peak of its tensors so far."""
+    with open("/proc/self/statm") as f:
+        resident, of_files = map(int, f.read().split()[1:3])
+    sizes = {"memory_mb": (resident - of_files) * os.sysconf("SC_PAGE_SIZE") / 1e6}
+    if device.type == "cuda":
+        sizes["cuda_peak_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return sizes

@@ -15,8 +15,8 @@ from pathlib import Path
 from demo_seeds import ROOT, command
 from machine import spread
 
-from arcshard import metrics_log
 from arcshard.console import Parser, run
+from training import metrics_log
 
 LEARNED, HELD = ("--train.batchnorm", "learned"), ("--train.batchnorm", "held")
 NO_NORM = (*HELD, "--model.neck", "swish")  # then nothing at all depends on which images pass together

@@ -14,29 +14,23 @@ without antialias, as arcshard resizes. Rounds are interleaved (A B C A B C …)
 the median of all. --memory runs arcshard's loader for ten epochs and reports the growth of anonymous memory.
 """
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from loaders_contests import CONTENDERS, CONTESTS, OPPONENTS, WARMED, prepare, rates_of_round
 from loaders_memory import memory_report
 from loaders_report import PACKAGES, PEER_PACKAGES, memory_text, speed_text
-from machine import machine
+from machine import publish
 from packing_contests import peers_python
 from packing_report import peer_versions
 
-from arcshard.console import Parser, UserError, progress, run
-from arcshard.files import write_text
+from arcshard.console import Parser, UserError, check_least, progress, run
 
 
 def main() -> None:
     args = parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    measure, text = (memory_report, memory_text) if args.memory else (speed_report, speed_text)
-    report = {"machine": machine(PACKAGES), **measure(args)}
-    print(text(report))
-    if args.json:
-        write_text(args.json, json.dumps(report, indent=2) + "\n")
+    publish(args, PACKAGES, *((memory_report, memory_text) if args.memory else (speed_report, speed_text)))
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,9 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
     parser.add_argument("--json", type=Path, help="also write every round's figures here")
     args = parser.parse_args()
-    for name in ("batch_size", "rounds", "workers"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    check_least(args, 1, "batch_size", "rounds", "workers")
     if args.seconds <= 0:
         raise UserError(f"--seconds must be positive, not {args.seconds:g}")
     least = 2 * WARMED * args.workers * args.batch_size

@@ -1,11 +1,15 @@
 """What a figure travels with: the machine, versions, and the spread of its rounds."""
+import argparse
+import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from arcshard.files import write_text
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
@@ -16,6 +20,15 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     return {"processor": names[0] if names else platform.machine(), "cores": len(os.sched_getaffinity(0)),
             "memory": f"{memory:.0f} GB", "python": platform.python_version(),
             **{name: found for name in packages if (found := _version(name))}}
+
+
+def publish(args: argparse.Namespace, packages: Sequence[str], measure: Callable[[argparse.Namespace], dict[str, Any]],
+            text: Callable[[dict[str, Any]], str]) -> None:
+    """Measure, print the report as `text` has it, and write all of it to --json."""
+    report = {"machine": machine(packages), **measure(args)}
+    print(text(report))
+    if args.json:
+        write_text(args.json, json.dumps(report, indent=2) + "\n")
 
 
 def spread(values: Iterable[float], form: str) -> str:

@@ -9,7 +9,6 @@ Interleaved rounds of
             is beside it
 """
 import argparse
-import json
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import listed, machine, spread
+from machine import listed, publish, spread
 
-from arcshard.console import Parser, UserError, progress, run
-from arcshard.files import write_text
+from arcshard.console import Parser, check_least, progress, run
 from loader import Loader
 from loader.order import sample_at
 from shards import Dataset
@@ -32,14 +30,7 @@ EPOCHS = (0.0, 3.5, 10.0**6)  # where a loader continues
 
 def main() -> None:
     args = parse_args()
-    dataset = Dataset(args.data, "train")
-    steady = iter(make_loader(dataset, args))
-    list(islice(steady, 5))
-    rounds = [one_round(dataset, steady, args) for _ in progress(range(args.rounds), unit="round", what="measure")]
-    report = {"machine": machine(PACKAGES), "batch_size": args.batch_size, "rounds": rounds}
-    print(text(report))
-    if args.json:
-        write_text(args.json, json.dumps(report, indent=2) + "\n")
+    publish(args, PACKAGES, measure, text)
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,10 +41,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=20, help="default: 20")
     parser.add_argument("--json", type=Path, help="also write every round's figures here")
     args = parser.parse_args()
-    for name in ("batch_size", "size", "rounds"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+    check_least(args, 1, "batch_size", "size", "rounds")
     return args
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Every round's figures, with what they depend on."""
+    dataset = Dataset(args.data, "train")
+    steady = iter(make_loader(dataset, args))
+    list(islice(steady, 5))
+    rounds = [one_round(dataset, steady, args) for _ in progress(range(args.rounds), unit="round", what="measure")]
+    return {"batch_size": args.batch_size, "rounds": rounds}
 
 
 def one_round(dataset: Dataset, steady: Any, args: argparse.Namespace) -> dict[str, float]:

@@ -14,17 +14,16 @@ median of all. Rates are of packing alone (packing_contests.py says what each cl
 with its start. --memory packs tiny JPEGs out of one zip and reports the peak of resident memory.
 """
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import publish
 from packing_contests import CONTESTS, OPPONENTS, Contest, Job, peers_python, seconds_of_round
 from packing_memory import memory_report
 from packing_photos import make_photos, write_table
 from packing_report import PACKAGES, PEER_PACKAGES, memory_text, peer_versions, speed_text, tar_version
 
-from arcshard.console import Parser, UserError, progress, run
+from arcshard.console import Parser, UserError, check_least, progress, run
 from arcshard.files import write_text
 from preprocess.packing.pack import REHEARSED
 
@@ -32,11 +31,7 @@ from preprocess.packing.pack import REHEARSED
 def main() -> None:
     args = parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    measure, text = (memory_report, memory_text) if args.memory else (speed_report, speed_text)
-    report = {"machine": machine(PACKAGES), **measure(args)}
-    print(text(report))
-    if args.json:
-        write_text(args.json, json.dumps(report, indent=2) + "\n")
+    publish(args, PACKAGES, *((memory_report, memory_text) if args.memory else (speed_report, speed_text)))
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,10 +48,8 @@ def parse_args() -> argparse.Namespace:
                         help="numbers of photos of --memory (default: 10000 1000000)")
     parser.add_argument("--json", type=Path, help="also write every round's figures here")
     args = parser.parse_args()
-    least = {"photos": REHEARSED + 1, "resized": REHEARSED + 1, "rounds": 1, "workers": 1}
-    for name, value in least.items():
-        if getattr(args, name) < value:
-            raise UserError(f"--{name} must be at least {value}, not {getattr(args, name)}")
+    check_least(args, REHEARSED + 1, "photos", "resized")
+    check_least(args, 1, "rounds", "workers")
     if min(args.samples) < 1:
         raise UserError(f"--samples must be numbers of at least 1, not {min(args.samples)}")
     return args

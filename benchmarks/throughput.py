@@ -23,7 +23,7 @@ from throughput_parts import Parts
 from throughput_report import PACKAGES, picture, text
 
 from arcshard import distributed
-from arcshard.console import Parser, UserError, progress, run
+from arcshard.console import Parser, check_least, progress, run
 from arcshard.distributed import World
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
@@ -58,9 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="also write every round's figures here")
     parser.add_argument("--picture", type=Path, help="also draw the rates, an SVG")
     args = parser.parse_args()
-    for name in ("size", "batch_size", "batches", "rounds"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
+    check_least(args, 1, "size", "batch_size", "batches", "rounds")
     return args
 
 

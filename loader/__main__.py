@@ -2,22 +2,24 @@
 
     python -m loader preview DATASET [--config configs/demo.yaml] [--photos 6] [--views 8] [--out preview.png]
 
-A row a photo: how evaluation frames it, then views as training draws them, colours included.
+A row a photo: how evaluation frames it, then views as training draws them, colours included. Stages of a preset that
+differ in size or view follow each other from top to bottom.
 """
 import argparse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
-from arcshard.console import Parser, UserError, run
+from arcshard.console import Parser, UserError, check_least, run
 from arcshard.files import whole_file
+from arcshard.presets import read_preset
 from loader import View
 from loader.order import sample_at
 from loader.pipeline import decode
@@ -27,16 +29,19 @@ from model.photometry import prepare  # the one place where this room shows what
 from shards import Dataset
 
 GAP = 4  # pixels between pictures
+SIZE = 224  # pixels, where a preset says nothing
 
 
 def main() -> None:
     args = parse_args()
-    view, size = read_preset(args.config)
+    stages = read_stages(args.config)
     dataset = Dataset(args.dataset, args.split)
-    picture = sheet(dataset, view, size, args.photos, args.views, args.seed)
+    picture = stacked([sheet(dataset, view, size, args.photos, args.views, args.seed) for view, size in stages])
     with whole_file(args.out) as f:
-        f.write(picture)
-    print(f"{args.out}: {args.photos} photos at {size} pixels, each as evaluated and in {args.views} views")
+        f.write(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    print(f"{args.out}: {min(args.photos, len(dataset))} photos, each as evaluated and in {args.views} views")
+    for (view, size), names in stages.items():
+        print(f"{', '.join(names)}: {size} pixels, {said(view)}")
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,31 +55,50 @@ def parse_args() -> argparse.Namespace:
     command.add_argument("--seed", type=int, default=0, help="default: 0")
     command.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG (default: preview.png)")
     args = parser.parse_args()
-    for name in ("photos", "views"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    check_least(args, 1, "photos", "views")
     return args
 
 
-def read_preset(path: Path | None) -> tuple[View, int]:
-    """View and side of a preset. Raises UserError if it is none."""
+def read_stages(path: Path | None) -> dict[tuple[View, int], list[str]]:
+    """The views and sides of a preset's stages, with the names of those that have them.
+
+    Raises UserError if it is no preset.
+    """
+    preset = read_preset(path) if path else {}
+    stages: dict[tuple[View, int], list[str]] = {}
     try:
-        preset = (yaml.safe_load(path.read_text()) or {}) if path else {}
-        return View(**preset.get("view", {})), int(preset.get("train", {}).get("size", 224))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"--config must be a YAML preset of train.py, but {path} is not one "
-                        f"({' '.join(str(error).split())})") from None
+        size = preset.get("train", {}).get("size", SIZE)
+        for name, diff in (preset.get("stages") or {"main": {}}).items():
+            fields = preset.get("view", {}) | diff.get("view", {})
+            options: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+            stages.setdefault((View(**options), int(diff.get("size", size))), []).append(name)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"--config must be a preset of train.py, but {path} is none ({error})") from None
+    return stages
 
 
-def sheet(dataset: Dataset, view: View, size: int, photos: int, views: int, seed: int) -> bytes:
-    """The PNG: rows of the first photos of the stream, columns of their views."""
+def said(view: View) -> str:
+    """What differs from the default view."""
+    usual = asdict(View())
+    changed = [f"{name} {value}" for name, value in asdict(view).items() if value != usual[name]]
+    return ", ".join(changed) or "the default view"
+
+
+def stacked(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures (h, w, 3) below each other, white where one is narrower."""
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+                           for picture in pictures])
+
+
+def sheet(dataset: Dataset, view: View, size: int, photos: int, views: int, seed: int) -> NDArray[np.uint8]:
+    """Rows of the first photos of the stream, columns of their views, (h, w, 3)."""
     photos = min(photos, len(dataset))
     rows = sample_at(np.arange(photos), len(dataset), seed)
     tiles = np.full((photos, 1 + views, size + GAP, size + GAP, 3), 255, np.uint8)
     for number, pictures in enumerate(pictures_of(dataset, view, size, rows, views, seed)):
         tiles[number, :, GAP:, GAP:] = pictures
-    whole = tiles.transpose(0, 2, 1, 3, 4).reshape(photos * (size + GAP), -1, 3)
-    return cv2.imencode(".png", cv2.cvtColor(whole, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(photos * (size + GAP), -1, 3)
 
 
 def pictures_of(dataset: Dataset, view: View, size: int, chosen: NDArray[np.int64], views: int, seed: int

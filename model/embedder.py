@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.neck import make_neck
@@ -47,8 +48,19 @@ class Embedder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, images: Tensor, jitter: Tensor) -> Tensor:
+    def forward(self, images: Tensor, jitter: Tensor | None = None) -> Tensor:
         return self.neck(self.pooling(self.backbone(prepare(images, jitter, self.mean, self.std))))
+
+
+class UnitEmbedder(nn.Module):
+    """uint8 photos (B, S, S, 3), RGB, in their own colours -> embeddings float32 (B, dim) of length 1."""
+
+    def __init__(self, embedder: Embedder):
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.normalize(self.embedder(images))
 
 
 def build_embedder(config: ModelConfig) -> Embedder:

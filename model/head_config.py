@@ -38,6 +38,11 @@ class HeadConfig:
     """For arcface: no margin where the true class is more than 90 degrees away (D2-MetricLearning's exp7)."""
     centers: int = 1
     """Centres a class, of which the nearest counts (3rd place: 3)."""
+    init: Literal["random", "means"] = "random"
+    """Where new centres begin: at random, or a class's first one at the mean of its photos' embeddings before training,
+    which takes a pass over them. Centres that a stage keeps or remaps stay."""
+    init_images: int | None = None
+    """Images of that pass, if init is means; null: an epoch."""
     class_size_margin: Literal["none", "power", "range"] = "none"
     """For a class of n images: power: margin n^-size_power + least_margin; range: the same law stretched, from margin
     for the smallest class to least_margin for the largest (3rd place, with margin 0.5)."""
@@ -66,6 +71,8 @@ class HeadConfig:
             raise ValueError(f"head.margin_warmup is a share of the run in [0, 1]; got {self.margin_warmup}")
         if self.centers < 1:
             raise ValueError(f"head.centers must be at least 1; got {self.centers}")
+        if self.init_images is not None and self.init_images < 1:
+            raise ValueError(f"head.init_images must be positive, or null for an epoch; got {self.init_images}")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"head.smoothing is a part in [0, 1); got {self.smoothing}")
         if self.focal != 0 and self.focal < 1:

@@ -9,19 +9,25 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision turn RGB into grey
 
 
-def prepare(images_BSS3: Tensor, jitter_BK: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def prepare(images_BSS3: Tensor, jitter_BK: Tensor | None, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (B, S, S, 3) in 0..255 -> float32 (B, 3, S, S), normalised.
 
     jitter: columns 0-2 are factors of `color_jitter`; where there are eight, 3-6 are a hole's edges for `cut_out` and 7
-    is 1 where `autocontrast` acts.
+    is 1 where `autocontrast` acts. None leaves the colours as they are.
     mean, std: float32 (3,), of pixel values in 0..1.
     """
     x = images_BSS3.permute(0, 3, 1, 2).float() / 255  # a channels_last tensor without moving a byte
+    if jitter_BK is not None:
+        x = _jittered(x, jitter_BK)
+    return (x - mean[:, None, None]) / std[:, None, None]
+
+
+def _jittered(x: Tensor, jitter_BK: Tensor) -> Tensor:
     x = color_jitter(x, jitter_BK[:, :3])
     if jitter_BK.shape[1] > 3:
         x = torch.where(jitter_BK[:, 7, None, None, None] > 0, autocontrast(x), x)
         x = cut_out(x, jitter_BK[:, 3:7])
-    return (x - mean[:, None, None]) / std[:, None, None]
+    return x
 
 
 def color_jitter(x_B3SS: Tensor, factors_B3: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Pack photos into a dataset of tar shards.
 
     python preprocess/make_shards.py --samples samples.csv --images DIR|ZIP|TAR… --out DATASET
-        [--short-side N] [--quality 90] [--no-verify] [--shard-size 1000] [--seed 0]
-        [--workers N] [--backend loky|dask|ray] [--scheduler ADDRESS] [--rehearse N] [--append]
+        [--names train_label_to_category.csv] [--short-side N] [--quality 90] [--no-verify] [--shard-size 1000]
+        [--seed 0] [--workers N] [--backend loky|dask|ray] [--scheduler ADDRESS] [--rehearse N] [--append]
 
 --images names, in order of trust, folders, zips and tars, as paths or as URLs of fsspec (s3://…, gs://…); archives
 are read where they lie, nothing is unpacked. A photo is found by the table's column path (relative to the folder,
 or a name in the archive) or, without one, by its id: a/b/c/<id>.jpg (a, b, c: its first three characters), the same
 under train/, test/ or index/, or <id>.jpg; in an archive <id>.jpg in any folder.
+
+--names gives landmarks the names that classes.csv has and answers show.
 
 Killed at any moment, the same command goes on where it stopped. Photos that cannot be packed go to
 DATASET/rejected.csv with the reason.
@@ -26,6 +28,7 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.output import open_output
 from preprocess.packing.pack import pack
 from preprocess.packing.rehearsal import rehearse
+from preprocess.samples.names import read_names
 from preprocess.samples.sample_table import check_samples, read_samples, shuffled
 from preprocess.sources import open_source
 from preprocess.workers.engine import Engine
@@ -39,7 +42,8 @@ def main() -> None:
     if args.rehearse is not None:
         print(rehearsal(samples, args.images, options, args.rehearse, args.workers))
         return
-    if not pack(samples, args.images, args.out, options, engine, args.append):
+    names = read_names(args.names) if args.names else {}
+    if not pack(samples, args.images, args.out, options, engine, args.append, names):
         print(f"already packed: {args.out} is what this command makes")
     print(summary(args.out))
 
@@ -49,6 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--samples", type=Path, required=True, help="the table that clean.py wrote")
     parser.add_argument("--images", nargs="+", required=True, metavar="DIR|ZIP|TAR", help="where the photos are")
     parser.add_argument("--out", required=True, help="folder or URL of the dataset, made if missing")
+    parser.add_argument("--names", type=Path, help="table with the columns landmark_id and category")
     parser.add_argument("--short-side", type=int, help="scale larger photos down to it, in pixels")
     parser.add_argument("--quality", type=int, default=90, help="of JPEGs that must be encoded (default: 90)")
     parser.add_argument("--no-verify", dest="verify", action="store_false",

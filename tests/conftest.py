@@ -1,5 +1,6 @@
 """Fixtures that many tests share: a small packed dataset of made-up photos."""
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,11 @@ from preprocess.workers.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 6
+
+
+def pytest_configure():
+    """One thread for torch, here and in what tests start: on tiny tensors two wait for each other most of the time."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def photo(label: int, number: int) -> bytes:

@@ -2,14 +2,16 @@
 import sys
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from arcshard import distributed
-from arcshard.clipping import clip_grad_norm
 from model import AdaFace, ArcFace, CosFace
+from model.instruments import Instruments, class_means, start_from
 from model.shard import Shard
 from model.sharded_state import own_state, whole_state
+from training.clipping import clip_grad_norm
 
 CLASSES, DIM, BATCH = 11, 8, 12  # for 2 and for 3 ranks
 CASES = {
@@ -82,6 +84,17 @@ def train_and_save(make, world, saved=None):
     return {"head": head.whole().state_dict(), "body": body.state_dict(), "optimizer": whole_state(optimizer, head)}
 
 
+def seen(world):
+    """What the instruments read of this rank's photos, and the centres that begin at all ranks' class means."""
+    head = head_of("sub-centres", Shard(CLASSES, world.rank, world.size))
+    x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("many"))
+    instruments = Instruments(CLASSES, world)
+    instruments.see(head.whole().cosines(x), x, labels)
+    batches = [SimpleNamespace(x=part, labels=of_part) for part, of_part in zip(x.split(50), labels.split(50))]
+    start_from(head, class_means(lambda batch: batch.x, batches, CLASSES, world).double())
+    return instruments.read(), head.whole().weight.detach()
+
+
 def main(out):
     world = distributed.start("cpu")
     found = {"unequal": [len(head_of("arcface", Shard(CLASSES, world.rank, world.size)).weight)]}
@@ -95,6 +108,7 @@ def main(out):
     x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("adaface"))
     head = head_of("adaface", Shard(CLASSES, world.rank, world.size))
     found["compiled"] = loss_and_gradients(torch.compile(head, backend="aot_eager", fullgraph=True), x, labels)
+    found["seen"] = seen(world)
     for name, make in OPTIMIZERS.items():
         found[name] = train_and_save(make, world)
         alone = torch.load(out / f"{name}.pt")

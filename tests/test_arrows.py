@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "answering", "preprocess", "benchmarks"}
-PAGES = {"train", "evaluate", "predict", "report", "tune"}
+ROOMS = {"arcshard", "shards", "loader", "model", "retrieval", "answering", "training", "preprocess", "benchmarks"}
+PAGES = {"train", "evaluate", "export", "predict", "report", "tune"}
 MAY_IMPORT = {
     "arcshard": set(),
     "shards": {"arcshard"},
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "retrieval": {"arcshard"},
     "answering": {"arcshard", "shards", "loader", "model", "retrieval", "preprocess"},
     "preprocess": {"arcshard", "shards"},
+    "training": {"arcshard", "shards", "loader", "model", "preprocess"},
     "benchmarks": ROOMS,
 }
 COMMANDS = {"loader/__main__.py": {"model"},  # shows what the two rooms make of a photo together

@@ -6,10 +6,10 @@ import pytest
 import timm
 
 from arcshard.config import as_plain, differences
-from arcshard.train_config import TrainConfig
 from loader import View
 from model import HeadConfig, ModelConfig
-from train import SECTIONS, read_arguments
+from training.arguments import SECTIONS, read_arguments
+from training.train_config import TrainConfig
 
 VIEWS = sorted((Path(__file__).parent.parent / "configs" / "views").glob("*.yaml"))
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

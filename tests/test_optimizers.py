@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from arcshard.bad_steps import KeptBuffers, poison
-from arcshard.optimizers import build_optimizer, clip, parameter_groups, set_lr, step_unless
-from arcshard.train_config import TrainConfig
+from training.bad_steps import KeptBuffers, poison
+from training.optimizers import build_optimizer, clip, parameter_groups, set_lr, step_unless
+from training.train_config import TrainConfig
 
 
 class Tiny(nn.Module):

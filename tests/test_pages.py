@@ -16,11 +16,11 @@ from answering.run_model import load_model, load_untrained
 from arcshard import checkpoint, console
 from arcshard.config import as_plain
 from arcshard.files import write_text
-from arcshard.train_config import TrainConfig
 from loader import View
 from model import HeadConfig, ModelConfig, build_embedder
 from retrieval import Embeddings
 from shards import Dataset
+from training.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")

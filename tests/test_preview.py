@@ -45,6 +45,20 @@ def test_the_sheet_holds_the_pixels_of_training_and_of_evaluation(preview, datas
     assert np.array_equal(shown[:, 1], seen.images) and np.array_equal(shown[:, 0], whole.images[seen.ids])
 
 
+def test_stages_that_differ_in_size_or_view_follow_each_other(preview, tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text("view: {area: [0.5, 1.0]}\ntrain: {size: 48}\n")
+    (tmp_path / "preset.yaml").write_text("config: base.yaml\nstages:\n  low: {size: 32}\n  more: {size: 32, lr: 1}\n"
+                                          "  high: {epochs: 2}\n  last: {view: {flip: 0}}\n")
+    assert preview("--config", tmp_path / "preset.yaml", "--photos", 2, "--views", 3) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "low, more: 32 pixels, area (0.5, 1.0)", "high: 48 pixels, area (0.5, 1.0)",
+        "last: 48 pixels, area (0.5, 1.0), flip 0"]
+    picture = cv2.imread(str(tmp_path / "sheet.png"))
+    low, high, last = np.split(picture, np.cumsum([2 * (32 + GAP), 2 * (48 + GAP)]))
+    assert last.shape == high.shape == (2 * (48 + GAP), 4 * (48 + GAP), 3) and not np.array_equal(last, high)
+    assert (low[:, 4 * (32 + GAP):] == 255).all() and (low[:, :4 * (32 + GAP)] < 200).any()
+
+
 @pytest.mark.parametrize("preset", VIEWS, ids=lambda path: path.stem)
 def test_every_preset_of_views_draws(preset, preview, tmp_path):
     assert preview("--config", preset, "--photos", 2, "--views", 3) == 0
@@ -54,8 +68,8 @@ def test_every_preset_of_views_draws(preset, preview, tmp_path):
 
 @pytest.mark.parametrize("words, sentence", [
     (["--photos", "0"], "--photos must be at least 1, not 0"),
-    (["--config", "no.yaml"], "--config must be a YAML preset of train.py, but no.yaml is not one"),
-    (["--config", "README.md"], "--config must be a YAML preset of train.py, but README.md is not one"),
+    (["--config", "no.yaml"], "a preset must be a YAML file of options, but no.yaml is none"),
+    (["--config", "README.md"], "a preset must be a YAML file of options, but README.md is none"),
     (["--split", "none"], "has no split 'none': choose one of"),
 ])
 def test_a_mistake_is_one_sentence(words, sentence, preview, capsys, tmp_path):

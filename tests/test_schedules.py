@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from arcshard.schedules import lr_factor, margin_at
+from training.schedules import lr_factor, margin_at
 
 
 @pytest.mark.parametrize("progress, expected", [

@@ -48,6 +48,13 @@ def test_it_compiles_without_a_graph_break_talk_between_ranks_included(found):
         torch.testing.assert_close(rank["compiled"], rank["adaface"], **EXACT)
 
 
+def test_instruments_and_class_means_are_those_of_one_process(found):
+    figures, weight = ranks.seen(ALONE)
+    for rank in found:
+        assert rank["seen"][0] == pytest.approx(figures, rel=1e-5)
+        torch.testing.assert_close(rank["seen"][1], weight, rtol=1e-5, atol=1e-7)  # the means are float32
+
+
 def test_each_rank_holds_its_part(found):
     held = [rank["unequal"][0] for rank in found]
     assert sum(held) == ranks.CLASSES and max(held) - min(held) == 1

@@ -7,8 +7,9 @@ with the same bytes.
 """
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -26,6 +27,7 @@ from preprocess.packing.shard_part import SCRATCH
 from preprocess.packing.shard_plan import Cut, cuts
 from preprocess.packing.shard_task import ShardTask, pack_shard
 from preprocess.packing.tables import Contents
+from preprocess.samples.names import names_digest
 from preprocess.samples.sample_table import check_samples, class_ids, digest, shuffled
 from preprocess.sources import PhotoSource, open_source
 from preprocess.workers.engine import Engine, run_tasks
@@ -41,17 +43,19 @@ class Job(NamedTuple):
     samples: pd.DataFrame
     cuts: list[Cut]
     landmark_ids: list[str]
+    names: Mapping[str, str]
     packing: dict[str, Any]
 
 
 def pack(samples: pd.DataFrame, images: Sequence[str | Path], out: str | Path, options: PackOptions, engine: Engine,
-         append: bool = False) -> bool:
+         append: bool = False, names: Mapping[str, str] = MappingProxyType({})) -> bool:
     """Pack the photos of `samples` (see sample_table.py) into the dataset `out`, a folder or an fsspec URL.
 
     images: see sources.open_source. Equal samples, photos and options give equal bytes, whatever the engine and
     however often the call was killed and repeated. append: add to the finished dataset `out` those rows that it
-    does not hold. Returns False if there was nothing to do. Raises UserError if `out` holds anything else, if
-    another process packs into it, if the disk is or will be full, or for samples that the format cannot hold.
+    does not hold. names: of landmarks, by id; those that `out` has stay. Returns False if there was nothing to do.
+    Raises UserError if `out` holds anything else, if another process packs into it, if the disk is or will be full, or
+    for samples that the format cannot hold.
     """
     check_samples(samples)
     output = open_output(out)
@@ -60,7 +64,7 @@ def pack(samples: pd.DataFrame, images: Sequence[str | Path], out: str | Path, o
         before = Before(output)
         if append:
             refuse_without_dataset(before)
-        job = _job(samples, options, before, append)
+        job = _job(samples, options, before, append, names)
         if job is None:
             output.remove_work()  # a kill between the last two steps leaves it
             return False
@@ -73,11 +77,12 @@ def pack(samples: pd.DataFrame, images: Sequence[str | Path], out: str | Path, o
     return True
 
 
-def _job(samples: pd.DataFrame, options: PackOptions, before: Before, append: bool) -> Job | None:
+def _job(samples: pd.DataFrame, options: PackOptions, before: Before, append: bool,
+         names: Mapping[str, str]) -> Job | None:
     """None: `before` is what this call would make."""
     of_samples, packing = digest(samples), options.record()
     if before.manifest is None or not append:
-        packing["samples_sha256"] = of_samples
+        packing |= {"samples_sha256": of_samples, "names_sha256": names_digest(names)}
         rows, landmark_ids = samples, class_ids(samples)
     if before.manifest is not None:
         packed = before.manifest["packing"]
@@ -90,7 +95,7 @@ def _job(samples: pd.DataFrame, options: PackOptions, before: Before, append: bo
         packing = with_addition(packed, of_samples)
     rows = shuffled(rows, options.seed)
     first_numbers = {split: before.count(split, "shards") for split in before.splits()}
-    return Job(rows, cuts(rows["split"], options.shard_size, first_numbers), landmark_ids, packing)
+    return Job(rows, cuts(rows["split"], options.shard_size, first_numbers), landmark_ids, names, packing)
 
 
 def _work_folder(output: Output, before: Before) -> Path:
@@ -188,4 +193,4 @@ def _contents(job: Job, before: Before) -> Contents:
         for split, rows in several.groupby("split"):
             truths[str(split)] = dict(zip(rows["id"], rows["truths"]))
     rejected = {key for key, _, _ in before.rejected()}
-    return Contents(job.landmark_ids, truths, set(job.samples["id"]) & rejected if rejected else set())
+    return Contents(job.landmark_ids, job.names, truths, set(job.samples["id"]) & rejected if rejected else set())

@@ -3,7 +3,7 @@
 Arrays are written a shard at a time, after what was there before: memory does not grow with the photos.
 """
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,8 @@ class Contents(NamedTuple):
 
     landmark_ids: list[str]
     """Position = label; those of the dataset that is added to come first."""
+    names: Mapping[str, str]
+    """Of landmarks, by id."""
     truths: dict[str, dict[str, str]]
     """By split: photo id -> all its labels as text, for photos that have more than one."""
     retried: set[str]
@@ -97,9 +99,10 @@ def _load(output: Output, shard: Shard, name: str) -> np.ndarray:
 def _classes(train: list[Shard], contents: Contents, before: Before) -> list[tuple[int, str, int, str]]:
     """Rows of classes.csv; images counts the packed photos of split train."""
     num_classes = len(contents.landmark_ids)
-    images, names = np.zeros(num_classes, np.int64), [""] * num_classes
+    images = np.zeros(num_classes, np.int64)
+    names = [contents.names.get(landmark, "") for landmark in contents.landmark_ids]
     for label, (_, count, name) in enumerate(before.classes()):
-        images[label], names[label] = count, name
+        images[label], names[label] = count, name or names[label]
     for shard in train:
         labels = _labels(before.output, 0, shard)
         images += np.bincount(labels[labels != NO_LANDMARK], minlength=num_classes)

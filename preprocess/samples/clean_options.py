@@ -2,7 +2,7 @@
 import argparse
 from pathlib import Path
 
-from arcshard.console import Parser, UserError
+from arcshard.console import Parser, UserError, check_least
 from preprocess.samples.photo_table import LANDMARK, Columns
 
 
@@ -53,9 +53,7 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
 def _check_numbers(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise UserError(f"--seed must be 0 or more, not {args.seed}")
-    for name in ("images_per_class", "val_every"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    check_least(args, 1, "images_per_class", "val_every")
     if args.val_fold is not None and args.folds is None:
         raise UserError("--val-fold names one of the folds that --folds cuts, but --folds is missing: add it")
     if args.val_fold is not None and not 0 <= args.val_fold < args.folds:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arcshard.clipping import clip_grad_norm
-from arcshard.train_config import TrainConfig
+from training.clipping import clip_grad_norm
+from training.train_config import TrainConfig
 
 
 def build_optimizer(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> torch.optim.Optimizer:

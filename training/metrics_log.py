@@ -2,7 +2,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ import torch
 
 from arcshard.distributed import World
 from arcshard.files import write_text
+from arcshard.memory import memory_mb
 
 NAME = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
 BAD = "bad-batches.jsonl"
+
+Sink = Callable[[str, dict[str, Any]], None]
+"""Takes a log's name and a line of it."""
 
 
 class MetricsLog:
@@ -29,8 +33,9 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, position: int, world: World, state: dict[str, float] | None = None):
-        self.run, self.world = run, world
-        self.loss = math.nan  # of the last line
+        self.run, self.position, self.world = run, position, world
+        self.loss = self.wait_share = math.nan  # of the last line
+        self.sinks: list[Sink] = []  # that get each line as well, on the main rank
         if world.is_main:
             for name in (NAME, VALIDATION, BAD):
                 if lines := read(run, name):
@@ -59,13 +64,14 @@ class MetricsLog:
     def line(self, step: int, position: int, epoch: float, **values: Any) -> None:
         """Write the averages since the line before; without any good step the loss is null."""
         seconds, skipped = time.perf_counter() - self._began, int(self._skipped)
-        loss, images, replaced, wait_share = self.world.sum(float(self._loss), self._images, self._replaced,
-                                                            self._wait / seconds)
+        loss, images, replaced, wait_shares = self.world.sum(float(self._loss), self._images, self._replaced,
+                                                             self._wait / seconds)
         good = self._steps - skipped
         self.loss = loss / self.world.size / good if good else math.nan
+        self.wait_share = wait_shares / self.world.size
         self.append(NAME, step=step, position=position, epoch=epoch, loss=self.loss if good else None, **values,
-                    images_per_s=images / seconds, data_wait_share=wait_share / self.world.size,
-                    replaced=int(replaced), skipped=skipped)
+                    images_per_s=images / seconds, data_wait_share=self.wait_share,
+                    replaced=int(replaced), skipped=skipped, **memory_mb(self.world.device))
         self._restart()
 
     @contextmanager
@@ -80,6 +86,8 @@ class MetricsLog:
         if self.world.is_main:
             with open(self.run / name, "a") as f:
                 f.write(json.dumps(record) + "\n")
+            for sink in self.sinks:
+                sink(name, record)
 
     def _restart(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self.world.device)

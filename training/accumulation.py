@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arcshard.bad_steps import poison
 from arcshard.console import UserError
 from arcshard.distributed import World
-from arcshard.train_config import TrainConfig
+from training.bad_steps import poison
+from training.train_config import TrainConfig
 
 
 def micro_batches(c: TrainConfig, world: World) -> int:
@@ -22,8 +22,8 @@ def micro_batches(c: TrainConfig, world: World) -> int:
     return part // micro_batch
 
 
-def backward(forward: Any, batch: Any, parts: int, c: TrainConfig, world: World) -> Tensor:
-    """Add up the gradients of the batch, micro-batch by micro-batch; returns its mean loss, on the device."""
+def backward(forward: Any, batch: Any, parts: int, c: TrainConfig, world: World, scale: Tensor | float = 1.0) -> Tensor:
+    """Add up the gradients of the batch × scale, micro-batch by micro-batch; returns its mean loss, on the device."""
     total = torch.zeros((), device=world.device)
     pieces = zip(*(whole.chunk(parts) for whole in (batch.images, batch.jitter, batch.labels)))
     for number, piece in enumerate(pieces, start=1):
@@ -31,11 +31,12 @@ def backward(forward: Any, batch: Any, parts: int, c: TrainConfig, world: World)
         with forward.no_sync() if world.size > 1 and number < parts else nullcontext():
             with autocast(c, world):
                 loss = forward(*piece) / parts
-            loss.backward(poison(loss))
+            loss.backward(poison(loss, scale))
         total += loss.detach()
     return total
 
 
 def autocast(c: TrainConfig, world: World) -> torch.autocast:
-    """bfloat16 on CUDA, if it is asked for."""
-    return torch.autocast(world.device.type, torch.bfloat16, enabled=c.amp and world.device.type == "cuda")
+    """Around what runs in the number format of train.amp."""
+    amp = ("bf16" if world.device.type == "cuda" else "none") if c.amp == "auto" else c.amp
+    return torch.autocast(world.device.type, torch.float16 if amp == "fp16" else torch.bfloat16, enabled=amp != "none")

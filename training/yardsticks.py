@@ -37,10 +37,3 @@ def is_stuck(losses: Sequence[float], level: float) -> bool:
         return False
     half = LINES // 2
     return sum(last[:half]) / half - sum(last[half:]) / half < FLAT * level
-
-
-def stuck_sentence(loss: float, level: float) -> str:
-    """What to tell the user of a run that `is_stuck`."""
-    return (f"the loss rests at {loss:.2f}, and {level:.2f} is that of embeddings which all point one way: if it stays "
-            "there nothing is learnt, so lower train.lr, let the margin grow (head.margin_warmup), or see whether "
-            "model.weights were loaded")

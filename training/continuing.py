@@ -2,12 +2,13 @@
 from pathlib import Path
 from typing import Any
 
-from arcshard import checkpoint, metrics_log
+from arcshard import checkpoint
 from arcshard.config import as_plain, differences
 from arcshard.console import UserError
-from arcshard.schedules import passed
-from arcshard.stages import ONLY
-from arcshard.train_config import MAY_CHANGE, OF_DATA
+from training import metrics_log
+from training.schedules import passed
+from training.stages import ONLY
+from training.train_config import MAY_CHANGE, OF_DATA
 
 Stages = dict[str, dict[str, Any]]
 """Name -> dataclasses by section, in order."""

@@ -58,16 +58,21 @@ class TrainConfig:
     """Chooses the initial weights, the order and every random view."""
     device: str = "auto"
     """auto (CUDA where there is a GPU), cpu or cuda."""
-    amp: bool = True
-    """bfloat16 autocast on CUDA; the head stays in float32."""
-    compile: bool = True
-    """torch.compile on CUDA (on the CPU it costs minutes and gains nothing)."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Number format of the network's matrix products; weights and head stay in float32. fp16 multiplies the loss so
+    that small gradients survive, for GPUs that lack bf16; auto: bf16 on CUDA, none on the CPU."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """Whether torch.compile makes the step; auto: on CUDA, if it is faster in a measurement at the start, and never on
+    the CPU, where it costs minutes and gains nothing. Where it fails, one sentence says so and the plain step runs."""
     rank_timeout: float = 600.0
     """Seconds after which a rank that does not answer ends the run; before the first step it is half an hour."""
     log_every: int = 10
     """Updates between two lines of metrics.jsonl."""
     checkpoint_every: float = 1.0
     """Epochs between two checkpoints."""
+    watch: Literal["none", "tensorboard", "wandb", "both"] = "none"
+    """Where the lines of metrics.jsonl and validation.jsonl go as well: RUN/tensorboard, Weights & Biases (which sends
+    them to its server; WANDB_MODE=offline keeps them in RUN/wandb), or both. The x axis is images seen."""
 
     keep: int = 1
     """Checkpoints that stay: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
@@ -106,5 +111,5 @@ MAY_CHANGE = {"select.subset", "select.block", "select.mix", "stage.data", "head
     f"cache.{name}" for name in ("folder", "size_gb", "window")} | {
     f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")} | {
     f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "log_every",
-                                 "checkpoint_every", "on_bad_loss", "keep", "best", "rank_timeout")}
+                                 "checkpoint_every", "on_bad_loss", "keep", "best", "rank_timeout", "watch")}
 OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from arcshard.console import UserError
-from arcshard.metrics_log import BAD, MetricsLog
+from training.metrics_log import BAD, MetricsLog
 
 PATIENCE = 20  # bad updates in a row that even "skip" does not outlast
 
@@ -59,9 +59,9 @@ class BadSteps:
                             "head.margin")
 
 
-def poison(loss: Tensor) -> Tensor:
-    """What to begin the backward pass with: 1, or NaN for a loss that is not finite."""
-    return torch.where(loss.isfinite(), 1.0, torch.nan)
+def poison(loss: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """What to begin the backward pass with: the scale, or NaN for a loss that is not finite."""
+    return torch.where(loss.isfinite(), scale, torch.nan)
 
 
 class KeptBuffers:
@@ -72,6 +72,10 @@ class KeptBuffers:
 
     def __init__(self, module: nn.Module):
         self._buffers = [b for b in module.buffers() if b.is_floating_point() and b.numel()]
+        self.keep()
+
+    def keep(self) -> None:
+        """Count what they are now as good."""
         self._kept = self._flat()
 
     def settle(self, bad: Tensor) -> None:

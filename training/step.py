@@ -3,10 +3,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from arcshard.train_config import TrainConfig
 from model.batchnorm import hold_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
+from training.train_config import TrainConfig
 
 
 class Step(nn.Module):

@@ -1,0 +1,92 @@
+"""Answers of a run to photos that come one at a time, for the web app."""
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from answering.photos import Index, load_index, state_of
+from arcshard.console import UserError
+from preprocess.normal_form.normalise import normalise
+from preprocess.normal_form.rejected import Rejected
+from retrieval import Pipeline
+from retrieval.local_features import extract, verify
+from retrieval.match_picture import match_picture
+from retrieval.pipeline import candidates
+from retrieval.state import Neighbours, State
+from retrieval.steps import Quantile, Rerank
+from retrieval.web import Answer, Candidate, Match, Neighbour, Unreadable
+from shards import Dataset
+
+SHOWN = 5  # candidates
+NEIGHBOURS = 12
+QUALITY = 90  # of JPEG
+OF_ALL_QUERIES = (Quantile, Rerank)  # steps that fit something on the queries as a whole
+
+
+@dataclass
+class RunAnswerer:
+    """A `retrieval.web.Answerer`: the steps of `pipeline` on the runs' embeddings."""
+    title: str
+    pipeline: Pipeline
+    indexes: list[Index]
+    photos: Dataset
+    """The gallery's."""
+
+    def answer(self, photo: bytes) -> Answer:
+        packing = self.indexes[0].model.packing
+        data = self._normal(photo, packing.get("short_side"))
+        with tempfile.TemporaryDirectory(prefix="arcshard-") as work:
+            path = Path(work) / "photo.jpg"
+            path.write_bytes(data)
+            found = state_of(self.pipeline, self.indexes, [path], Path(work))
+        if found is None:
+            raise Unreadable("it could not be packed")
+        return Answer(self._candidates(found[1]), self._neighbours(found[1]))
+
+    def gallery_photo(self, row: int) -> bytes:
+        if not 0 <= row < len(self.photos):
+            raise IndexError(row)
+        return self.photos.read(row)
+
+    def match(self, photo: bytes, row: int) -> Match:
+        jpegs = self._normal(photo, None), self.gallery_photo(row)
+        mine, theirs = (simplejpeg.decode_jpeg(data, "RGB") for data in jpegs)
+        inliers = verify(extract(mine), extract(theirs))
+        return Match(simplejpeg.encode_jpeg(match_picture(mine, theirs, inliers), QUALITY, "RGB"), len(inliers))
+
+    def _normal(self, photo: bytes, short_side: int | None) -> bytes:
+        try:
+            return normalise(photo, short_side, QUALITY).data
+        except Rejected as error:
+            raise Unreadable(str(error)) from error
+
+    def _candidates(self, state: State) -> list[Candidate]:
+        found, names = candidates(state), self.photos.landmark_names
+        ids = [self.photos.landmark_ids[label] if label >= 0 else "" for label in found.labels[0].tolist()]
+        return [Candidate(landmark, names.get(landmark, ""), score)
+                for landmark, score in zip(ids, found.scores[0].tolist()) if score > -np.inf][:SHOWN]
+
+    def _neighbours(self, state: State) -> list[Neighbour]:
+        listed: Neighbours = state.neighbours[0]
+        rows = listed.rows[0][listed.scores[0] > -np.inf][:NEIGHBOURS]
+        vectors = state.sources[0]
+        cosines = vectors.gallery[rows].astype(np.float32) @ vectors.queries[0]
+        gallery, names = self.indexes[0].gallery, self.photos.landmark_names
+        return [Neighbour(row, gallery.keys[row], gallery.landmark_ids[row],
+                          names.get(gallery.landmark_ids[row], ""), cosine)
+                for row, cosine in zip(rows.tolist(), cosines.tolist())]
+
+
+def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pipeline) -> RunAnswerer:
+    """What answers with these runs. Raises UserError for steps that need more than one photo at a time."""
+    if any(isinstance(step, OF_ALL_QUERIES) for step in pipeline.steps):
+        raise UserError("photos that come one at a time cannot be answered by quantile and rerank, which look at all "
+                        "queries together: leave them out of --answers, or use predict.py --images")
+    indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
+    photos = indexes[0].photos
+    if photos is None:
+        raise UserError(f"the app shows the gallery's photos, but {dataset} is no dataset: give one")
+    return RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
+                       f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)

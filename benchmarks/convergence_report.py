@@ -1,0 +1,108 @@
+"""The convergence study's tables and figure."""
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from arcshard.files import whole_file
+from arcshard.report_figures import BLUE, INK, STYLE
+from convergence_arms import BASELINE, UNTRAINED, Task
+from machine import spread
+
+Run = dict[str, Any]
+Runs = dict[str, dict[int, Run]]
+"""{arm: {seed: what convergence_run.train found}}."""
+HEADER = ("| what | recall@1, nearest photo | paired difference | recall@1, nearest centre | loss | target cosine | "
+          "to nearest wrong centre | dead centres | off the plateau |\n" + "|---" * 9 + "|")
+ORANGE = "#c4501b"
+
+
+def table(task: Task, runs: Runs) -> str:
+    """Markdown: a row an arm that has runs; median (least to most, n)."""
+    rows = [f"| {name} | {' | '.join(cells(task, runs, name))} |" for name in task.arms if runs[name]]
+    return "\n".join([HEADER, *rows])
+
+
+def cells(task: Task, runs: Runs, name: str) -> list[str]:
+    """One arm's figures: of val, but for the loss and the plateau."""
+    of_arm = list(runs[name].values())
+    column = lambda what: [run[what] for run in of_arm]
+    against = task.arms[name].against
+    gains = paired(runs[against], runs[name], "nearest_photo")
+    off = [run["off_plateau"] for run in of_arm if run["off_plateau"] is not None]
+    return [
+        spread(column("nearest_photo"), ".3f"),
+        "" if name == against or not gains else f"{mean_and_deviation(gains)} to {against}",
+        spread(column("nearest_centre"), ".3f"),
+        f"{statistics.median(column('loss')):.1f} ({yardstick_text(of_arm[0])})",
+        f"{statistics.median(column('target_cosine')):.2f}",
+        f"{math.degrees(statistics.median(column('wrong_angle'))):.0f}°",
+        f"{statistics.median(column('dead_centres')):.0%}",
+        f"epoch {statistics.median(off):.1f} ({len(off)} of {len(of_arm)})" if off else f"never ({len(of_arm)})"]
+
+
+def yardstick_text(run: Run) -> str:
+    return f"{run['uniform']:.1f}, {run['untrained']:.1f}, {run['collapsed']:.1f}"
+
+
+def paired(before: Mapping[int, Run], after: Mapping[int, Run], what: str) -> list[float]:
+    """Differences after − before of the seeds that both have."""
+    return [after[seed][what] - before[seed][what] for seed in sorted(before.keys() & after.keys())]
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """+0.012 ± 0.003: mean and standard deviation of a sample; without the latter for a single value."""
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+.3f}{deviation}"
+
+
+def draw(tasks: Mapping[str, Task], runs: Mapping[str, Runs], path: Path) -> None:
+    """A column a task: recall@1 of all its runs, and the losses of some."""
+    with matplotlib.rc_context(STYLE):
+        rows = 0.25 * max(map(len, runs.values()))
+        figure = Figure(figsize=(13, 1.2 + rows + 3.6), layout="constrained")
+        panels = figure.subplots(2, len(runs), squeeze=False, height_ratios=[rows, 3.6])
+        for (name, of_task), (upper, lower) in zip(runs.items(), panels.T):
+            upper.set_title(name, loc="left", x=-0.4, fontweight="bold")
+            dots(upper, tasks[name], of_task)
+            curves(lower, tasks[name], of_task)
+        with whole_file(path) as f:
+            figure.savefig(f, format="png", dpi=100, metadata={"Software": None})
+
+
+def dots(axes: Axes, task: Task, runs: Runs) -> None:
+    """An arm a row, from the top: a point a seed, by the nearest photo and by the nearest centre."""
+    names = [name for name in task.arms if runs[name]]
+    for what, colour, label in (("nearest_photo", BLUE, "nearest photo"), ("nearest_centre", ORANGE, "nearest centre")):
+        points = [(run[what], row) for row, name in enumerate(names) for run in runs[name].values()]
+        axes.scatter([x for x, _ in points], [y for _, y in points], s=22, color=colour, alpha=0.75, label=label,
+                     linewidths=0)
+    for name, style in ((BASELINE, "-"), (UNTRAINED, ":")):
+        if runs.get(name):
+            level = statistics.median(run["nearest_photo"] for run in runs[name].values())
+            axes.axvline(level, color=INK, linestyle=style, linewidth=0.9, label=f"{name}, nearest photo")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("recall@1 of val")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, ncols=2, frameon=False)
+
+
+def curves(axes: Axes, task: Task, runs: Runs) -> None:
+    """Losses of the first seed of the arms in task.curves; dotted what each would be if all pointed one way."""
+    for number, name in enumerate(name for name in task.curves if runs.get(name)):
+        lines = runs[name][min(runs[name])]["lines"]
+        epochs = [line["epoch"] for line in lines]
+        axes.plot(epochs, [line["loss"] for line in lines], color=f"C{number}", linewidth=1.4, label=name)
+        axes.plot(epochs, [line["collapsed"] for line in lines], color=f"C{number}", linewidth=0.9, linestyle=":")
+    axes.set_yscale("log")
+    axes.set_yticks([4, 8, 16, 32, 64], ["4", "8", "16", "32", "64"], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss; dotted: all point one way")
+    axes.legend(loc="upper right", fontsize=8, ncols=2)

@@ -1,0 +1,119 @@
+"""Write a run's network for use without arcshard: as ONNX, or as weights that timm loads.
+
+python export.py --run runs/demo --out model.onnx --data data/demo/dataset
+python export.py --run runs/demo --out model.safetensors
+
+MODEL.onnx takes uint8 photos (B, S, S, 3), RGB, any B, and gives float32 embeddings (B, D) of length 1.
+MODEL.safetensors holds the backbone under timm's names, MODEL-neck.safetensors pooling and neck. docs/export.md shows
+how to use them. The files are read back and compared with the network on photos of --data, or else on noise; they
+appear if they agree. Exit codes: 0 written, 1 they do not agree, 2 a mistake in what was given.
+"""
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from answering.options import add_checkpoint
+from answering.questions import GALLERY
+from answering.run_model import RunModel, load_model
+from arcshard import checkpoint
+from arcshard.console import Parser, UserError, run
+from arcshard.files import whole_file
+from loader import Loader
+from model import ModelConfig, UnitEmbedder
+from model.onnx_file import read_onnx, write_onnx
+from model.timm_files import read_timm, write_timm
+from shards import Dataset
+
+FORMATS = (".onnx", ".safetensors")
+TOLERANCE = 1e-4  # of an element of the embedding; sums in another order gave 2e-7 on the demo
+BATCH, BATCHES = 24, 3
+
+
+class Disagreement(UserError):
+    """What was written computes something else."""
+
+    code = 1
+
+
+def main() -> None:
+    args = parse_args()
+    config = ModelConfig(**checkpoint.load(args.run, args.checkpoint)["config"]["model"])
+    model = load_model(args.run, args.checkpoint)
+    network = UnitEmbedder(model.embedder).cpu().eval()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=args.out.parent, prefix=".export-") as folder:
+        exported = write(Path(folder) / args.out.name, network, model.size, config, about(model, config))
+        difference, seen = compare(network, exported, photos(model, args.data) if args.data else noise(model.size))
+        said = f"largest difference {difference:.1e} on {seen} images of {args.data or 'noise'}"
+        if not difference <= TOLERANCE:  # nor NaN
+            raise Disagreement(f"an export must agree with the network within {TOLERANCE}; {said}: nothing was written")
+        for path in sorted(Path(folder).iterdir()):
+            with open(path, "rb") as aside, whole_file(args.out.with_name(path.name)) as f:
+                shutil.copyfileobj(aside, f)
+            print(args.out.with_name(path.name))
+    print(said)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"a name in {' or '.join(FORMATS)}")
+    parser.add_argument("--data", help="dataset whose photos the files are checked with; default: noise")
+    add_checkpoint(parser)
+    args = parser.parse_args()
+    if args.out.suffix not in FORMATS:
+        parser.error(f"--out must be a name in {' or '.join(FORMATS)}; got {args.out}")
+    return args
+
+
+def about(model: RunModel, config: ModelConfig) -> dict[str, str]:
+    """What a user of the file must know, as its metadata."""
+    embedder = model.embedder
+    return {"backbone": config.backbone, "pooling": config.pooling, "neck": config.neck, "dim": str(embedder.dim),
+            "size": str(model.size), "framing": model.view.framing, "mean": json.dumps(embedder.mean.tolist()),
+            "std": json.dumps(embedder.std.tolist()), "checkpoint_sha256": model.fingerprint}
+
+
+def write(path: Path, network: UnitEmbedder, size: int, config: ModelConfig,
+          about: dict[str, str]) -> Callable[[Tensor], Tensor]:
+    """Write the file, or files, that the name asks for; returns what they compute, read back."""
+    if path.suffix == ".onnx":
+        write_onnx(path, network, size, about)
+        return read_onnx(path)
+    write_timm(path, network.embedder, about)
+    return read_timm(path, config)
+
+
+def photos(model: RunModel, data: str) -> Iterator[Tensor]:
+    """The gallery's first photos as evaluate.py sees them, uint8 (B, S, S, 3)."""
+    gallery = Dataset(data, GALLERY, model.cache)
+    loader = Loader(gallery, batch_size=BATCH, size=model.size, train=False, view=model.view)
+    return (batch.images for batch in islice(loader, BATCHES))
+
+
+def noise(size: int) -> list[Tensor]:
+    """Two batches of unequal size, uint8 (B, S, S, 3)."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator) for count in (BATCH, 1)]
+
+
+@torch.inference_mode()
+def compare(network: Callable[[Tensor], Tensor], exported: Callable[[Tensor], Tensor],
+            batches: Iterable[Tensor]) -> tuple[float, int]:
+    """Largest absolute difference of two networks' outputs, NaN where one is, and the number of images."""
+    difference, seen = torch.zeros(()), 0
+    for images in batches:
+        difference = torch.maximum(difference, (network(images) - exported(images)).abs().max())
+        seen += len(images)
+    return difference.item(), seen
+
+
+if __name__ == "__main__":
+    run(main)

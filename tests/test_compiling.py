@@ -1,0 +1,130 @@
+"""The step as one graph: no break, one compilation whatever moves, and a choice that leaves no trace."""
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from arcshard.distributed import World
+from model import HeadConfig, build_head
+from model.embedder import Embedder
+from model.pooling import GeM
+from training import compiling
+from training.compiling import choose_form, compiled, may_compile
+from training.optimizers import build_optimizer, clip, step_unless
+from training.step import Step
+from training.train_config import TrainConfig
+
+ALONE = World(0, 1, torch.device("cpu"))
+ALWAYS = TrainConfig(compile="always")
+HEADS = {
+    "arcface": HeadConfig(easy_margin=True, focal=2.0), "cosface": HeadConfig(kind="cosface", smoothing=0.1),
+    "adaface": HeadConfig(kind="adaface", centers=3), "learned scale": HeadConfig(learn_scale=True),
+    "class sizes": HeadConfig(class_size_margin="power", class_weights="log", margin_grad="straight-through"),
+    "drawn classes": HeadConfig(negatives=0.5),
+}
+
+
+def make_step(config=HeadConfig(), dropout=0.0):
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.Dropout(dropout))
+    neck = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+    return Step(Embedder(backbone, GeM(), neck, 8, (0.5,) * 3, (0.2,) * 3),
+                build_head(config, 8, 12, range(1, 13)))
+
+
+def inputs(side=16):
+    g = torch.Generator().manual_seed(side)
+    return (torch.randint(256, (4, side, side, 3), dtype=torch.uint8, generator=g), torch.ones(4, 8), torch.arange(4))
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_step_is_one_graph_which_nothing_that_moves_compiles_again(name):
+    """Margin, drawn classes, learned scale, weights and statistics change between steps."""
+    step, counter = make_step(HEADS[name]), CompileCounterWithBackend("aot_eager" if name == "adaface" else "eager")
+    form, optimizer = compiled(step, ALWAYS, counter), build_optimizer(step, step.embedder.backbone, ALWAYS)
+    plain = make_step(HEADS[name])
+    for number in range(4):
+        for head in (step.head, plain.head):
+            head.set_margin(0.1 * number)
+            head.draw(number)
+        loss = form(*inputs())
+        torch.testing.assert_close(loss, plain(*inputs()))
+        loss.backward()
+        step_unless(clip(step.parameters(), [], 5.0), optimizer)
+        plain.load_state_dict(step.state_dict())
+    assert counter.frame_count == 1
+
+
+def test_images_that_grow_compile_twice():
+    step, counter = make_step(), CompileCounterWithBackend("eager")
+    form = compiled(step, TrainConfig(first_size=16), counter)
+    for side in range(16, 96, 16):
+        form(*inputs(side))
+    assert counter.frame_count == 2
+
+
+def test_choosing_leaves_no_trace():
+    """Weights, running statistics, gradients and random numbers are those of before, bit for bit."""
+    step = make_step(HEADS["adaface"], dropout=0.5)
+    before, drawn = {name: value.clone() for name, value in step.state_dict().items()}, torch.get_rng_state()
+    form, said = choose_form(step, inputs(), ALWAYS, ALONE, "eager")
+    assert form is not step and said == "the step runs compiled"
+    assert torch.equal(torch.get_rng_state(), drawn) and all(p.grad is None for p in step.parameters())
+    for name, value in step.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    form(*inputs())
+    assert not torch.equal(step.head.norm_mean, before["head.norm_mean"]), "a pass does leave traces"
+
+
+@pytest.mark.parametrize("plain, fast, outcome", [(0.02, 0.01, "compiled"), (0.01, 0.0125, "as it is")])
+def test_the_faster_form_is_taken_and_both_figures_are_said(plain, fast, outcome, monkeypatch):
+    figures = iter([plain, fast])
+    monkeypatch.setattr(compiling, "seconds_of", lambda *args: next(figures))
+    step = make_step()
+    form, said = choose_form(step, inputs(), TrainConfig(), ALONE, "eager")
+    assert (form is step) is (outcome == "as it is")
+    assert said == (f"forward and backward took {1000 * plain:.1f} ms as it is and {1000 * fast:.1f} ms compiled: the "
+                    f"step runs {outcome}")
+
+
+def no_compiler(graph, example_inputs):
+    raise RuntimeError("there is no C++ compiler\nanywhere")
+
+
+class Broken(Step):
+    def forward(self, images, jitter, labels):
+        torch._dynamo.graph_break()
+        return super().forward(images, jitter, labels)
+
+
+@pytest.mark.parametrize("kind, backend, reason", [
+    (Step, no_compiler, "(BackendCompilerFailed: backend='no_compiler' raised: RuntimeError: there is no C++ compiler "
+                        "anywhere"),
+    (Broken, "eager", "(Unsupported: ")])
+def test_what_cannot_be_compiled_runs_as_it_is_with_a_sentence(kind, backend, reason):
+    step = make_step()
+    step.__class__ = kind
+    form, said = choose_form(step, inputs(), TrainConfig(compile="always"), ALONE, backend)
+    assert form is step and said.startswith(f"the step cannot be compiled {reason}")
+    assert said.endswith("): it runs as it is") and "\n" not in said and len(said) < 300
+
+
+@pytest.mark.parametrize("choice, device, expected", [
+    ("auto", "cuda", True), ("auto", "cpu", False), ("always", "cpu", True), ("never", "cuda", False)])
+def test_it_is_tried_where_that_may_pay(choice, device, expected):
+    assert may_compile(TrainConfig(compile=choice), World(0, 1, torch.device(device))) is expected
+
+
+def test_every_parameter_is_in_one_group_of_the_optimizer():
+    for config, optimizer in itertools.product(HEADS.values(), ("sgd", "adamw")):
+        step = make_step(config)
+        groups = build_optimizer(step, step.embedder.backbone, TrainConfig(optimizer=optimizer)).param_groups
+        assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, step.parameters()))
+        assert all(group["fused"] for group in groups)

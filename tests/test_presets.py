@@ -1,0 +1,90 @@
+"""The presets in configs/, and how one is a difference from another."""
+import math
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import train as train_page
+from arcshard.console import UserError
+from arcshard.distributed import World
+from arcshard.presets import read_preset
+from training import metrics_log
+
+PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+SMALL = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
+
+
+def read(preset, *words):
+    """The options as train.py has them."""
+    words = ["--config", preset, "--data", "none", "--out", "none", *words]
+    return train_page.read_arguments([str(word) for word in words])
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_trains_each_of_its_stages(preset, dataset_path, tmp_path):
+    """Two steps a stage, with a tiny network in place of the preset's, which timm must know with its weights."""
+    given = read_preset(preset)
+    assert timm.is_model(given["model"]["backbone"]) and timm.is_model_pretrained(given["model"]["backbone"])
+    stages = given.get("stages", {})
+    words = [word for name in stages for key, value in SMALL.items() for word in (f"--stages.{name}.{key}", value)]
+    words += [word for key, value in SMALL.items() for word in (f"--train.{key}", value)]
+    args = read(preset, "--model.backbone", "test_efficientnet", "--model.weights", "none", "--data", dataset_path,
+                "--out", tmp_path, "--train.device", "cpu", "--loader.num_threads", 1, *words)
+    assert train_page.train(args, World(0, 1, torch.device("cpu"))) == 0
+    lines = metrics_log.read(tmp_path)
+    assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
+    assert all(math.isfinite(line["loss"]) for line in lines)
+
+
+FIRST_PLACE = {  # number: backbone, exponent of GeM, framing, side before and after the crop, margin, images an update
+    1: ("seresnext101_32x4d", "gem", "short", 512, 448, 0.4, 256),
+    2: ("seresnext101_32x4d", "gem", "short", 512, 448, 0.3, 192),
+    3: ("seresnext101_32x4d", "gem", "squash", 656, 586, 0.4, 384),
+    4: ("tf_efficientnet_b3", "gem", "long", 512, 448, 0.35, 256),
+    5: ("tf_efficientnet_b3", "gem", "long", 664, 600, 0.35, 64),
+    6: ("resnet152s", "gem-fixed", "short", 544, 512, 0.3, 240),
+    7: ("res2net101_26w_4s", "gem-fixed", "short", 544, 512, 0.4, 240)}
+
+
+@pytest.mark.parametrize("number", FIRST_PLACE)
+def test_the_presets_of_the_first_place_are_its_seven_configurations(number):
+    """What their configs/config1.py to config7.py say, whatever a preset takes over from another."""
+    preset, = (path for path in PRESETS if path.name.startswith(f"first-place-{number}-"))
+    given, common = read(preset), read(PRESETS[[path.stem for path in PRESETS].index("first-place-1-seresnext101")])
+    backbone, pooling, framing, whole, side, margin, batch = FIRST_PLACE[number]
+    assert (given.model.backbone.partition(".")[0], given.model.pooling) == (backbone, pooling)
+    assert (given.view.framing, given.view.side, given.train.size) == (framing, pytest.approx(side / whole, abs=5e-4),
+                                                                       side)
+    assert (given.head.margin, given.train.global_batch) == (margin, batch)
+    for field in ("epochs", "lr", "warmup", "weight_decay", "clip", "schedule"):
+        assert getattr(given.train, field) == getattr(common.train, field)
+    assert (given.model.neck, given.head.scale, given.head.class_weights) == ("bn-prelu", 45, "log")
+
+
+def test_a_preset_is_laid_over_the_one_that_it_names(tmp_path):
+    """As two --config do: fields one by one, stages as a whole."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.yaml").write_text("head: {scale: 33, margin: 0.4}\nstages: {z: {lr: 1}, a: {lr: 2}}\n")
+    (tmp_path / "b.yaml").write_text("config: below/a.yaml\nhead: {margin: 0.3}\n")
+    (tmp_path / "c.yaml").write_text("config: b.yaml\nview: {flip: 0}\nstages: {y: {lr: 3}}\n")
+    assert read_preset(tmp_path / "c.yaml") == {
+        "head": {"scale": 33, "margin": 0.3}, "view": {"flip": 0}, "stages": {"y": {"lr": 3}}}
+    args = read(tmp_path / "b.yaml")
+    assert (args.head.scale, args.head.margin, list(args.stages)) == (33, 0.3, ["z", "a"])
+    assert read(tmp_path / "below" / "a.yaml", "--config", tmp_path / "c.yaml") == read(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("{", "a preset must be a YAML file of options, but .* is none"),
+    ("[1]", "a preset must be a mapping of sections, its key config a file's name, but .*p.yaml is none"),
+    ("config: [1]", "its key config a file's name, but .*p.yaml is none"),
+    ("config: none.yaml", "a preset must be a YAML file of options, but .*none.yaml is none"),
+    ("config: ../p/p.yaml", "must not name each other in a circle, but .* comes back to p.yaml: take one key config"),
+])
+def test_what_is_no_preset_is_one_sentence(text, sentence, tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "p.yaml").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_preset(tmp_path / "p" / "p.yaml")

@@ -1,0 +1,87 @@
+"""What TensorBoard and W&B get of a run: the lines of its logs, each once."""
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from arcshard.console import UserError
+from arcshard.distributed import World
+from training import metrics_log
+from training.metrics_log import VALIDATION, MetricsLog
+from training.watching import numbers, watched
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def train(run, kind, position, end, shift=0.0):
+    """A run from `position` to `end` images: a line of 12 images each, validated every 24."""
+    log = MetricsLog(run, position, ALONE)
+    with watched(log, kind):
+        while position < end:
+            position += 12
+            log.count(torch.tensor(1.0 / position + shift), torch.tensor(False), 12, 0.0, 0)
+            log.line(position // 12, position, position / 24, stage="main", lr=0.1)
+            if position % 24 == 0:
+                log.append(VALIDATION, stage="main", position=position, **{"val_recall@1": position / 1000})
+
+
+def curve(reader, tag):
+    return [(event.step, pytest.approx(event.value)) for event in reader.Scalars(tag)]
+
+
+def logged(run, key, name=metrics_log.NAME):
+    return [(line["position"], line[key]) for line in metrics_log.read(run, name)]
+
+
+def test_tensorboard_has_each_line_once_however_often_the_run_was_killed(tmp_path):
+    """An open TensorBoard sees the same as one that is started afterwards, and none has points that were dropped."""
+    train(tmp_path, "none", 0, 24)
+    train(tmp_path, "tensorboard", 24, 72)
+    opened = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert curve(opened, "train/loss") == logged(tmp_path, "loss") and len(logged(tmp_path, "loss")) == 6
+    train(tmp_path, "tensorboard", 36, 96, shift=1.0)
+    for reader in (opened.Reload(), EventAccumulator(str(tmp_path / "tensorboard")).Reload()):
+        assert curve(reader, "train/loss") == logged(tmp_path, "loss")
+        assert curve(reader, "val/recall@1") == logged(tmp_path, "val_recall@1", VALIDATION)
+        assert [step for step, _ in curve(reader, "train/loss")] == [12, 24, 36, 48, 60, 72, 84, 96]
+
+
+def test_only_numbers_of_the_two_logs_are_drawn():
+    line = {"stage": "low", "step": 3, "position": 36, "loss": None, "lr": 0.1, "skipped": 3}
+    assert numbers(metrics_log.NAME, line) == {"train/lr": 0.1, "train/skipped": 3.0}
+    assert numbers(metrics_log.BAD, line) == {}
+
+
+def test_wandb_gets_the_same_without_a_network(tmp_path, monkeypatch):
+    """A run that goes on is one run of W&B's; its files hold keys and numbers as text."""
+    package = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(tmp_path, "wandb", 0, 24)
+    kept = (tmp_path / "wandb-id").read_text()
+    train(tmp_path, "wandb", 24, 48)
+    package.teardown()  # waits for its writer, as the end of a process does
+    first, second = (path.read_bytes() for path in sorted(tmp_path.glob(f"wandb/offline-run-*-{kept}/*.wandb")))
+    for text, value in ((first, b"0.024"), (second, b"0.048")):
+        assert b"train/loss" in text and b"val/recall@1" in text and value in text
+    assert b"0.048" not in first
+
+
+def test_wandb_that_does_not_start_is_one_sentence(tmp_path, monkeypatch):
+    class Refused(Exception):
+        pass
+
+    def init(**_):
+        raise Refused("no API key")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Error=Refused, Settings=dict))
+    with pytest.raises(UserError, match=r"W&B does not start \(no API key\): log in \(wandb login\), set WANDB_MODE"):
+        train(tmp_path, "wandb", 0, 12)
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "wandb"])
+def test_a_package_that_is_missing_is_one_sentence(tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"train.watch both needs the package {package}, which is missing: pip install"):
+        train(tmp_path, "both", 0, 12)

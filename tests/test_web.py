@@ -1,0 +1,190 @@
+"""The web app over an answerer that knows one photo: addresses, refusals, the page in a browser."""
+import base64
+import io
+import shutil
+import socket
+import threading
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from werkzeug.serving import make_server
+
+from arcshard.console import UserError
+from preprocess.normal_form.normalise import normalise
+from preprocess.normal_form.rejected import Rejected
+from retrieval.web import Answer, Candidate, Match, Neighbour, Unreadable, create_app, serve
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+HOSTILE = "<img src=x onerror=alert(1)>"
+URL = "http://commons.wikimedia.org/wiki/Category:Ch%C3%A2teau_d%27If"
+LIMIT = 200_000
+
+
+def jpeg(colour="lime", size=(64, 48), mode="RGB"):
+    encoded = io.BytesIO()
+    Image.new(mode, size, colour).save(encoded, "JPEG")
+    return encoded.getvalue()
+
+
+class OneAnswer:
+    """Answers any photo that can be packed alike."""
+    title = "demo"
+
+    def answer(self, photo):
+        readable(photo)
+        return Answer([Candidate("7", URL, 0.9), Candidate("8", HOSTILE, 0.5), Candidate("", "", 0.1)],
+                      [Neighbour(0, "k0", "7", URL, 0.95), Neighbour(1, "k1", "8", HOSTILE, 0.85)])
+
+    def gallery_photo(self, row):
+        return [jpeg("red"), jpeg("blue")][row]
+
+    def match(self, photo, row):
+        readable(photo)
+        return Match(self.gallery_photo(row), 12)
+
+
+def readable(photo):
+    try:
+        normalise(photo, None, 90)
+    except Rejected as error:
+        raise Unreadable(str(error)) from error
+
+
+@pytest.fixture(scope="module")
+def app():
+    return create_app(OneAnswer(), LIMIT, ["127.0.0.1", "localhost"])
+
+
+def refusal(response, status):
+    assert response.status_code == status and set(response.json) == {"error"}
+    return response.json["error"]
+
+
+def test_a_photo_is_answered_with_candidates_and_neighbours(app):
+    found = app.test_client().post("/answer", data=jpeg()).json
+    assert found["candidates"][0] == {"landmark": "7", "name": URL, "score": 0.9}
+    assert found["neighbours"][1] == {"row": 1, "key": "k1", "landmark": "8", "name": HOSTILE, "cosine": 0.85}
+
+
+def test_a_match_is_a_picture_with_its_number_of_inliers(app):
+    response = app.test_client().post("/match/1", data=jpeg())
+    assert response.headers["Inliers"] == "12" and Image.open(io.BytesIO(response.data)).size == (64, 48)
+
+
+def test_gallery_photos_are_asked_for_by_number_only(app):
+    client = app.test_client()
+    assert client.get("/gallery/1.jpg").data == jpeg("blue")
+    assert refusal(client.get("/gallery/2.jpg"), 404) == "the gallery has no photo of this number"
+    assert refusal(client.post("/match/99", data=jpeg()), 404) == "the gallery has no photo of this number"
+    for path in ("/gallery/-1.jpg", "/gallery/../app.py", "/static/../app.py", "/gallery/%2e%2e%2fapp.py"):
+        refusal(client.get(path), 404)
+
+
+def test_what_is_too_large_or_empty_is_refused(app):
+    client = app.test_client()
+    assert refusal(client.post("/answer", data=b"x" * (LIMIT + 1)), 413) == "a photo may have at most 200,000 bytes"
+    assert refusal(client.post("/answer"), 400) == "the request's body must be an image file; it was empty"
+    refusal(client.get("/answer"), 405)
+
+
+def png_of(width, height):
+    """A PNG that claims to be so large and has no pixels."""
+    chunks = [b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + bytes([8, 2, 0, 0, 0]), b"IDAT"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (len(chunk) - 4).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4) for chunk in chunks)
+
+
+@pytest.mark.parametrize("photo, why", [
+    (b"hello, I am no photo", "not an image"), (jpeg()[:300], "truncated or corrupt"),
+    (png_of(50_000, 50_000), "more than 89478485 pixels")], ids=["text", "half", "bomb"])
+def test_what_is_no_photo_is_refused_with_the_reason(app, photo, why):
+    for path in ("/answer", "/match/0"):
+        said = refusal(app.test_client().post(path, data=photo), 415)
+        assert said.startswith("this is no photo that can be read: ") and why in said
+
+
+@given(st.one_of(st.binary(min_size=1, max_size=400),
+                 st.tuples(st.integers(0, 700), st.binary(max_size=8)).map(
+                     lambda cut: jpeg()[:cut[0]] + cut[1] + jpeg()[cut[0] + len(cut[1]):])))
+def test_no_upload_is_an_error_of_the_server(app, photo):
+    assert app.test_client().post("/answer", data=photo).status_code in (200, 400, 415)
+
+
+def test_pages_elsewhere_cannot_ask(app):
+    client = app.test_client()
+    assert "only its own page" in refusal(
+        client.post("/answer", data=jpeg(), headers={"Sec-Fetch-Site": "cross-site"}), 403)
+    refusal(client.get("/", headers={"Host": "attacker.example"}), 400)  # a name that was bent to this machine
+
+
+def test_the_page_loads_from_here_only(app):
+    with app.test_client().get("/") as response:
+        html = response.text
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
+    assert "http:" not in html and "https:" not in html and "onclick" not in html and "<style" not in html
+
+
+def test_a_port_in_use_is_one_sentence(app):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"must be free to listen on; 127.0.0.1:{port} is not .*give another"):
+            serve(app, "127.0.0.1", port)
+
+
+@pytest.fixture
+def address(app):
+    """The app on a port, in this process."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def dropped(driver, photo):
+    """Drop a file on the page as a mouse would."""
+    driver.execute_script("""
+        const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], "photo.jpg", { type: "image/jpeg" }));
+        document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+        """, base64.b64encode(photo).decode())
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver")
+def test_a_photo_that_is_dropped_on_the_page_is_answered(address, tmp_path):
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=900,1200", "--no-first-run"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    try:
+        driver.get(address)
+        wait = WebDriverWait(driver, 20)
+        dropped(driver, jpeg())
+        wait.until(lambda d: d.find_element(By.ID, "state").text == "Answered: Château d'If")
+        listed = driver.find_elements(By.CSS_SELECTOR, "#candidates li")
+        assert [item.text.splitlines()[0] for item in listed] == ["Château d'If", HOSTILE, "no landmark"]
+        assert listed[0].find_element(By.TAG_NAME, "a").get_attribute("href") == URL
+        photos = driver.find_elements(By.CSS_SELECTOR, "#neighbours img")
+        wait.until(lambda d: all(d.execute_script("return arguments[0].naturalWidth", photo) == 64 for photo in photos))
+        driver.find_elements(By.CSS_SELECTOR, "#neighbours button")[1].click()
+        wait.until(lambda d: d.find_element(By.ID, "match-title").text == "12 points in common with k1")
+        driver.save_screenshot("/tmp/web-dialog.png")
+        driver.find_element(By.CSS_SELECTOR, "#match button").click()
+        assert [line for line in driver.get_log("browser") if line["level"] == "SEVERE"] == []
+
+        dropped(driver, b"no photo")
+        wait.until(lambda d: "this is no photo that can be read" in d.find_element(By.ID, "state").text)
+        assert not driver.find_element(By.ID, "answer").is_displayed()
+    finally:
+        driver.quit()

@@ -1,0 +1,114 @@
+"""What a stage trains: network, head, optimizer and average, new or as a checkpoint holds them."""
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from arcshard.console import UserError
+from model import build_embedder, build_head
+from model.batchnorm import correct_momentum
+from model.handover import take_over
+from model.sharded_state import keep_out_of_ddp, own_state
+from preprocess.label_map import label_map
+from training.accumulation import micro_batches
+from training.bad_steps import KeptBuffers
+from training.centres import begin_at_means
+from training.compiling import choose_form, may_compile
+from training.course import Course, images_ahead
+from training.ema import AveragedWeights
+from training.loss_scale import LossScale
+from training.optimizers import build_optimizer
+from training.step import Step, train_mode
+from training.train_config import TrainConfig
+
+
+@dataclass
+class Learner:
+    """The parts that an update changes."""
+
+    step: Step
+    optimizer: torch.optim.Optimizer
+    average: AveragedWeights[Step] | None
+    """Of the step's weights, if the run keeps one."""
+    buffers: KeptBuffers
+    """Its running statistics after the last good update."""
+    scale: LossScale | None
+    """Of the losses, in float16."""
+    updates: int
+    """Done so far in the run."""
+
+    @property
+    def evaluated(self) -> Step:
+        """What is validated."""
+        return self.average.module if self.average else self.step
+
+
+def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
+    """New from the seed, as saved, or as a stage takes over from the one before: its weights, not its optimizer.
+
+    Raises UserError if the checkpoint has other classes.
+    """
+    args, c, world = course.args, course.c, course.world
+    torch.manual_seed(c.seed)  # the same weights on every rank
+    embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
+    head = build_head(args.head, embedder.dim, len(course.class_sizes), course.class_sizes, world)
+    step = Step(embedder, head).to(world.device)
+    if c.batchnorm == "synced":
+        step = convert_sync_batchnorm(step)
+    step.embedder.backbone.requires_grad_(c.frozen == "none")
+    optimizer = build_optimizer(step, step.embedder.backbone, c)
+    if saved and course.continues:
+        resume(step, optimizer, saved)
+    elif saved:
+        step.embedder.load_state_dict(saved["embedder"])
+        if args.stage.classes != "new":
+            before = saved["landmark_ids"]
+            take_over(step.head, saved["head"], len(before), label_map(before, course.loader.dataset.landmark_ids))
+    if args.head.init == "means" and not course.continues and (not saved or args.stage.classes == "new"):
+        begin_at_means(course, step)
+    average = averaged(step, c, saved if course.continues else None)
+    scale = LossScale(world) if c.amp == "fp16" else None
+    if scale and saved and saved.get("loss_scale"):
+        scale.load_state_dict(saved["loss_scale"])
+    correct_momentum(step, micro_batches(c, world))
+    train_mode(step, c, course.epochs_done)
+    return Learner(step, optimizer, average, KeptBuffers(step), scale, saved["step"] if saved else 0)
+
+
+def resume(step: Step, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load what the stage's own checkpoint holds. Raises UserError if it has other classes."""
+    if len(saved["head"]["weight"]) != step.head.num_centers:
+        raise UserError("a run continues with as many classes as it began with; its head has "
+                        f"{len(saved['head']['weight']):,} centres, and this dataset needs "
+                        f"{step.head.num_centers:,}: give another --out")
+    step.load_weights(saved)
+    optimizer.load_state_dict(own_state(saved["optimizer"], optimizer, step.head))
+
+
+def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> AveragedWeights[Step] | None:
+    """The average of the step's weights, if the run keeps one."""
+    if c.ema is None:
+        return None
+    average = AveragedWeights(step, c.ema)
+    if saved:
+        average.module.load_weights(saved["ema"])
+    return average
+
+
+def parallel(step: Step, course: Course) -> nn.Module:
+    """The step as it is called: compiled where that is faster, gradients averaged over the ranks."""
+    c, world = course.c, course.world
+    module: Any = step
+    if may_compile(c, world):
+        batch = next(images_ahead(course, 1))
+        size = len(batch.labels) // micro_batches(c, world)
+        module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
+        world.say(said)
+    if world.size > 1:
+        keep_out_of_ddp(module, step.head.spread)
+        on_gpu = world.device.type == "cuda"
+        module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
+    return module
