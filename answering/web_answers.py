@@ -40,10 +40,10 @@ class RunAnswerer:
         with tempfile.TemporaryDirectory(prefix="arcshard-") as work:
             path = Path(work) / "photo.jpg"
             path.write_bytes(data)
-            found = state_of(self.pipeline, self.indexes, [path], Path(work))
-        if found is None:
+            _, state = state_of(self.pipeline, self.indexes, [path], Path(work))
+        if state is None:
             raise Unreadable("it could not be packed")
-        return Answer(self._candidates(found[1]), self._neighbours(found[1]))
+        return Answer(self._candidates(state), self._neighbours(state))
 
     def gallery_photo(self, row: int) -> bytes:
         if not 0 <= row < len(self.photos):
