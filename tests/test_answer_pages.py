@@ -107,6 +107,7 @@ def test_a_judge_says_what_it_was_fitted_on_and_refuses_what_it_cannot_have(page
     printed = page(retrieval.__main__, *words, "--splits", "val", "--top", "1", "--seeds", "1")
     assert "fitted on 18 queries" in printed and "val   GAP" in printed and "test  GAP" not in printed
     for more, sentence in ((["--splits", "train"], r"some with queries \(test, val\); got train"),
+                           (["--out", "judged.json"], r"--out must end in .yaml.*; got judged.json"),
                            (["--top", "0"], "--top must be at least 1, not 0")):
         with pytest.raises(UserError, match=sentence):
             page(retrieval.__main__, *words, *more)
