@@ -162,7 +162,7 @@ def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path,
              photo_folder / "c0test.jpg", "--answers", answers)
 
 
-def test_wrong_steps_are_one_sentence_of_the_command(call, refused, run_folder, dataset_path, tmp_path):
+def test_wrong_steps_are_one_sentence(page, run_folder, dataset_path, tmp_path):
     (tmp_path / "a.yaml").write_text("- voe")
-    refused(call("evaluate.py", "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "a.yaml"),
-            "a step must be one of")
+    with pytest.raises(UserError, match="a.yaml: a step must be one of"):
+        page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "a.yaml")
