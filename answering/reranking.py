@@ -12,7 +12,7 @@ from arcshard.files import write_text
 from retrieval import Pipeline, Questions, evaluate, read_pipeline
 from retrieval.pipeline import write_pipeline
 from retrieval.rerank_fitting import fit_reranker
-from retrieval.reranker import FOLDS
+from retrieval.reranker import FOLDS, import_lightgbm
 from retrieval.steps import Rerank
 from shards import Dataset
 
@@ -33,6 +33,10 @@ def rerank(args: argparse.Namespace) -> None:
     for name in ("top", "seeds"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if args.out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--out must end in .yaml, since the judge lies beside it as .json; got {args.out}")
+    import_lightgbm()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     before = read_pipeline(args.answers) if args.answers else Pipeline()
     asked, device = ask(args)
     try:

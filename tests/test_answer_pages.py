@@ -107,6 +107,7 @@ def test_a_judge_says_what_it_was_fitted_on_and_refuses_what_it_cannot_have(page
     printed = page(retrieval.__main__, *words, "--splits", "val", "--top", "1", "--seeds", "1")
     assert "fitted on 18 queries" in printed and "val   GAP" in printed and "test  GAP" not in printed
     for more, sentence in ((["--splits", "train"], r"some with queries \(test, val\); got train"),
+                           (["--out", "judged.json"], r"--out must end in .yaml.*; got judged.json"),
                            (["--top", "0"], "--top must be at least 1, not 0")):
         with pytest.raises(UserError, match=sentence):
             page(retrieval.__main__, *words, *more)
@@ -161,7 +162,7 @@ def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path,
              photo_folder / "c0test.jpg", "--answers", answers)
 
 
-def test_wrong_steps_are_one_sentence_of_the_command(call, refused, run_folder, dataset_path, tmp_path):
+def test_wrong_steps_are_one_sentence(page, run_folder, dataset_path, tmp_path):
     (tmp_path / "a.yaml").write_text("- voe")
-    refused(call("evaluate.py", "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "a.yaml"),
-            "a step must be one of")
+    with pytest.raises(UserError, match="a.yaml: a step must be one of"):
+        page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "a.yaml")
