@@ -3,11 +3,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from answering.landmarks import landmark
 from retrieval import Questions
 from retrieval.confusion import Confusion, confusions
 from retrieval.gallery_choice import choose
 from retrieval.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step
-from retrieval.metrics import NO_LANDMARK
 from retrieval.state import Candidates, Neighbours
 from retrieval.trace import Stage, places, rank_of_truth, step_figures
 from shards import Dataset
@@ -43,11 +43,8 @@ class QueryMaker:
         self.places = np.stack([places(stage.candidates, asked.truths, asked.keys) for stage in stages])
 
     def name(self, label: int) -> str:
-        """Landmark id and name, "" for no landmark."""
-        if label == NO_LANDMARK:
-            return ""
-        landmark = self.gallery.landmark_ids[label]
-        return f"{landmark} {self.gallery.landmark_names[landmark]}".rstrip()
+        """Id and title, "" for no landmark."""
+        return " ".join(landmark(label, self.gallery))
 
     def query(self, q: int) -> Query:
         answers = [int(stage.candidates.answers[q]) for stage in self.stages]
