@@ -12,7 +12,8 @@ from retrieval.state import Candidates, Neighbours
 from retrieval.trace import Stage, places, rank_of_truth, step_figures
 from shards import Dataset
 
-QUERIES = 36  # with five neighbours in each of two or three steps some 4 MB
+QUERIES, LEAST = 36, 6
+PHOTOS = 1200  # some 7 kB each, so that a page stays below 10 MB
 NEIGHBOURS = 5
 CANDIDATES = 3
 PAIRS = 12
@@ -23,12 +24,17 @@ def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Datas
                  ) -> GalleryData:
     """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
     maker = QueryMaker(asked, stages, queries, gallery)
-    chosen = choose(stages, asked.truths, QUERIES)
+    chosen = choose(stages, asked.truths, num_shown(stages))
     last = stages[-1].candidates
     pairs = confusions(last.answers, last.confidences, asked.truths)
     return GalleryData(who, queries.split, len(asked.keys), step_figures(stages, asked.truths, asked.keys),
                        {heading: [maker.query(q) for q in rows.tolist()] for heading, rows in chosen.items()},
                        len(pairs), [maker.confused(pair) for pair in pairs[:PAIRS]])
+
+
+def num_shown(stages: list[Stage]) -> int:
+    """Queries that a page has room for, should every step move every list of neighbours; at least LEAST."""
+    return max(LEAST, min(QUERIES, PHOTOS // (NEIGHBOURS * sum(len(stage.neighbours) for stage in stages))))
 
 
 class QueryMaker:
