@@ -12,8 +12,8 @@ from retrieval.state import Candidates, Neighbours
 from retrieval.trace import Stage, places, rank_of_truth, step_figures
 from shards import Dataset
 
-QUERIES, LEAST = 36, 6
-PHOTOS = 1200  # some 7 kB each, so that a page stays below 10 MB
+QUERIES = 36
+PHOTOS = 1000  # some 8 kB each, so that a page stays below 10 MB
 NEIGHBOURS = 5
 CANDIDATES = 3
 PAIRS = 12
@@ -33,8 +33,8 @@ def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Datas
 
 
 def num_shown(stages: list[Stage]) -> int:
-    """Queries that a page has room for, should every step move every list of neighbours; at least LEAST."""
-    return max(LEAST, min(QUERIES, PHOTOS // (NEIGHBOURS * sum(len(stage.neighbours) for stage in stages))))
+    """Queries that a page has room for, should every step move every list of neighbours; at least one."""
+    return max(1, min(QUERIES, PHOTOS // (NEIGHBOURS * sum(len(stage.neighbours) for stage in stages))))
 
 
 class QueryMaker:
@@ -74,7 +74,7 @@ class QueryMaker:
                     int(self.ranks[s, q]), int(self.places[s, q]))
 
     def neighbours(self, found: Neighbours, before: Neighbours | None, q: int) -> list[Neighbour]:
-        places_before = _places(before.rows[q]) if before else {}
+        places_before = _places(before.rows[q][before.scores[q] > -np.inf]) if before else {}
         return [self.neighbour(q, row, score, places_before.get(row, 0), inliers) for row, score, inliers in zip(
             found.rows[q, :NEIGHBOURS].tolist(), found.scores[q].tolist(),
             [None] * NEIGHBOURS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
@@ -94,7 +94,7 @@ class QueryMaker:
         """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
         q, rows = pair.queries[0], np.flatnonzero(self.asked.gallery_labels == pair.answered)
         listed = self.stages[-1].neighbours[0].rows[q]
-        near = [row for row in [*listed[np.isin(listed, rows)], *rows[:1]]]
+        near = [*listed[np.isin(listed, rows)], *rows[:1]]
         return Confused(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
                         self.gallery.read(int(near[0])) if near else None)
 

@@ -93,4 +93,4 @@ def test_no_query_at_all_is_a_page_without_queries(asked, datasets):
 
 def test_a_page_has_room_for_few_queries_of_many_lists(stages):
     many = [Stage("", stage.neighbours * 7, stage.candidates) for stage in stages]
-    assert num_shown(stages) == 36 and num_shown(many) == 1200 // (5 * 7 * 5) == 6
+    assert num_shown(stages) == 36 and num_shown(many) == 1000 // (5 * 7 * 5) == 5
