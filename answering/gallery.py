@@ -3,16 +3,17 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from answering.landmarks import landmark
 from retrieval import Questions
 from retrieval.confusion import Confusion, confusions
 from retrieval.gallery_choice import choose
 from retrieval.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step
-from retrieval.metrics import NO_LANDMARK
 from retrieval.state import Candidates, Neighbours
 from retrieval.trace import Stage, places, rank_of_truth, step_figures
 from shards import Dataset
 
-QUERIES = 36  # with five neighbours in each of two or three steps some 4 MB
+QUERIES = 36
+PHOTOS = 1000  # some 8 kB each, so that a page stays below 10 MB
 NEIGHBOURS = 5
 CANDIDATES = 3
 PAIRS = 12
@@ -23,12 +24,17 @@ def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Datas
                  ) -> GalleryData:
     """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
     maker = QueryMaker(asked, stages, queries, gallery)
-    chosen = choose(stages, asked.truths, QUERIES)
+    chosen = choose(stages, asked.truths, num_shown(stages))
     last = stages[-1].candidates
     pairs = confusions(last.answers, last.confidences, asked.truths)
     return GalleryData(who, queries.split, len(asked.keys), step_figures(stages, asked.truths, asked.keys),
                        {heading: [maker.query(q) for q in rows.tolist()] for heading, rows in chosen.items()},
                        len(pairs), [maker.confused(pair) for pair in pairs[:PAIRS]])
+
+
+def num_shown(stages: list[Stage]) -> int:
+    """Queries that a page has room for, should every step move every list of neighbours; at least one."""
+    return max(1, min(QUERIES, PHOTOS // (NEIGHBOURS * sum(len(stage.neighbours) for stage in stages))))
 
 
 class QueryMaker:
@@ -43,11 +49,8 @@ class QueryMaker:
         self.places = np.stack([places(stage.candidates, asked.truths, asked.keys) for stage in stages])
 
     def name(self, label: int) -> str:
-        """Landmark id and name, "" for no landmark."""
-        if label == NO_LANDMARK:
-            return ""
-        landmark = self.gallery.landmark_ids[label]
-        return f"{landmark} {self.gallery.landmark_names[landmark]}".rstrip()
+        """Id and title, "" for no landmark."""
+        return " ".join(landmark(label, self.gallery))
 
     def query(self, q: int) -> Query:
         answers = [int(stage.candidates.answers[q]) for stage in self.stages]
@@ -71,7 +74,7 @@ class QueryMaker:
                     int(self.ranks[s, q]), int(self.places[s, q]))
 
     def neighbours(self, found: Neighbours, before: Neighbours | None, q: int) -> list[Neighbour]:
-        places_before = _places(before.rows[q]) if before else {}
+        places_before = _places(before.rows[q][before.scores[q] > -np.inf]) if before else {}
         return [self.neighbour(q, row, score, places_before.get(row, 0), inliers) for row, score, inliers in zip(
             found.rows[q, :NEIGHBOURS].tolist(), found.scores[q].tolist(),
             [None] * NEIGHBOURS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
@@ -91,7 +94,7 @@ class QueryMaker:
         """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
         q, rows = pair.queries[0], np.flatnonzero(self.asked.gallery_labels == pair.answered)
         listed = self.stages[-1].neighbours[0].rows[q]
-        near = [row for row in [*listed[np.isin(listed, rows)], *rows[:1]]]
+        near = [*listed[np.isin(listed, rows)], *rows[:1]]
         return Confused(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
                         self.gallery.read(int(near[0])) if near else None)
 

@@ -7,7 +7,7 @@ from arcshard import report_figures as figures
 from retrieval.gallery_template import TEMPLATE
 from retrieval.trace import StepFigures
 
-THUMBNAIL = 160  # pixels; the page's size is nearly all thumbnails, some 7 kB each
+THUMBNAIL = 160  # pixels; the page's size is nearly all thumbnails, some 8 kB each
 
 
 @dataclass(frozen=True)

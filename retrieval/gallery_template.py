@@ -3,12 +3,13 @@ from arcshard.report_template import STYLE
 
 GALLERY = """
 .wide { overflow-x: auto; }
+.wide tbody th { min-width: 6rem; overflow-wrap: anywhere; }
 .filters { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0;
-           padding: .5rem 0; border: 0; background: #fff; }
+           padding: .5rem 0; border: 0; background: var(--paper); }
 .filters legend { padding: 0 0 .25rem; color: var(--quiet); font-size: .875rem; }
 .filters label { position: relative; padding: .25rem .75rem; border: 1px solid var(--line); border-radius: 1rem;
                  cursor: pointer; }
-.filters label:has(:checked) { border-color: var(--computing); background: var(--computing); color: #fff; }
+.filters label:has(:checked) { border-color: var(--computing); background: var(--computing); color: var(--paper); }
 .filters label:has(:focus-visible) { outline: 3px solid var(--waiting); outline-offset: 2px; }
 .filters input { position: absolute; opacity: 0; }
 body:has(#only-changed:checked) article:not(.changed), body:has(#only-missed:checked) article:not(.missed),
@@ -20,7 +21,7 @@ article { display: grid; grid-template-columns: 12rem 1fr; gap: 1.25rem; padding
 article h4 { margin: .5rem 0 0; font-size: 1rem; overflow-wrap: anywhere; }
 article p { margin: .25rem 0 0; font-size: .875rem; overflow-wrap: anywhere; }
 article .asked { position: sticky; top: 4rem; align-self: start; }
-article img, .pair img { height: auto; aspect-ratio: 4 / 3; object-fit: contain; background: #f3f4f6; }
+article img, .pair img { height: auto; aspect-ratio: 4 / 3; object-fit: contain; background: var(--frame); }
 .asked img { outline: 3px solid var(--ink); outline-offset: -3px; }
 .steps { min-width: 0; margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; }
 .steps > li { padding: 0 0 1rem 1rem; border-left: 3px solid var(--line); }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import evaluate
 import predict
@@ -16,6 +17,7 @@ from arcshard import checkpoint
 from arcshard.console import UserError
 from loader import View
 from model import ModelConfig, build_embedder
+from retrieval.neighbours_picture import GAP, WIDTH
 from retrieval.reranker import Reranker
 
 FIRST, SECOND, CANDIDATES, THIRD, OURS = (
@@ -59,10 +61,14 @@ def photo_folder(photos, tmp_path_factory):
 def test_answers_have_files_of_their_own(page, run_folder, dataset_path):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
     before = (run_folder / "eval.json").read_bytes()
-    printed = page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", FIRST, "--ablate",
+    printed = page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", FIRST, "--ablate", "--gallery",
                    "--ensemble", run_folder)
     assert "without GalleryPenalty" in printed and (run_folder / "eval.json").read_bytes() == before
     name = f"first-place-with-{run_folder.name}"
+    for split, queries in (("val", 18), ("test", 9)):
+        assert f"{split:6}{run_folder}/gallery-{name}-{split}.html" in printed
+        shown = (run_folder / f"gallery-{name}-{split}.html").read_text()
+        assert shown.count("<article") == queries and shown.count("<h5>gallery_penalty</h5>") == queries
     for prefix, least in (("eval", {"gap"}), ("eval-details", {"gap_interval_95", "worst_classes"})):
         written = json.loads((run_folder / f"{prefix}-{name}.json").read_text())
         assert set(written) == {"val", "test"} and least <= set(written["test"])
@@ -113,13 +119,23 @@ def test_a_judge_says_what_it_was_fitted_on_and_refuses_what_it_cannot_have(page
             page(retrieval.__main__, *words, *more)
 
 
-def test_photos_on_the_screen(page, run_folder, dataset_path, photo_folder):
+def test_photos_on_the_screen(page, run_folder, dataset_path, photo_folder, tmp_path):
     printed = page(predict, "--run", run_folder, "--index", dataset_path, photo_folder / "c3test.jpg",
-                   photo_folder / "broken.jpg", "--answers", FIRST)
-    lines = printed.splitlines()
+                   photo_folder / "broken.jpg", "--answers", FIRST, "--picture", tmp_path / "n.PNG")
+    *lines, last = printed.splitlines()
+    assert last == f"picture: {tmp_path}/n.PNG"
+    with Image.open(tmp_path / "n.PNG") as picture:
+        assert picture.format == "PNG" and picture.width == 4 * (WIDTH + GAP) + GAP
     assert lines[0].endswith("c3test.jpg") and lines[-1].endswith("broken.jpg: could not be read")
     scores = [float(line.split()[0]) for line in lines[1:-1]]
     assert 1 <= len(scores) <= 5 and scores == sorted(scores, reverse=True)
+
+
+def test_landmarks_are_told_by_name():
+    told = predict.best_five([Path("a.jpg")], {0: [(4, .5), (7, .25), (-1, .125)]}, {4: "99", 7: "100"},
+                             {"99": "http://commons.wikimedia.org/wiki/Category:Old_Tower", "100": ""})
+    assert told.splitlines() == ["a.jpg", "     0.5000  99  http://commons.wikimedia.org/wiki/Category:Old_Tower",
+                                 "     0.2500  100", "     0.1250  no landmark"]
 
 
 def test_the_public_train_set_copies_the_sample(page, run_folder, photo_folder, tmp_path, monkeypatch):
@@ -141,6 +157,8 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
     (predict, ["--index", "x"], "give --images and --out for a submission, or photos"),
     (predict, ["--index", "x", "none.jpg"], "there is none at none.jpg"),
     (predict, ["--index", "x", "none.jpg", "--sample", "s"], "--sample belongs to a submission"),
+    (predict, ["--index", "x", "a.jpg", "--picture", "n.gif"], "--picture belongs to.*ends in .jpg, .jpeg, .png"),
+    (predict, ["--index", "x", "--images", "d", "--out", "s", "--picture", "n.jpg"], "--picture belongs to photos"),
     (evaluate, ["--data", "x", "--untrained", "--ensemble", "y"], "leave out --ensemble"),
     (evaluate, ["--data", "x", "--answers", "none.yaml"], "none.yaml"),
     (tune, ["--data", "DATASET", "--out", "o", "--split", "train"], r"one with queries \(test, val\); got train"),

@@ -85,14 +85,19 @@ def test_nothing_confused_and_no_answer_are_said(data):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
-@pytest.mark.parametrize("width, only, seen", [(500, "none", (False, True)), (1280, "changed", (True, False))])
-def test_a_browser_draws_and_filters_it(data, tmp_path, width, only, seen):
-    """Queries with a landmark are cyan, the one without is magenta: a filter hides the others."""
+def test_a_browser_draws_and_filters_it(data, tmp_path):
+    """Side by side, as a phone and a desk have it: queries with a landmark are cyan, the one without is magenta."""
     html = render(replace(data, confused=[])).replace(" checked>", ">")
-    html = html.replace(f'id="only-{only}"', f'id="only-{only}" checked')
-    (tmp_path / "page.html").write_text(html)
-    pixels, console = browse(tmp_path / "page.html", tmp_path / "page.png", width)
+    frames = {"none": 400, "changed": 1280}
+    for only in frames:
+        (tmp_path / f"{only}.html").write_text(html.replace(f'id="only-{only}"', f'id="only-{only}" checked'))
+    (tmp_path / "both.html").write_text("<body style='margin: 0; display: flex'>" + "".join(
+        f"<iframe src='{only}.html' width='{width}' height='3000' style='border: 0'></iframe>"
+        for only, width in frames.items()))
+    pixels, console = browse(tmp_path / "both.html", tmp_path / "both.png", sum(frames.values()))
     assert console == []
-    assert tuple(share_of(pixels, colour) > .001 for colour in ((0, 255, 255), (255, 0, 255))) == seen
-    assert share_of(pixels, (0, 255, 0)) > .001
-    np.testing.assert_array_equal(pixels[:, -8:], 255)  # nothing runs over the right edge
+    phone, desk = pixels[:3000, :400], pixels[:3000, 400:]
+    for frame, seen in ((phone, [False, True]), (desk, [True, False])):
+        assert [share_of(frame, colour) > .001 for colour in ((0, 255, 255), (255, 0, 255))] == seen
+        assert share_of(frame, (0, 255, 0)) > .001
+        np.testing.assert_array_equal(frame[:, -8:], 255)  # nothing runs over the right edge

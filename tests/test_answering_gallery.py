@@ -1,0 +1,96 @@
+"""What the gallery page is told of a dataset: photos, names, and what each step moved."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from answering.gallery import NEIGHBOURS, gallery_data, num_shown
+from retrieval import Pipeline, Questions, Vectors
+from retrieval.steps import Concatenate, FrequentClass, LocalFeatures, Search, Vote
+from retrieval.trace import Stage, trace
+from shards import Dataset
+
+
+@pytest.fixture(scope="module")
+def datasets(dataset_path):
+    return Dataset(dataset_path, "test"), Dataset(dataset_path, "train")
+
+
+@pytest.fixture(scope="module")
+def asked(datasets):
+    """Random embeddings; query q and gallery row n agree by (q + n) % 7 inliers."""
+    rng = np.random.default_rng(0)
+    queries, gallery = (side / np.linalg.norm(side, axis=1, keepdims=True)
+                        for side in (rng.normal(size=(len(photos), 8)).astype(np.float32) for photos in datasets))
+    return Questions((Vectors(queries, gallery),), datasets[1].labels.astype(np.int64), datasets[0].truths(),
+                     [key.decode() for key in datasets[0].index["key"]],
+                     inliers=lambda rows: (np.arange(len(rows))[:, None] + rows) % 7)
+
+
+@pytest.fixture(scope="module")
+def stages(asked):
+    return trace(asked, Pipeline((Concatenate(), Search(8), LocalFeatures(8, cap=7), Vote(3), FrequentClass(99))))
+
+
+@pytest.fixture(scope="module")
+def shown(asked, stages, datasets):
+    data = gallery_data("run", asked, stages, *datasets)
+    return data, {query.key: query for queries in data.queries.values() for query in queries}
+
+
+def test_every_query_has_its_own_photo_and_truth(shown, asked, datasets):
+    data, queries = shown
+    assert sorted(queries) == sorted(asked.keys) and (data.num_queries, data.split) == (9, "test")
+    for q, key in enumerate(asked.keys):
+        query = queries[key]
+        assert query.photo == datasets[0].read(q)
+        assert query.landmark == "".join(datasets[0].landmark_ids[label] for label in asked.truths[q])
+        assert query.right == (query.landmark != "" and query.answer == query.landmark)
+
+
+def test_steps_show_what_they_moved_and_nothing_else(shown, asked, stages, datasets):
+    """Concatenation of one run moves nothing, inliers move neighbours, the vote candidates, the last rule nothing."""
+    gallery = datasets[1]
+    for q, key in enumerate(asked.keys):
+        first, same, local, vote, last = shown[1][key].steps
+        assert [bool(step.lists) for step in (first, same, local, vote, last)] == [True, False, True, False, False]
+        assert vote.candidates and not same.candidates and not last.candidates
+        before, found = (stages[s].neighbours[0] for s in (0, 2))
+        for place, neighbour in enumerate(local.lists[0]):
+            row = found.rows[q, place]
+            assert neighbour.photo == gallery.read(row) and neighbour.key == gallery.index["key"][row].decode()
+            assert neighbour.was == before.rows[q].tolist().index(row) + 1 and neighbour.inliers == (q + row) % 7
+            assert neighbour.landmark == gallery.landmark_ids[gallery.labels[row]]
+            assert neighbour.right == (neighbour.landmark == shown[1][key].landmark)
+        assert len(local.lists[0]) == NEIGHBOURS and {neighbour.was for neighbour in first.lists[0]} == {0}
+
+
+def test_candidates_know_where_they_were(shown, asked, stages, datasets):
+    for q, key in enumerate(asked.keys):
+        known = stages[2].candidates.labels[q].tolist()
+        for place, candidate in enumerate(shown[1][key].steps[3].candidates):
+            label = int(stages[3].candidates.labels[q, place])
+            assert candidate.landmark == datasets[1].landmark_ids[label]
+            assert (candidate.was, candidate.was_score) == (known.index(label) + 1,
+                                                            stages[2].candidates.scores[q, known.index(label)])
+
+
+def test_confused_landmarks_have_a_photo_of_each(shown, datasets):
+    gallery, data = datasets[1], shown[0]
+    assert len(data.confused) == data.num_confused > 0
+    for pair in data.confused:
+        photos = [gallery.read(row) for row in range(len(gallery))
+                  if gallery.landmark_ids[gallery.labels[row]] == pair.answered]
+        assert pair.other in photos and pair.shown != pair.answered
+
+
+def test_no_query_at_all_is_a_page_without_queries(asked, datasets):
+    none = replace(asked, models=(replace(asked.models[0], queries=asked.models[0].queries[:0]),), truths=[], keys=[],
+                   inliers=lambda rows: rows)
+    data = gallery_data("run", none, trace(none, Pipeline()), *datasets)
+    assert (data.queries, data.confused, data.figures[-1].gap) == ({}, [], 0)
+
+
+def test_a_page_has_room_for_few_queries_of_many_lists(stages):
+    many = [Stage("", stage.neighbours * 7, stage.candidates) for stage in stages]
+    assert num_shown(stages) == 36 and num_shown(many) == 1000 // (5 * 7 * 5) == 5
