@@ -17,8 +17,9 @@ import json
 from pathlib import Path
 
 from answering.embedding import embed_all
+from answering.matching import Matcher
 from answering.options import add_answer_options, add_checkpoint
-from answering.questions import query_splits, questions
+from answering.questions import GALLERY, query_splits, questions
 from answering.run_model import load_model, load_untrained
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
@@ -40,7 +41,8 @@ def main() -> None:
     embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
     device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
     for split in query_splits(data, cache):
-        asked = questions(models, embedded, split, Dataset(data, split, cache).truths())
+        dataset = Dataset(data, split, cache)
+        asked = questions(models, embedded, split, dataset.truths(), Matcher(dataset, Dataset(data, GALLERY, cache)))
         try:
             found = evaluate(asked, pipeline, device)
             if args.ablate:

@@ -11,8 +11,9 @@ import argparse
 from pathlib import Path
 
 from answering.embedding import embed_all
+from answering.matching import Matcher
 from answering.options import add_answer_options
-from answering.questions import query_splits, questions
+from answering.questions import GALLERY, query_splits, questions
 from answering.run_model import load_model
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
@@ -33,7 +34,10 @@ def main() -> None:
     if args.split not in splits:
         raise UserError(f"--split must be one with queries ({', '.join(splits)}); got {args.split}")
     embedded = [embed_all(model, args.data, folder) for model, folder in zip(models, (args.run, *args.ensemble))]
-    asked = {split: questions(models, embedded, split, Dataset(args.data, split, cache).truths()) for split in splits}
+    queries = {split: Dataset(args.data, split, cache) for split in splits}
+    gallery = Dataset(args.data, GALLERY, cache)
+    asked = {split: questions(models, embedded, split, dataset.truths(), Matcher(dataset, gallery))
+             for split, dataset in queries.items()}
     device = models[0].device.type
     try:
         with progress(unit="trials", what=f"tune on {args.split}") as bar:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from answering.embedding import embed_split, store
+from answering.matching import Matcher
 from answering.questions import GALLERY, non_landmarks, query_splits
 from answering.run_model import RunModel, load_model
 from arcshard.console import UserError
@@ -29,6 +30,8 @@ class Index:
     model: RunModel
     gallery: Embeddings
     non_landmarks: np.ndarray | None
+    photos: Dataset | None
+    """The gallery's; None if it is a file of embeddings."""
 
 
 def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline) -> Index:
@@ -37,14 +40,18 @@ def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline) -> I
     gallery = load_gallery(model, index, run_folder)
     if not gallery.keys:
         raise UserError(f"photos are compared with those of the index, but {index} has none: give another")
-    if not pipeline.needs_non_landmarks:
-        return Index(model, gallery, None)
     if not is_dataset(index):
-        raise UserError(f"these answers compare with photos without landmark, but {index} is a file of embeddings: "
-                        "give the dataset as --index")
+        if pipeline.needs_non_landmarks or pipeline.needs_photos:
+            what = "with photos without landmark" if pipeline.needs_non_landmarks else "photos themselves"
+            raise UserError(f"these answers compare {what}, but {index} is a file of embeddings: give the dataset as "
+                            "--index")
+        return Index(model, gallery, None, None)
+    photos = Dataset(index, GALLERY, model.cache)
+    if not pipeline.needs_non_landmarks:
+        return Index(model, gallery, None, photos)
     embedded = {split: embed_split(model, Dataset(index, split, model.cache), store(run_folder, split), keep=False)
                 for split in query_splits(index, model.cache)}
-    return Index(model, gallery, non_landmarks(embedded)[0])
+    return Index(model, gallery, non_landmarks(embedded)[0], photos)
 
 
 def is_dataset(index: str) -> bool:
@@ -71,26 +78,21 @@ def answer_photos(pipeline: Pipeline, indexes: list[Index], photos: list[Path], 
     Raises ValueError for a step that lacks what it needs.
     """
     with tempfile.TemporaryDirectory(prefix=".queries-", dir=where) as work:
-        asked = [embed_photos(index.model, photos, Path(work) / str(i)) for i, index in enumerate(indexes)]
-    if asked[0] is None:
-        return {}
-    found = answer(pipeline, indexes, [queries for queries in asked if queries is not None])
+        packed = [pack_photos(photos, Path(work) / str(i), index.model.packing) for i, index in enumerate(indexes)]
+        queries = [dataset for dataset in packed if dataset is not None]
+        if not queries:
+            return {}
+        numbers = [number_of(key.decode()) for key in queries[0].index["key"]]
+        found = answer(pipeline, indexes, queries, [photos[number].stem for number in numbers])
     pairs = [[(label, score) for label, score in zip(labels, scores) if score > -np.inf]
              for labels, scores in zip(found.labels.tolist(), found.scores.tolist())]
-    return {number_of(key): listed for key, listed in zip(asked[0].keys, pairs, strict=True)}
-
-
-def embed_photos(model: RunModel, photos: list[Path], work: Path) -> Embeddings | None:
-    """The photos as this run sees them; None if none could be read."""
-    work.mkdir()
-    queries = pack_photos(photos, work, model.packing)
-    return embed_split(model, queries, None) if queries else None
+    return dict(zip(numbers, pairs, strict=True))
 
 
 def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Dataset | None:
     """Bring the photos into the normal form that the training photos had; None if none could be read."""
     images = work / "images"
-    images.mkdir()
+    images.mkdir(parents=True)
     for number, photo in enumerate(photos):
         (images / f"{key_of(number)}.jpg").symlink_to(photo.resolve())
     keys = [key_of(number) for number in range(len(photos))]
@@ -103,11 +105,13 @@ def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Data
     return Dataset(work / "dataset", QUERY)
 
 
-def answer(pipeline: Pipeline, indexes: list[Index], asked: list[Embeddings]) -> Candidates:
-    """Candidates of the photos by all runs together."""
-    models = tuple(Vectors(queries.vectors, index.gallery.vectors, index.non_landmarks, index.model.centers)
-                   for index, queries in zip(indexes, asked, strict=True))
-    return pipeline.answer(models, indexes[0].gallery.labels, indexes[0].model.device.type)
+def answer(pipeline: Pipeline, indexes: list[Index], queries: list[Dataset], keys: list[str]) -> Candidates:
+    """Candidates of the photos, packed for each run, by all runs together; keys are their names."""
+    models = tuple(Vectors(embed_split(index.model, photos, None).vectors, index.gallery.vectors, index.non_landmarks,
+                           index.model.centers) for index, photos in zip(indexes, queries, strict=True))
+    first = indexes[0]
+    inliers = Matcher(queries[0], first.photos) if first.photos else None
+    return pipeline.answer(models, first.gallery.labels, first.model.device.type, keys, inliers)
 
 
 def key_of(number: int) -> str:

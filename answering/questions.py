@@ -4,6 +4,7 @@ import numpy as np
 from answering.run_model import RunModel
 from arcshard.console import UserError
 from retrieval import Embeddings, Questions, Vectors
+from retrieval.state import CountInliers
 from shards import CacheConfig, splits
 
 GALLERY = "train"
@@ -20,12 +21,12 @@ def query_splits(data: str, cache: CacheConfig) -> list[str]:
 
 
 def questions(models: list[RunModel], embedded: list[dict[str, Embeddings]], split: str,
-              truths: list[set[int]]) -> Questions:
+              truths: list[set[int]], inliers: CountInliers | None = None) -> Questions:
     """A split's queries to the gallery, with the photos without landmark of all splits to compare with."""
     first = embedded[0]
     return Questions(tuple(Vectors(known[split].vectors, known[GALLERY].vectors, non_landmarks(known)[0], model.centers)
                            for model, known in zip(models, embedded, strict=True)),
-                     first[GALLERY].labels, truths, first[split].keys, non_landmarks(first)[1])
+                     first[GALLERY].labels, truths, first[split].keys, non_landmarks(first)[1], inliers)
 
 
 def non_landmarks(embedded: dict[str, Embeddings]) -> tuple[np.ndarray, list[str]]:

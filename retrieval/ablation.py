@@ -22,7 +22,7 @@ class Gain:
 
 
 def ablation(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
-    """A row for each step left out (vote: the nearest neighbour alone); search alone cannot be."""
+    """A row for each step left out (vote: the nearest neighbour alone); search and what a judge rests on cannot be."""
     whole = answer(asked, pipeline, device)
     ranked = whole.answers, whole.confidences, asked.truths
     best, drawn = gap(*ranked, asked.keys), resampled_gaps(*ranked, keys=asked.keys)
@@ -34,7 +34,7 @@ def ablation(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[
         return Gain(change, value, best - value, interval(drawn - resampled_gaps(*ranked, keys=asked.keys)))
 
     return [gain(*_without(pipeline.steps, i)) for i, step in enumerate(pipeline.steps)
-            if not isinstance(step, Search)]
+            if i >= pipeline.num_fixed and not isinstance(step, Search)]
 
 
 def _without(steps: tuple[Step, ...], i: int) -> tuple[str, tuple[Step, ...]]:

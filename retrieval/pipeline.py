@@ -1,4 +1,5 @@
 """A list of steps in YAML -> the answers to queries."""
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from retrieval.metrics import NO_LANDMARK
-from retrieval.state import Candidates, State, Step, Vectors
+from retrieval.state import Candidates, CountInliers, State, Step, Vectors
 from retrieval.steps import COMPARE_WITH_NON_LANDMARKS, STEPS, Head, LocalFeatures, Rerank, Search, Vote
 
 EXAMPLE = "a list such as [{search: {k: 5}}, {vote: {power: 8}}]"
@@ -27,6 +28,11 @@ class Pipeline:
         return any(isinstance(step, COMPARE_WITH_NON_LANDMARKS) for step in self.steps)
 
     @property
+    def num_fixed(self) -> int:
+        """Steps at the front that must stay as they are, since a learned judge was fitted after them."""
+        return max((i for i, step in enumerate(self.steps) if isinstance(step, Rerank)), default=0)
+
+    @property
     def needs_photos(self) -> bool:
         return any(isinstance(step, LocalFeatures) for step in self.steps)
 
@@ -34,10 +40,10 @@ class Pipeline:
     def needs_centers(self) -> bool:
         return any(isinstance(step, Head) for step in self.steps)
 
-    def answer(self, models: tuple[Vectors, ...], gallery_labels: NDArray[np.int64],
-               device: str = "cpu") -> Candidates:
+    def answer(self, models: tuple[Vectors, ...], gallery_labels: NDArray[np.int64], device: str = "cpu",
+               keys: Sequence[str] = (), inliers: CountInliers | None = None) -> Candidates:
         """Candidates of each query. Raises ValueError where a step does, for an empty gallery included."""
-        return candidates(self.apply(State(models, gallery_labels, device, models)))
+        return candidates(self.apply(State(models, gallery_labels, device, models, keys=keys, inliers=inliers)))
 
     def apply(self, state: State) -> State:
         """What the steps make of a state. Raises ValueError where a step does."""
@@ -60,7 +66,7 @@ def read_pipeline(path: Path) -> Pipeline:
         raise UserError(f"{path} must be YAML, {EXAMPLE}; it is not: {' '.join(str(error).split())}") from None
     if not isinstance(listed, list) or not listed:
         raise UserError(f"{path} must hold steps, {EXAMPLE}; got {listed!r:.80}")
-    steps = tuple(_step(entry, path) for entry in listed)
+    steps = tuple(_placed(_step(entry, path), path.parent) for entry in listed)
     if not any(isinstance(step, Vote) for step in steps):
         raise UserError(f"{path} must end in answers, {EXAMPLE}; it has no vote: add one")
     for i, step in enumerate(steps):
@@ -83,6 +89,11 @@ def _step(entry: Any, path: Path) -> Step:
     except (ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {name}: {' '.join(str(error).split())}: its numbers are "
                         f"{', '.join(field.name for field in fields(STEPS[name])) or 'none'}") from None
+
+
+def _placed(step: Step, folder: Path) -> Step:
+    """The step, the file that it names taken from the folder of its list."""
+    return replace(step, model=str((folder / step.model).resolve())) if isinstance(step, Rerank) else step
 
 
 def write_pipeline(pipeline: Pipeline) -> str:

@@ -73,7 +73,7 @@ def fit(features: NDArray[np.float64], right: NDArray[np.int64], keys: Sequence[
 def _fitted(features: NDArray[np.float64], right: NDArray[np.int64], learn: NDArray[np.bool_],
             stop: NDArray[np.bool_], parameters: dict[str, Any]) -> str:
     lightgbm = import_lightgbm()
-    known = lightgbm.Dataset(features[learn], right[learn])
+    known = lightgbm.Dataset(features[learn], right[learn], params=PARAMETERS)
     booster = lightgbm.train(PARAMETERS | parameters, known, ROUNDS, [known.create_valid(features[stop], right[stop])],
                              callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)])
     return booster.model_to_string(num_iteration=booster.best_iteration)

@@ -15,8 +15,8 @@ def tune(asked: Questions, start: Pipeline, device: str = "cpu",
          tried: Callable[[Pipeline, float], None] = lambda pipeline, value: None) -> tuple[Pipeline, float]:
     """The pipeline whose numbers were halved or doubled, one at a time, as long as GAP grew; and that GAP.
 
-    At most PASSES rounds over all numbers, weights of models included; `tried` hears of each trial. What it finds is
-    fitted to these queries: measure it on others.
+    At most PASSES rounds over all numbers, weights of models included, but those that a learned judge was fitted after;
+    `tried` hears of each trial. What it finds is fitted to these queries: measure it on others.
     """
     def measure(pipeline: Pipeline) -> float:
         found = answer(asked, pipeline, device)
@@ -27,7 +27,7 @@ def tune(asked: Questions, start: Pipeline, device: str = "cpu",
     best, value = start, measure(start)
     for _ in range(PASSES):
         before = value
-        for i in range(len(start.steps)):
+        for i in range(start.num_fixed, len(start.steps)):
             for step in list(variants(best.steps[i], len(asked.models))):
                 other = Pipeline((*best.steps[:i], step, *best.steps[i + 1:]))
                 if (found := measure(other)) > value:

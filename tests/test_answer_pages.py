@@ -3,20 +3,24 @@ import csv
 import json
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 import evaluate
 import predict
+import retrieval.__main__
 import tune
 from arcshard import checkpoint
 from arcshard.console import UserError
 from loader import View
 from model import ModelConfig, build_embedder
+from retrieval.reranker import Reranker
 
-FIRST = "configs/answers/first-place.yaml"
-THIRD = "configs/answers/third-place.yaml"
+FIRST, SECOND, CANDIDATES, THIRD, OURS = (
+    f"configs/answers/{name}.yaml"
+    for name in ("first-place", "second-place", "second-place-candidates", "third-place", "arcshard"))
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +70,21 @@ def test_answers_have_files_of_their_own(page, run_folder, dataset_path):
                for values in json.loads(before).values())
 
 
-@pytest.mark.parametrize("answers", [None, THIRD])
-def test_predict_answers_as_evaluate_does(page, run_folder, dataset_path, photo_folder, tmp_path, answers):
-    """The same photos packed again score what the stored test split scores: landmark-only GAP from the CSV."""
+@pytest.fixture(scope="module")
+def judged(run_folder, dataset_path, tmp_path_factory):
+    """2nd place's learned re-ranker, fitted on the small dataset."""
+    out = tmp_path_factory.mktemp("judged") / "judged.yaml"
+    words = f"rerank --run {run_folder} --data {dataset_path} --answers {CANDIDATES} --seeds 1 --out {out}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["retrieval", *words.split()])
+        retrieval.__main__.main()
+    return out
+
+
+@pytest.mark.parametrize("answers", [None, FIRST, SECOND, THIRD, OURS, "judged"])
+def test_predict_answers_as_evaluate_does(page, run_folder, dataset_path, photo_folder, tmp_path, judged, answers):
+    """The same photos packed again are answered by each list as the stored test split is: accuracy from the CSV."""
+    answers = judged if answers == "judged" else answers
     options = ["--answers", answers] if answers else []
     page(evaluate, "--run", run_folder, "--data", dataset_path, *options)
     sample = [f"c{i}test" for i in range(6)][::-1] + [f"c{i}none" for i in (6, 7, 8)] + ["broken"]
@@ -80,9 +96,20 @@ def test_predict_answers_as_evaluate_does(page, run_folder, dataset_path, photo_
         rows = {row["id"]: row["landmarks"].split() for row in csv.DictReader(f)}
     assert list(rows) == sample and rows["broken"] == []
     right = [rows[f"c{i}test"][0] == f"{1000 + 7 * i}" for i in range(6)]
-    name = "eval-details-third-place.json" if answers else "eval-details.json"
+    name = f"eval-details-{Path(answers).stem}.json" if answers else "eval-details.json"
     details = json.loads((run_folder / name).read_text())
     assert sum(right) / 6 == pytest.approx(details["test"]["accuracy@1"])
+
+
+def test_a_judge_says_what_it_was_fitted_on_and_refuses_what_it_cannot_have(page, run_folder, dataset_path, judged):
+    assert len(Reranker.load(judged.with_suffix(".json")).fitted_on) == 27
+    words = "rerank", "--run", run_folder, "--data", dataset_path, "--out", judged.with_name("other.yaml")
+    printed = page(retrieval.__main__, *words, "--splits", "val", "--top", "1", "--seeds", "1")
+    assert "fitted on 18 queries" in printed and "val   GAP" in printed and "test  GAP" not in printed
+    for more, sentence in ((["--splits", "train"], r"some with queries \(test, val\); got train"),
+                           (["--top", "0"], "--top must be at least 1, not 0")):
+        with pytest.raises(UserError, match=sentence):
+            page(retrieval.__main__, *words, *more)
 
 
 def test_photos_on_the_screen(page, run_folder, dataset_path, photo_folder):
@@ -126,11 +153,12 @@ def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, wo
     assert re.search(sentence, f"{refusal.value} {capsys.readouterr().err}")
 
 
-def test_answers_that_need_non_landmarks_need_a_dataset(page, run_folder, dataset_path, photo_folder):
+@pytest.mark.parametrize("answers, what", [(FIRST, "with photos without landmark"), (CANDIDATES, "photos themselves")])
+def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path, photo_folder, answers, what):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
-    with pytest.raises(UserError, match="give the dataset as --index"):
+    with pytest.raises(UserError, match=f"these answers compare {what}, but .*: give the dataset as --index"):
         page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train.npz",
-             photo_folder / "c0test.jpg", "--answers", FIRST)
+             photo_folder / "c0test.jpg", "--answers", answers)
 
 
 def test_wrong_steps_are_one_sentence_of_the_command(call, refused, run_folder, dataset_path, tmp_path):

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "training": {"arcshard", "shards", "loader", "model", "preprocess"},
     "benchmarks": ROOMS,
 }
-COMMANDS = {"loader/__main__.py": {"model"}}  # shows what the two rooms make of a photo together
+COMMANDS = {"loader/__main__.py": {"model"},  # shows what the two rooms make of a photo together
+            "retrieval/__main__.py": {"answering"}}  # the door to commands about a run's answers
 FORBIDDEN = {"shards": {"torch", "nvidia", "timm"}, "retrieval": {"nvidia", "timm"}, "preprocess": {"torch", "nvidia"}}
 
 

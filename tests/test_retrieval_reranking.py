@@ -1,4 +1,5 @@
 """Lists and candidates ranked anew: k-reciprocal neighbours, local features, the learned re-ranker."""
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,15 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from retrieval import Pipeline, Questions, Vectors, gap, read_pipeline
+from retrieval.ablation import ablation
 from retrieval.evaluation import answer, final_states, folds
 from retrieval.pipeline import write_pipeline
 from retrieval.reciprocal import lists_around
 from retrieval.rerank_fitting import fit, fit_reranker, told_and_right
 from retrieval.reranker import FOLDS, Reranker, fold_of
 from retrieval.state import Neighbours, State
-from retrieval.steps import KReciprocal, LocalFeatures, Merge, Rerank, Search, Vote
+from retrieval.steps import KReciprocal, LocalFeatures, Merge, NonLandmarkRule, Rerank, Search, Vote
+from retrieval.tuning import tune
 
 
 def vectors(seed, rows, dim=6):
@@ -225,6 +228,22 @@ def test_a_re_ranker_of_other_steps_or_features_is_refused(asked, reranker, tmp_
         answer(asked, bare)
     with pytest.raises(ValueError, match="put vote before it"):
         answer(asked, Pipeline((Search(6), Rerank(str(path)), Vote(6, 1.0))))
+
+
+def test_what_a_judge_was_fitted_after_is_neither_left_out_nor_tuned(asked, reranker, tmp_path):
+    path = tmp_path / "r.json"
+    reranker.save(path)
+    pipeline = Pipeline((*STEPS.steps, Rerank(str(path)), NonLandmarkRule(3)))
+    assert [row.change for row in ablation(asked, pipeline)] == ["without Rerank", "without NonLandmarkRule"]
+    tried = []
+    tune(asked, pipeline, tried=lambda other, value: tried.append(other.steps[:4]))
+    assert len(tried) > 1 and set(tried) == {pipeline.steps[:4]}
+
+
+def test_a_re_ranker_without_lightgbm_is_refused(reranker, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(UserError, match=r"re-ranking is LightGBM's, which is not installed: pip install '.\[rerank\]'"):
+        reranker.probabilities(np.zeros((1, 1)), ())
 
 
 @pytest.mark.parametrize("content", [None, "{}", "[]", "no JSON", '{"format": "arcshard-reranker-1", "top": 3}',

@@ -18,7 +18,8 @@ class Rerank(Step):
     """
 
     model: str
-    """File that python -m retrieval rerank wrote, fitted after the same steps as stand before this one."""
+    """File that python -m retrieval rerank wrote, fitted after the same steps as stand before this one; in a list in
+    YAML, from that file's folder."""
 
     def __call__(self, state: State) -> State:
         reranker = self.reranker()
