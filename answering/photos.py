@@ -18,7 +18,9 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.packing.publish import NothingPacked
 from preprocess.workers.engine import Engine
-from retrieval import Candidates, Embeddings, Pipeline, Vectors
+from retrieval import Embeddings, Pipeline, Vectors
+from retrieval.pipeline import candidates
+from retrieval.state import State
 from shards import Dataset
 
 QUERY = "query"
@@ -78,15 +80,28 @@ def answer_photos(pipeline: Pipeline, indexes: list[Index], photos: list[Path], 
     Raises ValueError for a step that lacks what it needs.
     """
     with tempfile.TemporaryDirectory(prefix=".queries-", dir=where) as work:
-        packed = [pack_photos(photos, Path(work) / str(i), index.model.packing) for i, index in enumerate(indexes)]
-        queries = [dataset for dataset in packed if dataset is not None]
-        if not queries:
-            return {}
-        numbers = [number_of(key.decode()) for key in queries[0].index["key"]]
-        found = answer(pipeline, indexes, queries, [photos[number].stem for number in numbers])
+        asked = state_of(pipeline, indexes, photos, Path(work))
+    if asked is None:
+        return {}
+    numbers, found = asked[0], candidates(asked[1])
     pairs = [[(label, score) for label, score in zip(labels, scores) if score > -np.inf]
              for labels, scores in zip(found.labels.tolist(), found.scores.tolist())]
     return dict(zip(numbers, pairs, strict=True))
+
+
+def state_of(pipeline: Pipeline, indexes: list[Index], photos: list[Path], work: Path
+             ) -> tuple[list[int], State] | None:
+    """The numbers of the photos that could be read, and what the steps make of these; None if none could.
+
+    work: folder that the packed photos lie in; the state is done with it. Raises ValueError for a step that lacks what
+    it needs.
+    """
+    packed = [pack_photos(photos, work / str(i), index.model.packing) for i, index in enumerate(indexes)]
+    queries = [dataset for dataset in packed if dataset is not None]
+    if not queries:
+        return None
+    numbers = [number_of(key.decode()) for key in queries[0].index["key"]]
+    return numbers, answer(pipeline, indexes, queries, [photos[number].stem for number in numbers])
 
 
 def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Dataset | None:
@@ -99,19 +114,20 @@ def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Data
     samples = pd.DataFrame({"id": keys, "landmark_id": "", "label": -1, "split": QUERY})
     options = PackOptions(short_side=packing.get("short_side"), quality=packing.get("quality", 90))  # not if adopted
     try:
-        pack(samples, [images], work / "dataset", options, Engine(joblib.cpu_count()))
+        pack(samples, [images], work / "dataset", options, Engine(min(joblib.cpu_count(), len(photos))))
     except NothingPacked:
         return None
     return Dataset(work / "dataset", QUERY)
 
 
-def answer(pipeline: Pipeline, indexes: list[Index], queries: list[Dataset], keys: list[str]) -> Candidates:
-    """Candidates of the photos, packed for each run, by all runs together; keys are their names."""
+def answer(pipeline: Pipeline, indexes: list[Index], queries: list[Dataset], keys: list[str]) -> State:
+    """What the steps make of the photos, packed for each run, by all runs together; keys are their names."""
     models = tuple(Vectors(embed_split(index.model, photos, None).vectors, index.gallery.vectors, index.non_landmarks,
                            index.model.centers) for index, photos in zip(indexes, queries, strict=True))
     first = indexes[0]
     inliers = Matcher(queries[0], first.photos) if first.photos else None
-    return pipeline.answer(models, first.gallery.labels, first.model.device.type, keys, inliers)
+    return pipeline.apply(State(models, first.gallery.labels, first.model.device.type, models, keys=keys,
+                                inliers=inliers))
 
 
 def key_of(number: int) -> str:

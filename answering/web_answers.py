@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from answering.photos import Index, load_index, state_of
+from answering.photos import Index, is_dataset, load_index, state_of
+from answering.questions import GALLERY
 from arcshard.console import UserError
 from preprocess.normal_form.normalise import normalise
 from preprocess.normal_form.rejected import Rejected
@@ -36,7 +37,7 @@ class RunAnswerer:
 
     def answer(self, photo: bytes) -> Answer:
         packing = self.indexes[0].model.packing
-        data = self._normal(photo, packing.get("short_side"))
+        data = self._normal(photo, packing.get("short_side"), packing.get("quality", QUALITY))
         with tempfile.TemporaryDirectory(prefix="arcshard-") as work:
             path = Path(work) / "photo.jpg"
             path.write_bytes(data)
@@ -56,9 +57,9 @@ class RunAnswerer:
         inliers = verify(extract(mine), extract(theirs))
         return Match(simplejpeg.encode_jpeg(match_picture(mine, theirs, inliers), QUALITY, "RGB"), len(inliers))
 
-    def _normal(self, photo: bytes, short_side: int | None) -> bytes:
+    def _normal(self, photo: bytes, short_side: int | None, quality: int = QUALITY) -> bytes:
         try:
-            return normalise(photo, short_side, QUALITY).data
+            return normalise(photo, short_side, quality).data
         except Rejected as error:
             raise Unreadable(str(error)) from error
 
@@ -80,13 +81,21 @@ class RunAnswerer:
 
 
 def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pipeline) -> RunAnswerer:
-    """What answers with these runs. Raises UserError for steps that need more than one photo at a time."""
+    """What answers with these runs, once it has answered a gallery photo.
+
+    Raises UserError for steps that need more than one photo at a time, and for those that lack what they need.
+    """
     if any(isinstance(step, OF_ALL_QUERIES) for step in pipeline.steps):
         raise UserError("photos that come one at a time cannot be answered by quantile and rerank, which look at all "
                         "queries together: leave them out of --answers, or use predict.py --images")
-    indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
-    photos = indexes[0].photos
-    if photos is None:
+    if not is_dataset(dataset):
         raise UserError(f"the app shows the gallery's photos, but {dataset} is no dataset: give one")
-    return RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
-                       f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)
+    indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
+    photos = Dataset(dataset, GALLERY, indexes[0].model.cache)
+    answerer = RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
+                           f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)
+    try:
+        answerer.answer(photos.read(0))  # a list that cannot work fails here, not at the first upload
+    except ValueError as error:
+        raise UserError(f"{dataset}: these answers do not go with it: {error}") from error
+    return answerer

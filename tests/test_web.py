@@ -157,7 +157,7 @@ def dropped(driver, photo):
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver")
-def test_a_photo_that_is_dropped_on_the_page_is_answered(address, tmp_path):
+def test_a_photo_that_is_dropped_on_the_page_is_answered(address):
     from selenium import webdriver
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
@@ -179,7 +179,6 @@ def test_a_photo_that_is_dropped_on_the_page_is_answered(address, tmp_path):
         wait.until(lambda d: all(d.execute_script("return arguments[0].naturalWidth", photo) == 64 for photo in photos))
         driver.find_elements(By.CSS_SELECTOR, "#neighbours button")[1].click()
         wait.until(lambda d: d.find_element(By.ID, "match-title").text == "12 points in common with k1")
-        driver.save_screenshot("/tmp/web-dialog.png")
         driver.find_element(By.CSS_SELECTOR, "#match button").click()
         assert [line for line in driver.get_log("browser") if line["level"] == "SEVERE"] == []
 
