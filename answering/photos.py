@@ -79,29 +79,28 @@ def answer_photos(pipeline: Pipeline, indexes: list[Index], photos: list[Path], 
     where: folder that the packed photos lie in meanwhile; default: the system's for temporary files.
     Raises ValueError for a step that lacks what it needs.
     """
-    with tempfile.TemporaryDirectory(prefix=".queries-", dir=where) as work:
-        asked = state_of(pipeline, indexes, photos, Path(work))
-    if asked is None:
+    numbers, state = state_of(pipeline, indexes, photos, where)
+    if state is None:
         return {}
-    numbers, found = asked[0], candidates(asked[1])
+    found = candidates(state)
     pairs = [[(label, score) for label, score in zip(labels, scores) if score > -np.inf]
              for labels, scores in zip(found.labels.tolist(), found.scores.tolist())]
     return dict(zip(numbers, pairs, strict=True))
 
 
-def state_of(pipeline: Pipeline, indexes: list[Index], photos: list[Path], work: Path
-             ) -> tuple[list[int], State] | None:
-    """The numbers of the photos that could be read, and what the steps make of these; None if none could.
+def state_of(pipeline: Pipeline, indexes: list[Index], photos: list[Path], where: Path | None = None
+             ) -> tuple[list[int], State | None]:
+    """The numbers of the photos that could be read, and what the steps make of these; None if there are none.
 
-    work: folder that the packed photos lie in; the state is done with it. Raises ValueError for a step that lacks what
-    it needs.
+    Raises ValueError as answer_photos does.
     """
-    packed = [pack_photos(photos, work / str(i), index.model.packing) for i, index in enumerate(indexes)]
-    queries = [dataset for dataset in packed if dataset is not None]
-    if not queries:
-        return None
-    numbers = [number_of(key.decode()) for key in queries[0].index["key"]]
-    return numbers, answer(pipeline, indexes, queries, [photos[number].stem for number in numbers])
+    with tempfile.TemporaryDirectory(prefix=".queries-", dir=where) as work:
+        packed = [pack_photos(photos, Path(work) / str(i), index.model.packing) for i, index in enumerate(indexes)]
+        queries = [dataset for dataset in packed if dataset is not None]
+        if not queries:
+            return [], None
+        numbers = [number_of(key.decode()) for key in queries[0].index["key"]]
+        return numbers, answer(pipeline, indexes, queries, [photos[number].stem for number in numbers])
 
 
 def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Dataset | None:

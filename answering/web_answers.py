@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from answering.photos import Index, is_dataset, load_index, state_of
 from answering.questions import GALLERY
@@ -36,15 +37,15 @@ class RunAnswerer:
     """The gallery's."""
 
     def answer(self, photo: bytes) -> Answer:
-        packing = self.indexes[0].model.packing
-        data = self._normal(photo, packing.get("short_side"), packing.get("quality", QUALITY))
+        """That of predict.py: each run packs the photo as its own."""
         with tempfile.TemporaryDirectory(prefix="arcshard-") as work:
             path = Path(work) / "photo.jpg"
-            path.write_bytes(data)
-            found = state_of(self.pipeline, self.indexes, [path], Path(work))
-        if found is None:
+            path.write_bytes(photo)
+            _, state = state_of(self.pipeline, self.indexes, [path], Path(work))
+        if state is None:
+            self._pixels(photo)  # says why
             raise Unreadable("it could not be packed")
-        return Answer(self._candidates(found[1]), self._neighbours(found[1]))
+        return Answer(self._candidates(state), self._neighbours(state))
 
     def gallery_photo(self, row: int) -> bytes:
         if not 0 <= row < len(self.photos):
@@ -52,14 +53,15 @@ class RunAnswerer:
         return self.photos.read(row)
 
     def match(self, photo: bytes, row: int) -> Match:
-        jpegs = self._normal(photo, None), self.gallery_photo(row)
-        mine, theirs = (simplejpeg.decode_jpeg(data, "RGB") for data in jpegs)
+        theirs = simplejpeg.decode_jpeg(self.gallery_photo(row), "RGB")
+        mine = self._pixels(photo)
         inliers = verify(extract(mine), extract(theirs))
         return Match(simplejpeg.encode_jpeg(match_picture(mine, theirs, inliers), QUALITY, "RGB"), len(inliers))
 
-    def _normal(self, photo: bytes, short_side: int | None, quality: int = QUALITY) -> bytes:
+    def _pixels(self, photo: bytes) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3), RGB. Raises Unreadable."""
         try:
-            return normalise(photo, short_side, quality).data
+            return simplejpeg.decode_jpeg(normalise(photo, None, QUALITY).data, "RGB")
         except Rejected as error:
             raise Unreadable(str(error)) from error
 

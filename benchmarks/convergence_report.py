@@ -39,11 +39,17 @@ def cells(task: Task, runs: Runs, name: str) -> list[str]:
         spread(column("nearest_photo"), ".3f"),
         "" if name == against or not gains else f"{mean_and_deviation(gains)} to {against}",
         spread(column("nearest_centre"), ".3f"),
-        f"{statistics.median(column('loss')):.1f} ({yardstick_text(of_arm[0])})",
+        f"{statistics.median(map(last_loss, of_arm)):.1f} ({yardstick_text(of_arm[0])})",
         f"{statistics.median(column('target_cosine')):.2f}",
         f"{math.degrees(statistics.median(column('wrong_angle'))):.0f}°",
         f"{statistics.median(column('dead_centres')):.0%}",
         f"epoch {statistics.median(off):.1f} ({len(off)} of {len(of_arm)})" if off else f"never ({len(of_arm)})"]
+
+
+def last_loss(run: Run) -> float:
+    """Mean of the lines of the last tenth of the run."""
+    lines = run["lines"]
+    return statistics.mean(line["loss"] for line in lines if line["epoch"] > 0.9 * lines[-1]["epoch"])
 
 
 def yardstick_text(run: Run) -> str:

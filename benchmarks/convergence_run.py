@@ -36,14 +36,7 @@ TOLD = 0.1  # share of training photos nearest to their own centre from which a 
 def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
     """Train, and say how it went: see `outcome`; `lines` has means of each LOG_EVERY updates."""
     torch.manual_seed(seed)
-    c, num_classes = setting.train, len(photos.class_sizes)
-    embedder = build_embedder(setting.model)
-    head = build_head(setting.head, embedder.dim, num_classes, photos.class_sizes)
-    put_in(setting.fault, embedder)
-    if setting.fault.class_means:
-        embedder.eval()
-        start_from(head, class_means(lambda batch: embedder(batch.images, batch.jitter), photos.gallery, num_classes,
-                                     WORLD))
+    c, fault, (embedder, head) = setting.train, setting.fault, build(setting, photos)
     step = Step(embedder, head)
     optimizer = build_optimizer(step, embedder.backbone, c)
     total, seen, lines = updates(c, photos.epoch), Seen(), []
@@ -53,19 +46,31 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
         margin = margin_of(setting, progress)
         head.set_margin(margin)
         train_mode(step, c, 0)
-        hold_statistics(frozen_part(setting.fault, embedder))
+        hold_statistics(frozen_part(fault, embedder))
         embeddings = embedder(batch.images, batch.jitter)
         loss = head(embeddings, batch.labels)
         seen.add(loss, head.cosines(embeddings.detach()), batch.labels)
         loss.backward()
-        if setting.fault.clip_value:
+        if fault.clip_value:
             nn.utils.clip_grad_value_(step.parameters(), CLIP_VALUE)
-        step_unless(clip(step.parameters(), [], math.inf if setting.fault.clip_value else c.clip), optimizer)
+        step_unless(clip(step.parameters(), [], math.inf if fault.clip_value else c.clip), optimizer)
         if (number + 1) % LOG_EVERY == 0 or number + 1 == total:
-            level = yardsticks.collapsed(num_classes, float(head.scale), head.cost_of_one(photos.class_sizes))
+            level = yardsticks.collapsed(head.num_centers, float(head.scale), head.cost_of_one(photos.class_sizes))
             lines.append({"epoch": (number + 1) * c.global_batch / photos.epoch, "margin": margin, "collapsed": level,
                           **seen.means()})
     return {"lines": lines, **outcome(embedder, head, photos, lines)}
+
+
+def build(setting: Setting, photos: Photos) -> tuple[Embedder, MarginHead]:
+    """The network with its faults, and the head."""
+    embedder, num_classes = build_embedder(setting.model), len(photos.class_sizes)
+    head = build_head(setting.head, embedder.dim, num_classes, photos.class_sizes)
+    put_in(setting.fault, embedder)
+    if setting.fault.class_means:
+        embedder.eval()
+        start_from(head, class_means(lambda batch: embedder(batch.images, batch.jitter), photos.gallery, num_classes,
+                                     WORLD))
+    return embedder, head
 
 
 @dataclass
@@ -100,9 +105,8 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     """What a run came to.
 
     nearest_photo, nearest_centre: recall@1 of val, by the nearest photo of the gallery and by the head's centres.
-    target_cosine … dead_centres: of val, see Instruments. loss: of the last tenth. uniform, untrained, collapsed: its
-    yardsticks. off_plateau: epoch at which TOLD of the training photos were told, None if never. warned: whether
-    train.py would have said that the loss rests.
+    target_cosine … dead_centres: of val, see Instruments. uniform, untrained, collapsed: yardsticks
+    of the loss at the end. off_plateau: epoch at which TOLD of the training photos were told, None if never.
     """
     instruments = Instruments(head.num_centers, WORLD)
     gallery, gallery_labels = embedded(embedder, photos.gallery)
@@ -110,18 +114,14 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     cosines = head.cosines(val)
     instruments.see(cosines, val, val_labels)
     nearest = gallery_labels[(F.normalize(val) @ F.normalize(gallery).T).argmax(1)]
-    last = lines[-max(1, len(lines) // 10):]
     scale, margin = float(head.scale), float(head.margin)
     return {
         "nearest_photo": share(nearest == val_labels), "nearest_centre": share(cosines.argmax(1) == val_labels),
         **instruments.read(),
-        "loss": sum(line["loss"] for line in last) / len(last),
         "uniform": yardsticks.uniform(head.num_centers),
         "untrained": yardsticks.untrained(head.num_centers, embedder.dim, scale, margin),
         "collapsed": lines[-1]["collapsed"],
-        "off_plateau": next((line["epoch"] for line in lines if line["right"] >= TOLD), None),
-        "warned": any(yardsticks.is_stuck([line["loss"] for line in lines[:end]], lines[end - 1]["collapsed"])
-                      for end in range(1, len(lines) + 1))}
+        "off_plateau": next((line["epoch"] for line in lines if line["right"] >= TOLD), None)}
 
 
 @torch.inference_mode()

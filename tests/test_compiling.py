@@ -8,6 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from arcshard.distributed import World
 from model import HeadConfig, build_head
+from model.batchnorm import hold_statistics
 from model.embedder import Embedder
 from model.pooling import GeM
 from training import compiling
@@ -62,12 +63,15 @@ def test_a_step_is_one_graph_which_nothing_that_moves_compiles_again(name):
     assert counter.frame_count == 1
 
 
-def test_images_that_grow_compile_twice():
+def test_images_that_grow_and_statistics_that_freeze_compile_once_more_each():
     step, counter = make_step(), CompileCounterWithBackend("eager")
     form = compiled(step, TrainConfig(first_size=16), counter)
     for side in range(16, 96, 16):
         form(*inputs(side))
     assert counter.frame_count == 2
+    hold_statistics(step)
+    form(*inputs(side))
+    assert counter.frame_count == 3
 
 
 def test_choosing_leaves_no_trace():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from model import ModelConfig, build_embedder
 from model.embedder import Embedder
 
 
@@ -19,7 +20,8 @@ def small(arms):
     """A task of the tests' dataset that runs in seconds."""
     tiny = {"model.backbone": "test_resnet", "model.weights": "none", "model.dim": 16, "train.size": 32,
             "train.epochs": 1, "train.global_batch": 20, "head.scale": 8.0}
-    return arms.Task(False, 1, arms.View(), tiny, {"baseline": arms.Arm({}), "bgr": arms.Arm({"fault.bgr": True})})
+    return arms.Task(False, 1, arms.View(), tiny, {"baseline": arms.Arm({}), "bgr": arms.Arm({"fault.bgr": True})},
+                     ("baseline",))
 
 
 def embedder():
@@ -59,7 +61,6 @@ def test_bgr_shows_the_channels_in_reverse(module, arms):
 
 
 def test_a_frozen_stem_leaves_the_rest_learning(module, arms):
-    from model import ModelConfig, build_embedder
     faults, network = module("convergence_faults"), build_embedder(ModelConfig("tf_efficientnet_lite0", "none"))
     faults.put_in(arms.Faults(frozen_stem=True), network)
     frozen = {name.split(".")[1] for name, p in network.named_parameters() if not p.requires_grad}
@@ -87,7 +88,7 @@ def test_a_run_learns_from_views_that_its_seed_decides(module, small, arms, data
     found = run(arms.setting(task.baseline), photos, seed=0)
     assert found == run(arms.setting(task.baseline), photos, seed=0)
     assert found["lines"][-1]["epoch"] == 1 and 0 <= found["nearest_photo"] <= 1
-    assert found["collapsed"] > found["uniform"] and found["loss"] > 0 and found["warned"] is False
+    assert found["untrained"] > found["collapsed"] > found["uniform"]
 
 
 def test_the_study_continues_and_tells_of_what_is_there(module, small, dataset_path, tmp_path, monkeypatch):
@@ -118,3 +119,8 @@ def test_differences_are_of_the_seeds_that_both_have(module):
     assert report.paired(before, after, "r") == [0.5, 0.25]
     assert report.mean_and_deviation([0.5, 0.25]) == "+0.375 ± 0.177"
     assert report.mean_and_deviation([-0.5]) == "-0.500"
+
+
+def test_the_loss_at_the_end_is_that_of_the_last_tenth(module):
+    lines = [{"epoch": epoch, "loss": loss} for epoch, loss in ((1, 9.0), (9, 8.0), (9.5, 2.0), (10, 1.0))]
+    assert module("convergence_report").last_loss({"lines": lines}) == 1.5

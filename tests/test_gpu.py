@@ -1,11 +1,15 @@
 """What only a GPU can show; the graph that runs there is checked without one in test_loader.py."""
 import itertools
+import sys
 
 import pytest
 import torch
 
+import train as train_page
 from loader import Loader, View
 from shards import Dataset
+from training.accumulation import backward
+from training.metrics_log import MetricsLog
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 
@@ -38,3 +42,31 @@ def test_train_compiled_on_cuda_and_continue(call, dataset_path, tmp_path):
         done = call(*words, "--train.epochs", epochs)
         assert done.returncode == 0, done.stderr
     assert "already trained" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.parametrize("options", [["--train.amp", "bf16"], ["--train.amp", "fp16", "--train.optimizer", "adamw"]])
+def test_no_step_makes_the_host_wait_between_two_lines(options, dataset_path, tmp_path, monkeypatch):
+    """torch raises where it would wait, from the second step's forward pass to its count; not in a user's run, which
+    should not end because a library waits once."""
+    count, steps = MetricsLog.count, []
+
+    def watched(*args):
+        torch.cuda.set_sync_debug_mode("error" if steps else "default")
+        return backward(*args)
+
+    def counted(self, *args):
+        count(self, *args)
+        torch.cuda.set_sync_debug_mode("default")
+        steps.append(args)
+
+    monkeypatch.setattr(train_page, "backward", watched)
+    monkeypatch.setattr(MetricsLog, "count", counted)
+    words = ["train.py", "--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.size", "64",
+             "--train.global_batch", "12", "--train.device", "cuda", "--train.compile", "never", "--train.epochs", "2",
+             "--train.ema", "60", "--data", dataset_path, "--out", tmp_path / "run", *options]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    try:
+        assert train_page.main() == 0 and len(steps) == 10
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

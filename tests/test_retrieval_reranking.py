@@ -15,7 +15,7 @@ from retrieval.pipeline import write_pipeline
 from retrieval.reciprocal import lists_around
 from retrieval.rerank_fitting import fit, fit_reranker, told_and_right
 from retrieval.reranker import FOLDS, Reranker, fold_of
-from retrieval.state import Neighbours, State
+from retrieval.state import Candidates, Neighbours, State
 from retrieval.steps import KReciprocal, LocalFeatures, Merge, NonLandmarkRule, Rerank, Search, Vote
 from retrieval.tuning import tune
 
@@ -230,14 +230,22 @@ def test_a_re_ranker_of_other_steps_or_features_is_refused(asked, reranker, tmp_
         answer(asked, Pipeline((Search(6), Rerank(str(path)), Vote(6, 1.0))))
 
 
-def test_what_a_judge_was_fitted_after_is_neither_left_out_nor_tuned(asked, reranker, tmp_path):
-    path = tmp_path / "r.json"
-    reranker.save(path)
-    pipeline = Pipeline((*STEPS.steps, Rerank(str(path)), NonLandmarkRule(3)))
-    assert [row.change for row in ablation(asked, pipeline)] == ["without Rerank", "without NonLandmarkRule"]
+def test_what_a_judge_was_fitted_after_is_neither_left_out_nor_tuned(monkeypatch):
     tried = []
-    tune(asked, pipeline, tried=lambda other, value: tried.append(other.steps[:4]))
-    assert len(tried) > 1 and set(tried) == {pipeline.steps[:4]}
+
+    def answer(asked, pipeline, device):
+        tried.append(pipeline.steps)
+        return Candidates(np.array([[1], [2]]), np.array([[.5], [.4]]))
+
+    for module in ("ablation", "tuning"):
+        monkeypatch.setattr(f"retrieval.{module}.answer", answer)
+    judged = (*STEPS.steps, Rerank("r.json"))
+    asked = Questions((), np.zeros(0, np.int64), [{1}, {1}], ["a", "b"])
+    rows = ablation(asked, Pipeline((*judged, NonLandmarkRule())))
+    assert [row.change for row in rows] == ["without Rerank", "without NonLandmarkRule"]
+    tried.clear()
+    tune(asked, Pipeline((*judged, NonLandmarkRule())))
+    assert len(tried) > 1 and all(steps[:4] == judged for steps in tried)
 
 
 def test_a_re_ranker_without_lightgbm_is_refused(reranker, monkeypatch):

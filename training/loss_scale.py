@@ -34,8 +34,8 @@ class LossScale:
         bad: whether the gradient is not finite, alike on all ranks. Then it is overflow if every rank's loss is finite
         and there is a factor that could be lower.
         """
-        lossless = self.world.total((~loss.isfinite()).float()) == 0
-        overflowed = bad & lossless & (self.value > 1)
+        finite = self.world.total((~loss.isfinite()).float()) == 0
+        overflowed = bad & finite & (self.value > 1)
         self.good.copy_(torch.where(bad, 0, self.good + 1))
         grown = torch.where(self.good == INTERVAL, self.value * GROWTH, self.value)
         self.value.copy_(torch.where(overflowed, self.value / GROWTH, grown))
