@@ -3,7 +3,10 @@ import base64
 import io
 import shutil
 import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 import zlib
 
 import pytest
@@ -132,6 +135,17 @@ def test_a_port_in_use_is_one_sentence(app):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"must be free to listen on; 127.0.0.1:{port} is not .*give another"):
             serve(app, "127.0.0.1", port)
+
+
+def test_sigterm_ends_it_cleanly():
+    program = 'from retrieval.web import create_app, serve; serve(create_app(None, 1000), "127.0.0.1", 0)'
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as server:
+        address = server.stdout.readline().split()[2].rstrip(";")
+        with urllib.request.urlopen(address) as response:
+            assert "Which landmark is this?" in response.read().decode()
+        server.terminate()
+        assert (server.wait(30), server.stderr.read()) == (0, "")
 
 
 @pytest.fixture
