@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
-from answering.photos import Index, load_index, state_of
+from answering.photos import Index, is_dataset, load_index, state_of
+from answering.questions import GALLERY
 from arcshard.console import UserError
 from preprocess.normal_form.normalise import normalise
 from preprocess.normal_form.rejected import Rejected
@@ -35,13 +37,13 @@ class RunAnswerer:
     """The gallery's."""
 
     def answer(self, photo: bytes) -> Answer:
-        packing = self.indexes[0].model.packing
-        data = self._normal(photo, packing.get("short_side"))
+        """That of predict.py: each run packs the photo as its own."""
         with tempfile.TemporaryDirectory(prefix="arcshard-") as work:
             path = Path(work) / "photo.jpg"
-            path.write_bytes(data)
+            path.write_bytes(photo)
             _, state = state_of(self.pipeline, self.indexes, [path], Path(work))
         if state is None:
+            self._pixels(photo)  # says why
             raise Unreadable("it could not be packed")
         return Answer(self._candidates(state), self._neighbours(state))
 
@@ -51,14 +53,15 @@ class RunAnswerer:
         return self.photos.read(row)
 
     def match(self, photo: bytes, row: int) -> Match:
-        jpegs = self._normal(photo, None), self.gallery_photo(row)
-        mine, theirs = (simplejpeg.decode_jpeg(data, "RGB") for data in jpegs)
+        theirs = simplejpeg.decode_jpeg(self.gallery_photo(row), "RGB")
+        mine = self._pixels(photo)
         inliers = verify(extract(mine), extract(theirs))
         return Match(simplejpeg.encode_jpeg(match_picture(mine, theirs, inliers), QUALITY, "RGB"), len(inliers))
 
-    def _normal(self, photo: bytes, short_side: int | None) -> bytes:
+    def _pixels(self, photo: bytes) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3), RGB. Raises Unreadable."""
         try:
-            return normalise(photo, short_side, QUALITY).data
+            return simplejpeg.decode_jpeg(normalise(photo, None, QUALITY).data, "RGB")
         except Rejected as error:
             raise Unreadable(str(error)) from error
 
@@ -80,13 +83,21 @@ class RunAnswerer:
 
 
 def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pipeline) -> RunAnswerer:
-    """What answers with these runs. Raises UserError for steps that need more than one photo at a time."""
+    """What answers with these runs, once it has answered a gallery photo.
+
+    Raises UserError for steps that need more than one photo at a time, and for those that lack what they need.
+    """
     if any(isinstance(step, OF_ALL_QUERIES) for step in pipeline.steps):
         raise UserError("photos that come one at a time cannot be answered by quantile and rerank, which look at all "
                         "queries together: leave them out of --answers, or use predict.py --images")
-    indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
-    photos = indexes[0].photos
-    if photos is None:
+    if not is_dataset(dataset):
         raise UserError(f"the app shows the gallery's photos, but {dataset} is no dataset: give one")
-    return RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
-                       f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)
+    indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
+    photos = Dataset(dataset, GALLERY, indexes[0].model.cache)
+    answerer = RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
+                           f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)
+    try:
+        answerer.answer(photos.read(0))  # a list that cannot work fails here, not at the first upload
+    except ValueError as error:
+        raise UserError(f"{dataset}: these answers do not go with it: {error}") from error
+    return answerer

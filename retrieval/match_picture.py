@@ -5,17 +5,21 @@ from numpy.typing import NDArray
 
 from retrieval.local_features import Inliers
 
-HEIGHT = 480  # pixels of each photo
+HEIGHT = 480  # pixels of each photo, unless it is very wide
+WIDTH = 1440  # at most
 GAP = 8
 SHIFT = 4  # bits behind the point in OpenCV's coordinates: lines end at a sixteenth of a pixel
 
 
 def match_picture(a: NDArray[np.uint8], b: NDArray[np.uint8], inliers: Inliers) -> NDArray[np.uint8]:
     """uint8 (480, W, 3), RGB. a, b: the photos, uint8 (H, W, 3), RGB, in whose pixels the inliers are given."""
-    left, right = _of_height(a), _of_height(b)
-    picture = np.concatenate([left, np.full((HEIGHT, GAP, 3), 255, np.uint8), right], axis=1)
+    left, right = _fitted(a), _fitted(b)
+    beside = left.shape[1] + GAP
+    picture = np.full((HEIGHT, beside + right.shape[1], 3), 255, np.uint8)
+    picture[:len(left), :left.shape[1]] = left
+    picture[:len(right), beside:] = right
     ends_a = _scaled(inliers.points_a, a, left)
-    ends_b = _scaled(inliers.points_b, b, right) + (left.shape[1] + GAP, 0)
+    ends_b = _scaled(inliers.points_b, b, right) + (beside, 0)
     for i, ends in enumerate(zip(_fixed(ends_a), _fixed(ends_b))):
         colour = _colour(i, len(inliers))
         cv2.line(picture, *ends, colour, 1, cv2.LINE_AA, SHIFT)
@@ -24,9 +28,10 @@ def match_picture(a: NDArray[np.uint8], b: NDArray[np.uint8], inliers: Inliers) 
     return picture
 
 
-def _of_height(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    width = max(1, round(photo.shape[1] * HEIGHT / photo.shape[0]))
-    return cv2.resize(photo, (width, HEIGHT), interpolation=cv2.INTER_AREA).astype(np.uint8)
+def _fitted(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    scale = min(HEIGHT / photo.shape[0], WIDTH / photo.shape[1])
+    width, height = (max(1, round(side * scale)) for side in photo.shape[1::-1])
+    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
 def _scaled(points: NDArray[np.float32], photo: np.ndarray, shown: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import simplejpeg
 import torch
 from PIL import Image
 
@@ -13,12 +14,19 @@ import evaluate
 import predict
 import retrieval.__main__
 import tune
+from answering.serving import is_loopback
+from answering.web_answers import load_answerer
 from arcshard import checkpoint
 from arcshard.console import UserError
 from loader import View
 from model import ModelConfig, build_embedder
+from retrieval import Pipeline, read_pipeline
+from retrieval.local_features import extract, verify
 from retrieval.neighbours_picture import GAP, WIDTH
 from retrieval.reranker import Reranker
+from retrieval.steps import Search
+from retrieval.web import Unreadable
+from shards import Dataset
 
 FIRST, SECOND, CANDIDATES, THIRD, OURS = (
     f"configs/answers/{name}.yaml"
@@ -136,6 +144,77 @@ def test_landmarks_are_told_by_name():
                              {"99": "http://commons.wikimedia.org/wiki/Category:Old_Tower", "100": ""})
     assert told.splitlines() == ["a.jpg", "     0.5000  99  http://commons.wikimedia.org/wiki/Category:Old_Tower",
                                  "     0.2500  100", "     0.1250  no landmark"]
+
+
+@pytest.fixture(scope="module")
+def answerer(run_folder, dataset_path):
+    return load_answerer([run_folder], checkpoint.NAME, str(dataset_path), read_pipeline(Path(OURS)))
+
+
+def test_the_web_app_answers_as_predict_does(page, answerer, run_folder, dataset_path, photo_folder):
+    photo = photo_folder / "c3test.jpg"
+    printed = page(predict, "--run", run_folder, "--index", dataset_path, photo, "--answers", OURS)
+    found = answerer.answer(photo.read_bytes())
+    assert [f"{one.score:.4f} {one.landmark}" for one in found.candidates] == [
+        " ".join(line.split()) for line in printed.splitlines()[1:]]
+    gallery = Dataset(dataset_path, "train")
+    for neighbour in found.neighbours:
+        assert neighbour.key == gallery.index["key"][neighbour.row].decode()
+        assert neighbour.landmark == gallery.landmark_ids[gallery.labels[neighbour.row]]
+    cosines = [neighbour.cosine for neighbour in found.neighbours]
+    assert cosines == sorted(cosines, reverse=True) and len(cosines) >= 5
+
+
+def test_the_web_app_shows_gallery_photos_and_matches_by_row(answerer):
+    photo = answerer.gallery_photo(7)
+    assert photo == answerer.photos.read(7)
+    assert answerer.answer(photo).neighbours[0].row == 7
+    rows = [answerer.photos.labels.tolist().index(label) for label in range(6)]
+    features = [extract(simplejpeg.decode_jpeg(answerer.gallery_photo(row), "RGB")) for row in rows]
+    found = [answerer.match(answerer.gallery_photo(row), row) for row in rows]
+    assert [one.inliers for one in found] == [len(verify(each, each)) for each in features]
+    assert any(one.inliers for one in found)
+    assert simplejpeg.decode_jpeg_header(found[0].picture)[:2] == (480, 2 * 640 + 8)
+    for row in (-1, len(answerer.photos)):
+        with pytest.raises(IndexError):
+            answerer.match(photo, row)
+
+
+def test_the_web_app_says_why_a_file_is_no_photo(answerer):
+    for ask in (answerer.answer, lambda photo: answerer.match(photo, 0)):
+        with pytest.raises(Unreadable, match="not an image"):
+            ask(b"hello, I am no photo")
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--answers", FIRST], "quantile and rerank, which look at all queries together: leave them out"),
+    (["--port", "65536"], "--port must be from 0 to 65535, not 65536"),
+    (["--run", "nowhere"], "nowhere")])
+def test_what_cannot_be_served_is_refused(page, run_folder, dataset_path, words, sentence):
+    with pytest.raises((UserError, FileNotFoundError), match=sentence):
+        page(retrieval.__main__, "serve", dataset_path, "--run", run_folder, *words)
+
+
+def test_steps_and_places_that_cannot_answer_are_refused_at_the_start(page, run_folder, dataset_path):
+    with pytest.raises(UserError, match="is no dataset: give one"):
+        load_answerer([run_folder], checkpoint.NAME, str(run_folder / "checkpoint.pt"), Pipeline())
+    with pytest.raises(UserError, match="do not go with it: a list of steps must end in answers"):
+        load_answerer([run_folder], checkpoint.NAME, str(dataset_path), Pipeline((Search(5),)))
+
+
+def test_only_an_address_of_this_machine_is_loopback():
+    assert [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.7", "example.org")] == [False] * 4
+
+
+@pytest.mark.parametrize("host, warned", [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_serving_others_is_warned_of(page, monkeypatch, answerer, run_folder, dataset_path, host, warned):
+    monkeypatch.setattr("answering.web_answers.load_answerer", lambda *_: answerer)
+    served = []
+    monkeypatch.setattr("retrieval.web.serve", lambda app, *place: served.append((app.config["TRUSTED_HOSTS"], place)))
+    printed = page(retrieval.__main__, "serve", dataset_path, "--run", run_folder, "--host", host)
+    assert served == [(None if warned else [host, "localhost"], (host, 8000))]
+    assert printed.startswith("warning: whoever reaches 0.0.0.0 can ask this server") == warned
 
 
 def test_the_public_train_set_copies_the_sample(page, run_folder, photo_folder, tmp_path, monkeypatch):

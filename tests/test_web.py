@@ -3,7 +3,10 @@ import base64
 import io
 import shutil
 import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 import zlib
 
 import pytest
@@ -134,6 +137,17 @@ def test_a_port_in_use_is_one_sentence(app):
             serve(app, "127.0.0.1", port)
 
 
+def test_sigterm_ends_it_cleanly():
+    program = 'from retrieval.web import create_app, serve; serve(create_app(None, 1000), "127.0.0.1", 0)'
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as server:
+        address = server.stdout.readline().split()[2].rstrip(";")
+        with urllib.request.urlopen(address) as response:
+            assert "Which landmark is this?" in response.read().decode()
+        server.terminate()
+        assert (server.wait(30), server.stderr.read()) == (0, "")
+
+
 @pytest.fixture
 def address(app):
     """The app on a port, in this process."""
@@ -157,7 +171,7 @@ def dropped(driver, photo):
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver")
-def test_a_photo_that_is_dropped_on_the_page_is_answered(address, tmp_path):
+def test_a_photo_that_is_dropped_on_the_page_is_answered(address):
     from selenium import webdriver
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
@@ -179,7 +193,6 @@ def test_a_photo_that_is_dropped_on_the_page_is_answered(address, tmp_path):
         wait.until(lambda d: all(d.execute_script("return arguments[0].naturalWidth", photo) == 64 for photo in photos))
         driver.find_elements(By.CSS_SELECTOR, "#neighbours button")[1].click()
         wait.until(lambda d: d.find_element(By.ID, "match-title").text == "12 points in common with k1")
-        driver.save_screenshot("/tmp/web-dialog.png")
         driver.find_element(By.CSS_SELECTOR, "#match button").click()
         assert [line for line in driver.get_log("browser") if line["level"] == "SEVERE"] == []
 
