@@ -3,11 +3,14 @@
 python evaluate.py --run runs/demo --data data/demo/dataset
 python evaluate.py --run runs/demo --data data/demo/dataset --untrained   (ImageNet weights, for comparison)
 python evaluate.py --run runs/demo --data data/demo/dataset --answers configs/answers/first-place.yaml --ablate
+python evaluate.py --run runs/demo --data data/demo/dataset --answers configs/answers/arcshard.yaml --gallery
 
 Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
 GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. With options the names
 are eval-untrained, eval-ANSWERS, eval-TTA, eval-ANSWERS-with-RUN. recall@1 and map@100 are those of the embeddings,
-whatever the answers. The embeddings stay in RUN/embeddings, where predict.py and report.py find them.
+whatever the answers. The embeddings stay in RUN/embeddings, where predict.py and report.py find them. --gallery writes
+a page a split, RUN/gallery-SPLIT.html or gallery-ANSWERS-SPLIT.html: queries with their neighbours and answers after
+each step.
 
 Steps that compare with photos without landmark take those of the val and test splits; where these are queries too,
 each half is judged by the other half's.
@@ -17,6 +20,7 @@ import json
 from pathlib import Path
 
 from answering.embedding import embed_all
+from answering.gallery import gallery_data
 from answering.matching import Matcher
 from answering.options import add_answer_options, add_checkpoint
 from answering.questions import GALLERY, query_splits, questions
@@ -28,6 +32,8 @@ from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, evaluate, read_pipeline
 from retrieval.ablation import ablation, ablation_table
 from retrieval.details import details
+from retrieval.gallery_page import render
+from retrieval.trace import trace
 from shards import Dataset
 
 
@@ -40,21 +46,27 @@ def main() -> None:
     models = [load_untrained(out)] if args.untrained else [load_model(run, args.checkpoint, args.tta) for run in runs]
     folders = [None] if args.untrained else runs
     embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
+    told = [*(["untrained"] if args.untrained else []), *([args.answers.stem] if args.answers else []),
+            *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)]
+    suffix = "".join(f"-{word}" for word in told)
     device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
+    photos = Dataset(data, GALLERY, cache)
     for split in query_splits(data, cache):
         dataset = Dataset(data, split, cache)
-        asked = questions(models, embedded, split, dataset.truths(), Matcher(dataset, Dataset(data, GALLERY, cache)))
+        asked = questions(models, embedded, split, dataset.truths(), Matcher(dataset, photos))
         try:
             found = evaluate(asked, pipeline, device)
             if args.ablate:
                 print(ablation_table(split, ablation(asked, pipeline, device)))
+            if args.gallery:
+                shown = gallery_data(" ".join([out.name, *told]), asked, trace(asked, pipeline, device), dataset,
+                                     photos)
+                write_text(out / f"gallery{suffix}-{split}.html", render(shown))
+                print(f"{split:6}{out / f'gallery{suffix}-{split}.html'}")
         except ValueError as error:  # a step that lacks what it needs
             raise UserError(f"{args.answers or data}: {error}") from error
         results[split], more[split] = found.metrics, details(asked, found)
-    name = "-".join(["eval", *(["untrained"] if args.untrained else []), *([args.answers.stem] if args.answers else []),
-                     *([args.tta.name] if args.tta != Tta() else []),
-                     *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)])
-    for path, content in ((f"{name}.json", results), (name.replace("eval", "eval-details", 1) + ".json", more)):
+    for path, content in ((f"eval{suffix}.json", results), (f"eval-details{suffix}.json", more)):
         write_text(out / path, json.dumps(content, indent=2) + "\n")
     print(table(results))
 
@@ -68,6 +80,7 @@ def parse_args() -> argparse.Namespace:
     add_checkpoint(parser)
     add_answer_options(parser)
     parser.add_argument("--ablate", action="store_true", help="print what each step of the answers gains")
+    parser.add_argument("--gallery", action="store_true", help="write pages of queries and their answers step by step")
     args = parser.parse_args()
     if args.untrained and (args.ensemble or args.tta != Tta()):
         parser.error("--untrained measures one run as it is: leave out --ensemble and --tta")

@@ -7,7 +7,8 @@ The first form writes one row for each photo below --images (jpg, jpeg, png, web
 ending, and landmarks, "<landmark_id> <score>", empty where the photo could not be read. --sample gives Kaggle's
 sample_submission.csv: its ids must be the photos', its order is that of the rows. --train-csv is the contest's
 train.csv: if it is the public one of 1,580,470 photos, the sample is copied, since only the hidden rerun counts.
-The second form prints the five best landmarks of each photo.
+The second form prints the five best landmarks of each photo; --picture neighbours.jpg shows the photos beside their
+nearest neighbours.
 
 --index is a dataset, whose train split is the gallery, or embeddings that evaluate.py left (RUN/embeddings/train)
 or python -m retrieval embed.
@@ -18,17 +19,21 @@ import argparse
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from answering.options import add_answer_options, add_checkpoint
-from answering.photos import answer_photos, is_dataset, load_index
-from answering.questions import GALLERY
+from answering.photos import answers_of, load_index, state_of
+from answering.picture import answer_picture
 from arcshard.console import Parser, UserError, run
-from arcshard.files import write_text
+from arcshard.files import whole_file, write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, read_pipeline, write_submission
 from retrieval.contest import in_sample_order, is_public_train, read_sample
-from shards import Dataset
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
 def main() -> None:
@@ -45,17 +50,21 @@ def main() -> None:
     pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
     indexes = [load_index(folder, args.checkpoint, args.index, pipeline, args.tta)
                for folder in (args.run, *args.ensemble)]
+    if args.picture and indexes[0].photos is None:
+        raise UserError(f"a picture shows the gallery's photos, but {args.index} is a store of embeddings: give the "
+                        "dataset as --index")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        answers = answer_photos(pipeline, indexes, photos, args.out.parent if args.out else None)
+        numbers, state = state_of(pipeline, indexes, photos, args.out.parent if args.out else None)
     except ValueError as error:  # a step that lacks what it needs
         raise UserError(f"{args.answers or args.index}: {error}") from error
-    gallery, cache = indexes[0].gallery, indexes[0].model.cache
+    answers, gallery, dataset = answers_of(numbers, state), indexes[0].gallery, indexes[0].photos
     landmarks = dict(zip(gallery.labels.tolist(), gallery.landmark_ids))
     if args.photos:
-        dataset = Dataset(args.index, GALLERY, cache) if is_dataset(args.index) else None
         print(best_five(photos, answers, landmarks, dataset.landmark_names if dataset else {}))
+        if args.picture and state and dataset:
+            write_picture(args.picture, answer_picture(photos, answers, state, dataset))
         return
     best = [answers[number][0] if answers.get(number) else (-1, 0.0) for number in order]
     write_submission(args.out, sample, [landmarks.get(label, "") for label, _ in best], [score for _, score in best])
@@ -69,6 +78,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--index", required=True, help="dataset (folder or s3://…), or embeddings of the run")
     parser.add_argument("--images", type=Path, help="folder of photos, with any folders inside")
+    parser.add_argument("--picture", type=Path, help="picture to write of the photos and their neighbours (jpg, png)")
     parser.add_argument("--out", type=Path, help="CSV to write")
     parser.add_argument("--sample", type=Path, help="sample_submission.csv, whose ids and order the CSV shall have")
     parser.add_argument("--train-csv", type=Path, help="the contest's train.csv, which tells the hidden rerun")
@@ -79,7 +89,16 @@ def parse_args() -> argparse.Namespace:
         parser.error("give --images and --out for a submission, or photos to answer on the screen")
     if args.photos and (args.sample or args.train_csv) or args.train_csv and not args.sample:
         parser.error("--sample belongs to a submission, and --train-csv to --sample")
+    if args.picture and (args.images or args.picture.suffix.lower() not in PICTURES):
+        parser.error(f"--picture belongs to photos on the screen, and ends in {', '.join(PICTURES)}")
     return args
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """A file of the form that its ending says, whole or not at all."""
+    with whole_file(path) as f:
+        Image.fromarray(pixels).save(f, PICTURES[path.suffix.lower()], quality=90)
+    print(f"picture: {path}")
 
 
 def check_photos(photos: list[Path]) -> list[Path]:

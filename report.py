@@ -24,12 +24,14 @@ from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_qu
 from loader import Loader, View
 from model.photometry import prepare
 from retrieval import Embeddings, nearest
+from retrieval.separation import own_and_other
 from shards import Dataset
 from shards.format import REJECTED
 from training import metrics_log
 
 VIEWS = 32
 NEIGHBOURS = 5
+SAMPLED = 1000  # queries whose cosines to the whole gallery are computed for the histogram
 
 
 def main() -> None:
@@ -58,12 +60,14 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
         raise UserError(f"a report shows what evaluate.py measured, but {out} has no eval.json: "
                         "run evaluate.py first")
     split = "test" if "test" in trained else next(iter(trained))
+    queries, model = Dataset(data, split), checkpoint.fingerprint(out, name)
+    asked, known = (stored_embeddings(out, dataset, model) for dataset in (queries, gallery))
     return ReportData(
         run=out.name, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
         rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
         metrics=metrics_log.read(out) + metrics_log.read(out, metrics_log.VALIDATION),
         views=training_views(gallery, config), split=split,
-        queries=answered_queries(out, Dataset(data, split), gallery, checkpoint.fingerprint(out, name)))
+        cosines=cosines_of(asked, known), queries=answered_queries(asked, known, queries, gallery))
 
 
 def summary(data: ReportData) -> str:
@@ -96,9 +100,18 @@ def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8
     return (255 * pixels).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def answered_queries(out: Path, queries: Dataset, gallery: Dataset, model: str) -> dict[str, list[Query]]:
+def cosines_of(asked: Embeddings, known: Embeddings) -> dict[str, NDArray[np.float32]]:
+    """Of up to SAMPLED queries, drawn at random, to the nearest photo of their landmark and of another; not empty."""
+    rows = np.random.default_rng(0).permutation(len(asked.keys))[:SAMPLED]
+    labels = asked.labels[rows]
+    own, other = own_and_other(asked.vectors[rows], labels, known.vectors, known.labels)
+    kinds = {"own landmark": own, "another": other[labels >= 0], "no landmark": other[labels < 0]}
+    return {label: cosines[cosines > -np.inf] for label, cosines in kinds.items() if (cosines > -np.inf).any()}
+
+
+def answered_queries(asked: Embeddings, known: Embeddings, queries: Dataset,
+                     gallery: Dataset) -> dict[str, list[Query]]:
     """Queries worth a look under their headings, with their neighbours in the gallery."""
-    asked, known = (stored_embeddings(out, dataset, model) for dataset in (queries, gallery))
     cosines, rows = nearest(asked.vectors, known.vectors, min(NEIGHBOURS, len(known.keys)))
     is_landmark = asked.labels >= 0
     right = is_landmark & (known.labels[rows[:, 0]] == asked.labels)

@@ -77,27 +77,12 @@ def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
     return gallery
 
 
-def answer_photos(pipeline: Pipeline, indexes: list[Index], photos: list[Path], where: Path | None = None
-                  ) -> dict[int, list[tuple[int, float]]]:
-    """Labels and scores, best first, by the number of each photo that could be read.
-
-    where: folder that the packed photos lie in meanwhile; default: the system's for temporary files.
-    Raises ValueError for a step that lacks what it needs.
-    """
-    numbers, state = state_of(pipeline, indexes, photos, where)
-    if state is None:
-        return {}
-    found = candidates(state)
-    pairs = [[(label, score) for label, score in zip(labels, scores) if score > -np.inf]
-             for labels, scores in zip(found.labels.tolist(), found.scores.tolist())]
-    return dict(zip(numbers, pairs, strict=True))
-
-
 def state_of(pipeline: Pipeline, indexes: list[Index], photos: list[Path], where: Path | None = None
              ) -> tuple[list[int], State | None]:
     """The numbers of the photos that could be read, and what the steps make of these; None if there are none.
 
-    Raises ValueError as answer_photos does.
+    where: folder that the packed photos lie in meanwhile; default: the system's for temporary files.
+    Raises ValueError for a step that lacks what it needs.
     """
     with tempfile.TemporaryDirectory(prefix=".queries-", dir=where) as work:
         packed = [pack_photos(photos, Path(work) / str(i), index.model.packing) for i, index in enumerate(indexes)]
@@ -106,6 +91,16 @@ def state_of(pipeline: Pipeline, indexes: list[Index], photos: list[Path], where
             return [], None
         numbers = [number_of(key.decode()) for key in queries[0].index["key"]]
         return numbers, answer(pipeline, indexes, queries, [photos[number].stem for number in numbers])
+
+
+def answers_of(numbers: list[int], state: State | None) -> dict[int, list[tuple[int, float]]]:
+    """Labels and scores, best first, by the number of each photo that could be read (`state_of`)."""
+    if state is None:
+        return {}
+    found = candidates(state)
+    pairs = [[(label, score) for label, score in zip(labels, scores) if score > -np.inf]
+             for labels, scores in zip(found.labels.tolist(), found.scores.tolist())]
+    return dict(zip(numbers, pairs, strict=True))
 
 
 def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Dataset | None:

@@ -1,5 +1,4 @@
 """The report of a run as one HTML page that needs nothing else: plain data in, a string out."""
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcshard import report_figures as figures
+from arcshard.report_charts import LEARNING, SPEED, drawn, wait_share
 from arcshard.report_template import TEMPLATE
 
 Scores = dict[str, dict[str, float]]
@@ -15,9 +15,7 @@ Scores = dict[str, dict[str, float]]
 
 METRICS = {"recall@1": "recall@1", "gap": "GAP", "gap_landmark_only": "GAP, landmarks only",
            "map@100": "mAP@100"}
-CURVES = {"loss": "Training loss", "lr": "Learning rate", "margin": "Margin (radians)",
-          "val_recall@1": "Share of val whose nearest class centre is right"}
-SPEEDS = {"images_per_s": "Images per second", "data_wait_share": "Share of time waited for data"}
+FAULTS = {"replaced": "rotten photos replaced", "skipped": "bad updates left out"}
 THUMBNAIL = 200  # pixels; twice what a phone shows, as sharp screens want
 
 
@@ -53,11 +51,13 @@ class ReportData:
     """Empty if never measured."""
     trained: Scores
     metrics: list[dict[str, Any]]
-    """Lines of metrics.jsonl, each with its position, of training and of validation after an epoch."""
+    """Lines of metrics.jsonl, then those of validation.jsonl."""
     views: NDArray[np.uint8]
     """(B, S, S, 3) RGB, training images as the model sees them."""
     split: str
     """Where the queries come from."""
+    cosines: dict[str, NDArray[np.float32]]
+    """Label -> cosines (n,), n > 0, of that split's queries to neighbours of one kind; up to three."""
     queries: dict[str, list[Query]]
     """Heading -> queries, see `choose_queries`."""
 
@@ -68,8 +68,9 @@ def render(data: ReportData) -> str:
                                      lstrip_blocks=True)
     environment.globals.update(photo=lambda jpeg: figures.photo(jpeg, THUMBNAIL), view=figures.view)
     return environment.from_string(TEMPLATE).render(
-        data=data, tiles=tiles(data), rows=score_rows(data), learning=charts(data.metrics, CURVES),
-        speed=charts(data.metrics, SPEEDS, floor=0), wait=wait_share(data.metrics))
+        data=data, tiles=tiles(data), rows=score_rows(data), learning=drawn(LEARNING, data.metrics),
+        speed=drawn(SPEED, data.metrics), wait=wait_share(data.metrics),
+        cosines=figures.histogram(data.cosines, "cosine to the neighbour") if data.cosines else None)
 
 
 def choose_queries(cosines: NDArray[np.float32], right: NDArray[np.bool_], is_landmark: NDArray[np.bool_],
@@ -93,9 +94,11 @@ def tiles(data: ReportData) -> list[tuple[str, str]]:
     """Headline figures: (name, value)."""
     speeds = [line["images_per_s"] for line in data.metrics if "images_per_s" in line]
     wait = wait_share(data.metrics)
+    counted = {name: sum(line[key] for line in data.metrics if key in line) for key, name in FAULTS.items()}
     return [("photos packed", f"{data.packed:,}"), ("photos rejected", f"{data.rejected:,}"),
             ("images/s in training", f"{np.median(speeds):,.1f}" if speeds else "–"),
-            ("of the time waited for data", "–" if wait is None else f"{100 * wait:.1f} %")]
+            ("of the time waited for data", "–" if wait is None else f"{100 * wait:.1f} %"),
+            *((name, f"{count:,}") for name, count in counted.items())]
 
 
 def score_rows(data: ReportData) -> list[tuple[str, str, str, str, str]]:
@@ -103,25 +106,6 @@ def score_rows(data: ReportData) -> list[tuple[str, str, str, str, str]]:
     return [(split, name, _figure(data.untrained.get(split, {}).get(metric)), _figure(scores[metric]),
              _change(data.untrained.get(split, {}).get(metric), scores[metric]))
             for split, scores in data.trained.items() for metric, name in METRICS.items() if metric in scores]
-
-
-def charts(metrics: Sequence[dict[str, Any]], captions: dict[str, str],
-           floor: float | None = None) -> list[tuple[str, str]]:
-    """A chart (caption, data URI) for each key of `captions`; one that no line has is left out."""
-    return [(caption, figures.chart(*_curve(metrics, key), floor=floor))
-            for key, caption in captions.items() if any(key in line for line in metrics)]
-
-
-def wait_share(metrics: Sequence[dict[str, Any]]) -> float | None:
-    """Mean share of step time that was spent waiting for data, in [0, 1]; None if never measured."""
-    shares = [line["data_wait_share"] for line in metrics if "data_wait_share" in line]
-    return float(np.mean(shares)) if shares else None
-
-
-def _curve(metrics: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Positions and values of the lines that have `key`; a loss is null where no step was good."""
-    lines = [line for line in metrics if line.get(key) is not None]
-    return [line["position"] for line in lines], [line[key] for line in lines]
 
 
 def _figure(value: float | None) -> str:

@@ -1,23 +1,8 @@
 """The report's page: Jinja2 over what arcshard.report_page hands in. System fonts, no script, no request."""
 
-STYLE = """
-:root { --ink: #1f2328; --quiet: #57606a; --line: #d8dee4; --right: #1a7f37; --wrong: #b3261e;
-        --computing: #0b5cad; --waiting: #e8a33d; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 1.5rem 1.25rem 4rem; background: #fff; color: var(--ink);
-       font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
-h1 { margin: 0 0 1rem; font-size: 1.75rem; }
-h2 { margin: 3rem 0 .75rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); font-size: 1.25rem; }
-h3 { margin: 2rem 0 .75rem; font-size: 1rem; }
-p { max-width: 70ch; }
-figure { margin: 0; min-width: 0; }
-figcaption { overflow-wrap: anywhere; font-size: .8125rem; line-height: 1.35; }
-img { display: block; width: 100%; }
-.quiet { color: var(--quiet); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .75rem; margin: 0; }
-.tiles div { padding: .75rem 1rem; border: 1px solid var(--line); border-radius: .5rem; }
-.tiles dt { color: var(--quiet); font-size: .875rem; }
-.tiles dd { margin: 0; font-size: 1.625rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+from arcshard.page_style import BASE
+
+STYLE = BASE + """
 .scores { margin-top: 1.5rem; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scores th, .scores td { padding: .35rem 1.25rem .35rem 0; border-bottom: 1px solid var(--line);
                          text-align: left; }
@@ -30,11 +15,11 @@ img { display: block; width: 100%; }
 .views { display: grid; grid-template-columns: repeat(8, 1fr); gap: .375rem; }
 .bar { display: flex; height: 1.25rem; overflow: hidden; border-radius: .25rem;
        background: var(--computing); }
-.bar span { background: var(--waiting); border-right: 2px solid #fff; }
+.bar span { background: var(--waiting); border-right: 2px solid var(--paper); }
 .key { display: inline-block; width: .75rem; height: .75rem; border-radius: .125rem; }
 .query { display: grid; grid-template-columns: repeat(6, 1fr); gap: .625rem; padding: .75rem 0;
          border-bottom: 1px solid var(--line); }
-.query img { height: auto; aspect-ratio: 4 / 3; object-fit: contain; background: #f3f4f6; }
+.query img { height: auto; aspect-ratio: 4 / 3; object-fit: contain; background: var(--frame); }
 .query .asked img { outline: 3px solid var(--ink); outline-offset: -3px; }
 .query .right img { border-bottom: 5px solid var(--right); }
 .query .wrong img { border-bottom: 5px dashed var(--wrong); }
@@ -42,7 +27,6 @@ img { display: block; width: 100%; }
 .right b { color: var(--right); }
 .wrong b { color: var(--wrong); }
 @media (max-width: 700px) {
-  body { padding: 1rem .75rem 3rem; }
   .query { grid-template-columns: repeat(3, 1fr); }
   .views { grid-template-columns: repeat(4, 1fr); }
   .scores { width: 100%; font-size: .875rem; }
@@ -104,6 +88,16 @@ landmark costs. mAP@100 does so with each query's 100 nearest photos. All lie be
 {% endif %}
 {{ charts(speed) }}
 
+{% if cosines is not none %}
+<h2>How far apart right and wrong are</h2>
+<div class="charts">
+<figure><img src="{{ cosines }}" alt="Histograms of cosines to nearest neighbours"></figure>
+<p class="quiet">Cosines of the {{ data.split }} split's queries to their nearest photo of their own landmark, to
+that of another landmark, and of queries without landmark to the nearest of all. The further right the first lies of
+the other two, the better a threshold on the cosine tells right answers from wrong ones.</p>
+</div>
+{% endif %}
+
 <h2>Training images as the model sees them</h2>
 <div class="views">
 {% for pixels in data.views %}
@@ -112,7 +106,7 @@ landmark costs. mAP@100 does so with each query's 100 nearest photos. All lie be
 </div>
 
 <h2>Queries and their nearest neighbours</h2>
-<p>Queries of the {{ data.split }} split stand first, with a black frame; then their neighbours in the train
+<p>Queries of the {{ data.split }} split stand first, framed; then their neighbours in the train
 split, nearest first, each with its cosine.
 <span class="right"><b>✓ right</b></span>: shows the query's landmark.
 <span class="wrong"><b>✗ wrong</b></span>: shows another or none, or the query has none.</p>

@@ -157,7 +157,7 @@ VIEWS_ARMS = {
 TASKS = {
     "demo": Task(False, 3, View(area=(0.5, 1.0)), DEMO, DEMO_ARMS,
                  (BASELINE, "only double normalisation", "only s 64, m 0.5 at once", EXP7,
-                  "exp7 but the two of the optimizer", "exp7 but these five")),
+                  "exp7 but double normalisation")),
     "views": Task(True, 1, View(area=(0.3, 1.0)), VIEWS, VIEWS_ARMS,
                   (BASELINE, HARD, "hard, margin warm-up", "hard, s auto", "hard, head's rate × 10",
                    "hard, class means")),

@@ -96,7 +96,7 @@ def dots(axes: Axes, task: Task, runs: Runs) -> None:
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.set_xlabel("recall@1 of val")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, ncols=2, frameon=False)
+    legend(axes)
 
 
 def curves(axes: Axes, task: Task, runs: Runs) -> None:
@@ -111,4 +111,9 @@ def curves(axes: Axes, task: Task, runs: Runs) -> None:
     axes.minorticks_off()
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss; dotted: all point one way")
-    axes.legend(loc="upper right", fontsize=8, ncols=2)
+    legend(axes)
+
+
+def legend(axes: Axes) -> None:
+    """Above the panel, where it hides nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, ncols=2, frameon=False)

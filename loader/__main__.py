@@ -6,6 +6,7 @@ A row a photo: how evaluation frames it, then views as training draws them, colo
 differ in size or view follow each other from top to bottom.
 """
 import argparse
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -125,4 +126,5 @@ def coloured(images: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "loader"  # the name in front of an error's sentence; python -m puts this file's path there
     run(main)

@@ -68,26 +68,30 @@ def answer(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> Candida
     return Candidates(by_half(asked, [part.labels for part in found]), by_half(asked, [part.scores for part in found]))
 
 
-def final_states(asked: Questions, pipeline: Pipeline, judged: bool, device: str = "cpu") -> list[State]:
-    """What the steps make of the queries: one state, or two of which each is right for one half of the queries.
+def first_states(asked: Questions, judged: bool, device: str = "cpu") -> list[State]:
+    """What the steps begin with: one state, or two of which each is right for one half of the queries.
 
     If queries are judged by non-landmarks and some of these are queries, all are cut into two halves by key, and each
     half of the queries is answered with the other half's non-landmarks: leaving out only the query itself would still
     let it lower its own neighbours.
     """
-    def final(models: tuple[Vectors, ...]) -> State:
-        return pipeline.apply(State(models, asked.gallery_labels, device, models, keys=asked.keys,
-                                    inliers=asked.inliers))
+    def first(models: tuple[Vectors, ...]) -> State:
+        return State(models, asked.gallery_labels, device, models, keys=asked.keys, inliers=asked.inliers)
 
     if not judged or not set(asked.keys) & set(asked.non_landmark_keys):
-        return [final(asked.models)]
+        return [first(asked.models)]
     known = folds(asked.non_landmark_keys)
     known[~np.isin(asked.non_landmark_keys, asked.keys)] = -1  # never asked: judges both halves
-    return [final(tuple(_without(model, known == half) for model in asked.models)) for half in range(FOLDS)]
+    return [first(tuple(_without(model, known == half) for model in asked.models)) for half in range(FOLDS)]
+
+
+def final_states(asked: Questions, pipeline: Pipeline, judged: bool, device: str = "cpu") -> list[State]:
+    """What the steps make of each of the first states."""
+    return [pipeline.apply(state) for state in first_states(asked, judged, device)]
 
 
 def by_half(asked: Questions, parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """(Q, …) of what was found in each of the final states: each query's row from the state of its half."""
+    """(Q, …) of what was found in each of the states: each query's row from the state of its half."""
     return parts[0] if len(parts) == 1 else np.stack(parts)[folds(asked.keys), np.arange(len(asked.keys))]
 
 

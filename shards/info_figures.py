@@ -66,5 +66,5 @@ def _chart(fill: Callable[[Axes], None]) -> str:
         figure = Figure(figsize=(5, 2.9), layout="constrained")
         fill(figure.subplots())
         svg = io.BytesIO()
-        figure.savefig(svg, format="svg", metadata=NO_METADATA)
+        figure.savefig(svg, format="svg", metadata=NO_METADATA, transparent=True)
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.getvalue()).decode()}"

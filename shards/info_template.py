@@ -5,7 +5,7 @@ SHEET = """
 .scores { margin: 1rem 0 1.5rem; }
 .scores .number { min-width: 6rem; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem .75rem; }
-.sheet img { height: auto; aspect-ratio: 4 / 3; object-fit: contain; background: #f3f4f6; }
+.sheet img { height: auto; aspect-ratio: 4 / 3; object-fit: contain; background: var(--frame); }
 .sheet figcaption { padding-top: .25rem; }
 code { overflow-wrap: anywhere; font: .75rem/1.35 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 """

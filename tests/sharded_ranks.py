@@ -12,6 +12,7 @@ from model.instruments import Instruments, class_means, start_from
 from model.shard import Shard
 from model.sharded_state import own_state, whole_state
 from training.clipping import clip_grad_norm
+from training.loss_scale import LossScale
 
 CLASSES, DIM, BATCH = 11, 8, 12  # for 2 and for 3 ranks
 CASES = {
@@ -95,6 +96,12 @@ def seen(world):
     return instruments.read(), head.whole().weight.detach()
 
 
+def scaled(world):
+    """Verdicts on two bad gradients, and the factor: in the first only the last rank's loss is not finite."""
+    scale, losses = LossScale(world), [torch.nan if world.rank == world.size - 1 else 1.0, 1.0]
+    return [bool(scale.settle(torch.tensor(True), torch.tensor(loss))) for loss in losses], float(scale.value)
+
+
 def main(out):
     world = distributed.start("cpu")
     found = {"unequal": [len(head_of("arcface", Shard(CLASSES, world.rank, world.size)).weight)]}
@@ -108,7 +115,7 @@ def main(out):
     x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("adaface"))
     head = head_of("adaface", Shard(CLASSES, world.rank, world.size))
     found["compiled"] = loss_and_gradients(torch.compile(head, backend="aot_eager", fullgraph=True), x, labels)
-    found["seen"] = seen(world)
+    found["seen"], found["scaled"] = seen(world), scaled(world)
     for name, make in OPTIMIZERS.items():
         found[name] = train_and_save(make, world)
         alone = torch.load(out / f"{name}.pt")

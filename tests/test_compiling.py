@@ -20,10 +20,10 @@ from training.train_config import TrainConfig
 ALONE = World(0, 1, torch.device("cpu"))
 ALWAYS = TrainConfig(compile="always")
 HEADS = {
-    "arcface": HeadConfig(easy_margin=True, focal=2.0), "cosface": HeadConfig(kind="cosface", smoothing=0.1),
-    "adaface": HeadConfig(kind="adaface", centers=3), "learned scale": HeadConfig(learn_scale=True),
+    "arcface": HeadConfig(easy_margin=True, focal=2.0, learn_scale=True),
+    "cosface": HeadConfig(kind="cosface", smoothing=0.1, negatives=0.5),
+    "adaface": HeadConfig(kind="adaface", centers=3),
     "class sizes": HeadConfig(class_size_margin="power", class_weights="log", margin_grad="straight-through"),
-    "drawn classes": HeadConfig(negatives=0.5),
 }
 
 

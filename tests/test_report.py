@@ -1,5 +1,6 @@
 """report.py on a packed dataset and a run whose embeddings are made up: what it reads and refuses."""
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from arcshard import checkpoint
 from arcshard.console import UserError
 from loader import View
-from report import collect
+from report import collect, main
 from retrieval import Embeddings
 from retrieval.store import Made
 from shards import Dataset
@@ -53,6 +54,13 @@ def test_a_query_is_shown_with_its_own_photo(finished_run, dataset_path):
         assert all(query.photo == photos.read(keys.index(query.key)) for query in queries)
 
 
+def test_cosines_to_right_and_wrong_neighbours_are_apart(finished_run, dataset_path):
+    """Embeddings are the axes of their labels: 1 to each photo of the landmark, 0 to all others."""
+    cosines = collect(finished_run, dataset_path).cosines
+    assert {label: values.tolist() for label, values in cosines.items()} == {
+        "own landmark": [1] * 6, "another": [0] * 6, "no landmark": [0] * 3}
+
+
 def test_embeddings_of_another_checkpoint_are_refused(finished_run, dataset_path):
     path = finished_run / "embeddings" / "train"
     stored = Embeddings.load(path)
@@ -67,13 +75,15 @@ def test_a_run_that_was_never_evaluated_is_refused(finished_run, dataset_path):
         collect(finished_run, dataset_path)
 
 
-def test_writes_one_file(call, finished_run, dataset_path):
+def test_writes_one_file(finished_run, dataset_path, monkeypatch, capsys):
     before = set(finished_run.iterdir())
-    done = call("report.py", "--run", finished_run, "--data", dataset_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("sys.argv", ["report.py", "--run", str(finished_run), "--data", str(dataset_path)])
+    main()
     assert set(finished_run.iterdir()) - before == {finished_run / "report.html"}
     assert "<h1>Run demo</h1>" in (finished_run / "report.html").read_text()
+    assert re.search(r"photos packed +87\n", capsys.readouterr().out)
 
 
-def test_no_such_run_is_one_sentence(call, refused, dataset_path, tmp_path):
-    refused(call("report.py", "--run", tmp_path / "none", "--data", dataset_path), "there is none in")
+def test_no_such_run_is_one_sentence(dataset_path, tmp_path):
+    with pytest.raises(UserError, match="there is none in"):
+        collect(tmp_path / "none", dataset_path)

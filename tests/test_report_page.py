@@ -1,6 +1,7 @@
 """The report page: offline, escaped, readable without colours, always the same bytes, drawn by a browser."""
 import base64
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -13,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from arcshard.report_figures import chart, photo
+from arcshard.report_charts import LEARNING, SPEED, drawn, stage_starts
+from arcshard.report_figures import Line, chart, photo
 from arcshard.report_page import Neighbour, Query, ReportData, choose_queries, render, score_rows, tiles
 
 HOSTILE = """<script>alert(1)</script><img src=http://x/y.png onerror=a> "'&amp;"""
 CHROMIUM = shutil.which("chromium")
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 
 
 def jpeg(colour, size=(60, 40)):
@@ -30,13 +32,15 @@ def jpeg(colour, size=(60, 40)):
 @pytest.fixture
 def data():
     lines = [{"step": s, "position": 64 * s, "epoch": s / 10, "loss": 5 / s, "lr": .1, "margin": .3,
-              "images_per_s": 10.0 * s, "data_wait_share": .02} for s in range(1, 41)]
-    lines.insert(20, {"position": 1280, "epoch": 2, "val_recall@1": .7})
+              "images_per_s": 10.0 * s, "data_wait_share": .02, "replaced": 3 * (s == 9), "skipped": 1}
+             for s in range(1, 41)]
+    lines.append({"position": 1280, "epoch": 2, "val_recall@1": .7})
     found = [Neighbour(jpeg("lime"), name, cosine) for name, cosine in (("7", .9), ("8", .8), ("", .7))]
     return ReportData(
         run="demo", packed=1860, rejected=9, untrained={"val": {"gap": .5, "recall@1": .6}},
         trained={"val": {"gap": .7, "recall@1": .55}, "test": {"gap": .25}}, metrics=lines,
         views=np.full((32, 24, 24, 3), (255, 0, 255), np.uint8), split="test",
+        cosines={"own landmark": np.array([.8, .9], np.float32), "another": np.array([.3], np.float32)},
         queries={"Some": [Query(jpeg("cyan"), "a1", "7", found)],
                  "Others": [Query(jpeg("cyan"), "b2", "", found)]})
 
@@ -76,13 +80,13 @@ def test_nothing_is_fetched(data):
     page = Page(html := render(data))
     references = [value for _, attributes in page.elements for name, value in attributes.items()
                   if name in {"src", "href", "srcset", "action", "data", "poster"}]
-    assert len(references) == 6 + 32 + 8
+    assert len(references) == 6 + 1 + 32 + 8
     assert all(reference.startswith("data:image/") for reference in references)
     assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "iframe", "object", "form"})
     assert not re.search(r"url\(|@import", html)
     assert page.all("meta")[-1]["content"].startswith("default-src 'none'; img-src data:")
     charts = charts_of(html)
-    assert len(charts) == 6
+    assert len(charts) == 6 + 1
     for svg in charts:
         assert "<script" not in svg and not re.search(r'(src|href)="(?!#)', svg)
 
@@ -125,21 +129,22 @@ def test_same_data_same_bytes(data):
 
 def test_headline_figures(data):
     assert tiles(data) == [("photos packed", "1,860"), ("photos rejected", "9"),
-                           ("images/s in training", "205.0"), ("of the time waited for data", "2.0 %")]
+                           ("images/s in training", "205.0"), ("of the time waited for data", "2.0 %"),
+                           ("rotten photos replaced", "3"), ("bad updates left out", "40")]
     assert score_rows(data) == [("val", "recall@1", "0.600", "0.550", "−0.050"),
                                 ("val", "GAP", "0.500", "0.700", "+0.200"),
                                 ("test", "GAP", "–", "0.250", "–")]
 
 
 def test_a_run_without_log_or_queries_still_has_a_page(data):
-    html = render(replace(data, metrics=[], untrained={}, queries={}))
+    html = render(replace(data, metrics=[], untrained={}, cosines={}, queries={}))
     assert charts_of(html) == []
-    assert "waiting for data" not in html and "1,860" in html
+    assert "waiting for data" not in html and "How far apart" not in html and "1,860" in html
 
 
 def test_a_line_without_a_loss_is_left_out(data):
     lines = [{"position": 1, "loss": 2.0, "stage": "low"}, {"position": 2, "loss": None, "stage": "low"}]
-    assert len(charts_of(render(replace(data, metrics=lines)))) == 1
+    assert len(charts_of(render(replace(data, metrics=lines, cosines={})))) == 1
 
 
 def test_thumbnails_fit_and_keep_their_shape():
@@ -149,8 +154,38 @@ def test_thumbnails_fit_and_keep_their_shape():
             assert (small.size, small.mode) == (expected, "RGB")
 
 
+STAGES = [{"position": p, "loss": 1.0, "stage": "low" if p < 30 else "high"} for p in (10, 20, 30, 40)]
+
+
+def test_the_curves_of_stages_are_apart_and_named():
+    assert stage_starts(STAGES) == {"low": 0, "high": 20} and stage_starts(STAGES[:2]) == {}
+    (caption, uri), = drawn(LEARNING, STAGES)
+    svg, = charts_of(f'"{uri}"')
+    assert caption == "Training loss" and ">low</text>" in svg and ">high</text>" in svg
+    curve = re.search(r'id="line2d_\d+">\s*<path d="(M [^"]*)"[^>]*stroke: #0b5cad', svg)[1]
+    assert curve.count("M") == 2, "two strokes, with a gap between"
+
+
+def test_instruments_are_drawn_in_their_units_where_there_are_any():
+    line = {"position": 10, "target_cosine": 0.5, "wrong_angle": math.pi / 2, "norm": 3.0,
+            "dead_centres": .1, "memory_mb": 1500.0}
+    assert [caption for caption, _ in drawn(LEARNING, [line])] == [
+        "Angles between val photos and class centres", "Length of val embeddings before they are normalised",
+        "Class centres nearest to no val photo"]
+    angles = next(chart for chart in LEARNING if chart.unit == "degrees")
+    assert [curve.shown(line[curve.key]) for curve in angles.curves] == [pytest.approx(60), 90]
+    assert [caption for caption, _ in drawn(SPEED, [line])] == ["Memory"]
+    assert SPEED[-1].curves[0].shown(line["memory_mb"]) == 1.5
+
+
+def test_several_lines_have_a_legend_and_one_has_none():
+    lines = [Line("loss", [1, 2], [2.0, 1.0]), Line("if nothing is learnt", [1, 2], [3.0, 3.0])]
+    one, two = (charts_of(f'"{chart(drawn, "nats")}"')[0] for drawn in (lines[:1], lines))
+    assert "if nothing is learnt" in two and "loss" not in one and "nats" in one
+
+
 def test_a_loss_that_is_not_finite_leaves_a_gap():
-    assert chart([1, 2, 3], [1.0, float("nan"), 2.0]).startswith("data:image/svg")
+    assert chart([Line("", [1, 2, 3], [1.0, float("nan"), 2.0])]).startswith("data:image/svg")
 
 
 QUERY = st.tuples(st.floats(-1, 1, width=32), st.booleans(), st.booleans())
@@ -176,12 +211,12 @@ def test_chosen_queries(queries, count):
     assert all((chosen[heading] == again[heading]).all() for heading in chosen)
 
 
-def browse(page, screenshot, width):
+def browse(page, screenshot, width, *options):
     """Draw the page in Chromium; returns the pixels, uint8 (H, W, 3), and the lines of its console."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
                "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
                "--enable-logging=stderr", f"--user-data-dir={screenshot.parent / 'profile'}",
-               f"--screenshot={screenshot}", f"--window-size={width},7000", page.as_uri()]
+               f"--screenshot={screenshot}", f"--window-size={width},7000", *options, page.as_uri()]
     log = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stderr
     with Image.open(screenshot) as image:
         return np.asarray(image.convert("RGB")), [line for line in log.splitlines() if "CONSOLE" in line]
@@ -202,6 +237,15 @@ def test_a_browser_draws_it(data, tmp_path, width):
     assert share_of(pixels, (0, 255, 255)) > 0.001 and share_of(pixels, (0, 255, 0)) > 0.003
     assert share_of(pixels, (11, 92, 173)) > 0.0005
     assert share_of(pixels[:, -8:], (255, 255, 255)) == 1.0  # nothing runs over the right edge
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+def test_a_dark_page_has_light_curves(data, tmp_path):
+    (tmp_path / "report.html").write_text(render(replace(data, views=data.views[:0], queries={})))
+    pixels, _ = browse(tmp_path / "report.html", tmp_path / "page.png", 1280, "--blink-settings=preferredColorScheme=0")
+    assert share_of(pixels, (13, 17, 23)) > 0.9, "the paper"
+    assert share_of(pixels, (255, 255, 255)) == 0 and share_of(pixels, (11, 92, 173)) == 0
+    assert share_of(pixels, (104, 179, 255)) > 0.0005, "curves"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")

@@ -55,6 +55,10 @@ def test_instruments_and_class_means_are_those_of_one_process(found):
         torch.testing.assert_close(rank["seen"][1], weight, rtol=1e-5, atol=1e-7)  # the means are float32
 
 
+def test_all_ranks_agree_whether_an_update_overflowed_or_a_loss_was_bad(found):
+    assert [rank["scaled"] for rank in found] == [([True, False], 32768.0)] * len(found)
+
+
 def test_each_rank_holds_its_part(found):
     held = [rank["unequal"][0] for rank in found]
     assert sum(held) == ranks.CLASSES and max(held) - min(held) == 1

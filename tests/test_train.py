@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train as train_page
 from answering.run_model import load_model
 from arcshard import checkpoint, console
+from arcshard.report_charts import LEARNING, SPEED
 from loader import Selection
 from loader.selection import Stream
 from model import ModelConfig, build_embedder
@@ -26,7 +28,7 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset
-from training import accumulation, centres, keeping, learner, loss_scale, metrics_log, validation
+from training import accumulation, centres, compiling, keeping, learner, loss_scale, metrics_log, validation
 from training.course import stage_seed
 from training.schedules import passed
 from training.step import Step
@@ -98,6 +100,12 @@ def test_metrics_hold_what_the_contract_names(unbroken):
     assert first["target_cosine"] < last["target_cosine"] <= 1, "photos come nearer to their centres"
 
 
+def test_the_logs_have_every_figure_that_the_report_draws(unbroken):
+    logs = [metrics_log.read(unbroken, name) for name in (metrics_log.NAME, metrics_log.VALIDATION)]
+    logged = {key for log in logs for key in log[-1]}
+    assert {curve.key for chart in (*LEARNING, *SPEED) for curve in chart.curves} - logged == {"cuda_peak_mb"}
+
+
 def test_it_learns(unbroken):
     loss = [line["loss"] for line in metrics_log.read(unbroken)]
     assert sum(loss[-4:]) < 0.8 * sum(loss[:4])
@@ -129,6 +137,16 @@ def test_after_kill_9_it_continues_from_the_last_checkpoint_to_the_same_end(tmp_
     for part in ("embedder", "head"):
         for name, value in theirs[part].items():
             assert torch.equal(ours[part][name], value), name
+
+
+def test_a_step_that_was_traced_and_tried_trains_to_the_same_losses(train_here, unbroken, tmp_path, monkeypatch):
+    """Up to rounding, though the graph runs without a compiler: the gradients' sums may have another order."""
+    make = compiling.compiled
+    monkeypatch.setattr(compiling, "compiled", lambda step, c, backend: make(step, c, "eager"))
+    done = train_here(tmp_path / "run", "--train.epochs", "4", "--train.compile", "always")
+    assert done.returncode == 0 and done.stdout.startswith("the step runs compiled\n"), done.stdout
+    assert [loss for _, _, loss in losses(tmp_path / "run")] == pytest.approx(
+        [loss for _, _, loss in losses(unbroken)], rel=1e-4)
 
 
 def test_a_finished_run_says_so(train_here, unbroken):
@@ -386,7 +404,7 @@ def test_a_killed_run_goes_on_with_other_data(train_here, tmp_path, monkeypatch,
 
 @pytest.fixture
 def fp16_by_float32(monkeypatch):
-    """train.amp fp16 without float16's products, which take seconds an image on a CPU; its factor overflows float32."""
+    """train.amp fp16 without float16's products, which are slow on a CPU; at first its factor overflows float32."""
     for room in (accumulation, centres, keeping, validation):
         monkeypatch.setattr(room, "autocast", lambda c, world: nullcontext())
     monkeypatch.setattr(loss_scale, "START", 2.0 ** 94)
@@ -400,12 +418,18 @@ def test_adamw_with_scaled_losses_from_class_means_resumes_exactly(train_here, s
     Some updates overflow: they are left out and counted, but no loss was bad.
     """
     begun, begin = [], learner.begin_at_means
-    monkeypatch.setattr(learner, "begin_at_means", lambda *args: begun.append(begin(*args)))
+
+    def begin_and_note(course, step):
+        before = step.head.weight.detach().clone()
+        begin(course, step)
+        begun.append(F.cosine_similarity(step.head.weight, before).max().item())
+
+    monkeypatch.setattr(learner, "begin_at_means", begin_and_note)
     options = ["--train.epochs", "2", "--train.optimizer", "adamw", "--train.schedule", "constant",
                "--train.lr", "1e-3", "--train.amp", "fp16", "--head.init", "means", "--train.log_every", "2"]
     train_here(tmp_path / "unbroken", *options)
     stopped_after(5, tmp_path / "run", *options)
-    assert len(begun) == 2, "once in each run"
+    assert len(begun) == 2 and begun[0] == begun[1] < 0.99, "once in each run, and every centre turns"
     ours, theirs = (metrics_log.read(tmp_path / name) for name in ("run", "unbroken"))
     for name in ("loss", "loss_scale", "overflowed", "skipped"):
         assert [line[name] for line in ours] == [line[name] for line in theirs], name

@@ -1,0 +1,119 @@
+"""Read from a dataset what the gallery page shows."""
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from retrieval import Questions
+from retrieval.confusion import Confusion, confusions
+from retrieval.gallery_choice import choose
+from retrieval.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step
+from retrieval.metrics import NO_LANDMARK
+from retrieval.state import Candidates, Neighbours
+from retrieval.trace import Stage, places, rank_of_truth, step_figures
+from shards import Dataset
+
+QUERIES = 36  # with five neighbours in each of two or three steps some 4 MB
+NEIGHBOURS = 5
+CANDIDATES = 3
+PAIRS = 12
+ROUNDING = 1e-5  # of scores in float32
+
+
+def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset
+                 ) -> GalleryData:
+    """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
+    maker = QueryMaker(asked, stages, queries, gallery)
+    chosen = choose(stages, asked.truths, QUERIES)
+    last = stages[-1].candidates
+    pairs = confusions(last.answers, last.confidences, asked.truths)
+    return GalleryData(who, queries.split, len(asked.keys), step_figures(stages, asked.truths, asked.keys),
+                       {heading: [maker.query(q) for q in rows.tolist()] for heading, rows in chosen.items()},
+                       len(pairs), [maker.confused(pair) for pair in pairs[:PAIRS]])
+
+
+class QueryMaker:
+    """Photos, names and changes of single queries.
+
+    Args: as `gallery_data`; sample i of each dataset is row i of the questions' embeddings.
+    """
+
+    def __init__(self, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset):
+        self.asked, self.stages, self.queries, self.gallery = asked, stages, queries, gallery
+        self.ranks = np.stack([rank_of_truth(stage.candidates, asked.truths) for stage in stages])
+        self.places = np.stack([places(stage.candidates, asked.truths, asked.keys) for stage in stages])
+
+    def name(self, label: int) -> str:
+        """Landmark id and name, "" for no landmark."""
+        if label == NO_LANDMARK:
+            return ""
+        landmark = self.gallery.landmark_ids[label]
+        return f"{landmark} {self.gallery.landmark_names[landmark]}".rstrip()
+
+    def query(self, q: int) -> Query:
+        answers = [int(stage.candidates.answers[q]) for stage in self.stages]
+        truth = self.asked.truths[q]
+        return Query(self.queries.read(q), self.asked.keys[q], ", ".join(self.name(label) for label in sorted(truth)),
+                     self.name(answers[-1]), answers[-1] in truth, len(set(answers)) > 1,
+                     [self.step(s, q) for s in range(len(self.stages))])
+
+    def step(self, s: int, q: int) -> Step:
+        """What step s made of query q; lists and candidates that it left as they were are empty."""
+        stage, before = self.stages[s], self.stages[s - 1] if s else None
+        lists, candidates = stage.neighbours, _first_candidates(stage.candidates, q)
+        lists_before: Sequence[Neighbours | None] = before.neighbours if before else ()
+        if len(lists_before) != len(lists):
+            lists_before = [None] * len(lists)
+        moved = not all(was and _same(found, was, q) for found, was in zip(lists, lists_before))
+        candidates_before = _first_candidates(before.candidates, q) if before else {}
+        return Step(stage.step,
+                    [self.neighbours(*each, q) for each in zip(lists, lists_before)] if moved else [],
+                    [] if _same_candidates(candidates, candidates_before) else self.candidates(candidates, before, q),
+                    int(self.ranks[s, q]), int(self.places[s, q]))
+
+    def neighbours(self, found: Neighbours, before: Neighbours | None, q: int) -> list[Neighbour]:
+        places_before = _places(before.rows[q]) if before else {}
+        return [self.neighbour(q, row, score, places_before.get(row, 0), inliers) for row, score, inliers in zip(
+            found.rows[q, :NEIGHBOURS].tolist(), found.scores[q].tolist(),
+            [None] * NEIGHBOURS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
+
+    def neighbour(self, q: int, row: int, score: float, was: int, inliers: int | None) -> Neighbour:
+        label = int(self.asked.gallery_labels[row])
+        return Neighbour(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
+                         label in self.asked.truths[q], score, was, inliers)
+
+    def candidates(self, found: dict[int, float], before: Stage | None, q: int) -> list[Candidate]:
+        known = _first_candidates(before.candidates, q, None) if before else {}
+        places_before = _places(known)
+        return [Candidate(self.name(label), label in self.asked.truths[q], score, places_before.get(label, 0),
+                          known.get(label)) for label, score in found.items()]
+
+    def confused(self, pair: Confusion) -> Confused:
+        """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
+        q, rows = pair.queries[0], np.flatnonzero(self.asked.gallery_labels == pair.answered)
+        listed = self.stages[-1].neighbours[0].rows[q]
+        near = [row for row in [*listed[np.isin(listed, rows)], *rows[:1]]]
+        return Confused(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
+                        self.gallery.read(int(near[0])) if near else None)
+
+
+def _first_candidates(found: Candidates, q: int, count: int | None = CANDIDATES) -> dict[int, float]:
+    """Labels and scores of a query, best first."""
+    return {label: score for label, score in zip(found.labels[q, :count].tolist(), found.scores[q].tolist())
+            if score > -np.inf}
+
+
+def _places(items: Iterable[int]) -> dict[int, int]:
+    """Each item's place, from 1."""
+    return {int(item): place for place, item in enumerate(items, 1)}
+
+
+def _same(found: Neighbours, before: Neighbours, q: int) -> bool:
+    """Whether the shown part of a query's list is what it was, up to rounding."""
+    rows, rows_before, scores, scores_before = (getattr(one, name)[q, :NEIGHBOURS]
+                                                for name in ("rows", "scores") for one in (found, before))
+    return ((found.inliers is None) == (before.inliers is None) and np.array_equal(rows, rows_before)
+            and np.allclose(scores, scores_before, rtol=ROUNDING))
+
+
+def _same_candidates(found: dict[int, float], before: dict[int, float]) -> bool:
+    return list(found) == list(before) and np.allclose(list(found.values()), list(before.values()), rtol=ROUNDING)

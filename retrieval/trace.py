@@ -1,0 +1,114 @@
+"""Answers step by step: what would be answered after each step of a pipeline, and what the step was worth."""
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.evaluation import Questions, by_half, first_states
+from retrieval.metrics import Truths, gap, is_true, ranking
+from retrieval.pipeline import Pipeline, candidates
+from retrieval.state import Candidates, Neighbours, State, Step
+from retrieval.steps import STEPS, Search
+
+NEAREST = "nearest neighbours"
+NAMES = {step: name for name, step in STEPS.items()}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What Q queries would be answered if the pipeline ended here."""
+    step: str
+    """Its name in YAML; NEAREST for what the unchanged embeddings say."""
+    neighbours: tuple[Neighbours, ...]
+    """A list for each model, or one of all."""
+    candidates: Candidates
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """A stage beside the one before it."""
+    step: str
+    gap: float
+    gain: float
+    """GAP less that of the stage before; 0 for the first."""
+    changed: int
+    """Queries whose answer is another one."""
+    mended: int
+    """Of them, those that became right."""
+    spoiled: int
+    """Of them, those that were right."""
+
+
+def trace(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[Stage]:
+    """NEAREST, then each step but the first search; the last stage holds the pipeline's answers.
+
+    What a step before the search does to embeddings shows in what that search would find in them; what one before
+    the vote does to lists of neighbours shows in their landmarks, nearest first. Raises ValueError where a step does.
+    """
+    first = next((i for i, step in enumerate(pipeline.steps) if isinstance(step, Search)), None)
+    if first is None:
+        raise ValueError("an answer begins with neighbours: put search into the steps")
+    halves = [[_shown(state, pipeline.steps[first]) for state in _states(state, pipeline.steps)]
+              for state in first_states(asked, pipeline.needs_non_landmarks, device)]
+    names = [NEAREST, *(NAMES[type(step)] for step in pipeline.steps)]
+    stages = [_stage(asked, name, parts) for name, *parts in zip(names, *halves, strict=True)]
+    return stages[:first + 1] + stages[first + 2:]
+
+
+def _states(state: State, steps: tuple[Step, ...]) -> Iterator[State]:
+    return accumulate(steps, lambda state, step: step(state), initial=state)
+
+
+def _shown(state: State, search: Step) -> tuple[tuple[Neighbours, ...], Candidates]:
+    """Neighbours and candidates of a state, as far as it has none those that it would come to."""
+    neighbours = state.neighbours or search(state).neighbours
+    return neighbours, by_nearest(neighbours, state.gallery_labels) if state.candidates is None else candidates(state)
+
+
+def by_nearest(lists: tuple[Neighbours, ...], gallery_labels: NDArray[np.int64]) -> Candidates:
+    """The landmarks of all lists' neighbours in the order of their first, with its score."""
+    found = Neighbours(*(np.hstack([getattr(one, name) for one in lists]) for name in ("scores", "rows"))).ranked()
+    labels, scores = gallery_labels[found.rows], found.scores.astype(np.float64)
+    for j in range(1, labels.shape[1]):
+        scores[(labels[:, :j] == labels[:, j:j + 1]).any(axis=1), j] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")
+    labels, scores = np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
+    return Candidates(np.where(np.isneginf(scores), -1, labels), scores)
+
+
+def _stage(asked: Questions, step: str, parts: list[tuple[tuple[Neighbours, ...], Candidates]]) -> Stage:
+    """The stage of all queries from that of each half."""
+    lists = tuple(Neighbours(by_half(asked, [found.scores for found in halves]),
+                             by_half(asked, [found.rows for found in halves]),
+                             None if halves[0].inliers is None else by_half(asked, [found.inliers for found in halves]))
+                  for halves in zip(*(neighbours for neighbours, _ in parts), strict=True))
+    return Stage(step, lists, Candidates(by_half(asked, [found.labels for _, found in parts]),
+                                         by_half(asked, [found.scores for _, found in parts])))
+
+
+def step_figures(stages: list[Stage], truths: Truths, keys: Sequence[str]) -> list[StepFigures]:
+    """A row a stage."""
+    rows: list[StepFigures] = []
+    for before, stage in zip([stages[0], *stages], stages):
+        answers, was = stage.candidates.answers, before.candidates.answers
+        value = gap(answers, stage.candidates.confidences, truths, keys)
+        right, was_right = (is_true(labels[:, None], truths)[:, 0] for labels in (answers, was))
+        rows.append(StepFigures(stage.step, value, value - rows[-1].gap if rows else 0.0, int((answers != was).sum()),
+                                int((right & ~was_right).sum()), int((was_right & ~right).sum())))
+    return rows
+
+
+def rank_of_truth(found: Candidates, truths: Truths) -> NDArray[np.int64]:
+    """(Q,) place of the first right candidate, from 1; 0 where none is right."""
+    right = is_true(found.labels, truths)
+    return np.where(right.any(axis=1), right.argmax(axis=1) + 1, 0)
+
+
+def places(found: Candidates, truths: Truths, keys: Sequence[str]) -> NDArray[np.int64]:
+    """(Q,) place of each query's answer among all answers as GAP counts them, from 1; 0 where there is none."""
+    order = ranking(found.answers, found.confidences, truths, keys)
+    place = np.zeros(len(truths), np.int64)
+    place[order] = np.arange(1, len(order) + 1)
+    return place
