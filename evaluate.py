@@ -47,6 +47,7 @@ def main() -> None:
     folders = [None] if args.untrained else runs
     embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
     told = [*(["untrained"] if args.untrained else []), *([args.answers.stem] if args.answers else []),
+            *([args.tta.name] if args.tta != Tta() else []),
             *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)]
     suffix = "".join(f"-{word}" for word in told)
     device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
