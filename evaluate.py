@@ -7,9 +7,10 @@ python evaluate.py --run runs/demo --data data/demo/dataset --answers configs/an
 
 Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
 GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. With options the names
-are eval-untrained, eval-ANSWERS, eval-ANSWERS-with-RUN. recall@1 and map@100 are those of the embeddings, whatever the
-answers. The embeddings stay in RUN/embeddings, where predict.py and report.py find them. --gallery writes a page a
-split, RUN/gallery-SPLIT.html or gallery-ANSWERS-SPLIT.html: queries with their neighbours and answers after each step.
+are eval-untrained, eval-ANSWERS, eval-TTA, eval-ANSWERS-with-RUN. recall@1 and map@100 are those of the embeddings,
+whatever the answers. The embeddings stay in RUN/embeddings, where predict.py and report.py find them. --gallery writes
+a page a split, RUN/gallery-SPLIT.html or gallery-ANSWERS-SPLIT.html: queries with their neighbours and answers after
+each step.
 
 Steps that compare with photos without landmark take those of the val and test splits; where these are queries too,
 each half is judged by the other half's.
@@ -24,6 +25,7 @@ from answering.matching import Matcher
 from answering.options import add_answer_options, add_checkpoint
 from answering.questions import GALLERY, query_splits, questions
 from answering.run_model import load_model, load_untrained
+from answering.tta import Tta
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
@@ -41,10 +43,11 @@ def main() -> None:
     data, out = args.data, args.run
     pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
     runs = [out, *args.ensemble]
-    models = [load_untrained(out)] if args.untrained else [load_model(run, args.checkpoint) for run in runs]
+    models = [load_untrained(out)] if args.untrained else [load_model(run, args.checkpoint, args.tta) for run in runs]
     folders = [None] if args.untrained else runs
     embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
     told = [*(["untrained"] if args.untrained else []), *([args.answers.stem] if args.answers else []),
+            *([args.tta.name] if args.tta != Tta() else []),
             *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)]
     suffix = "".join(f"-{word}" for word in told)
     device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
@@ -80,8 +83,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--ablate", action="store_true", help="print what each step of the answers gains")
     parser.add_argument("--gallery", action="store_true", help="write pages of queries and their answers step by step")
     args = parser.parse_args()
-    if args.untrained and args.ensemble:
-        parser.error("--untrained measures one run: leave out --ensemble")
+    if args.untrained and (args.ensemble or args.tta != Tta()):
+        parser.error("--untrained measures one run as it is: leave out --ensemble and --tta")
     return args
 
 

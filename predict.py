@@ -10,7 +10,8 @@ train.csv: if it is the public one of 1,580,470 photos, the sample is copied, si
 The second form prints the five best landmarks of each photo; --picture neighbours.jpg shows the photos beside their
 nearest neighbours.
 
---index is a dataset, whose train split is the gallery, or embeddings that evaluate.py left (RUN/embeddings/train.npz).
+--index is a dataset, whose train split is the gallery, or embeddings that evaluate.py left (RUN/embeddings/train)
+or python -m retrieval embed.
 Of the run, only its checkpoint is needed. Steps that compare with photos without landmark (--answers) take those of
 the dataset's val and test splits; the photos to answer must not be among them.
 """
@@ -47,9 +48,10 @@ def main() -> None:
     sample = read_sample(args.sample) if args.sample else ids
     order = in_sample_order(ids, sample, args.sample) if args.sample else range(len(ids))
     pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
-    indexes = [load_index(folder, args.checkpoint, args.index, pipeline) for folder in (args.run, *args.ensemble)]
+    indexes = [load_index(folder, args.checkpoint, args.index, pipeline, args.tta)
+               for folder in (args.run, *args.ensemble)]
     if args.picture and indexes[0].photos is None:
-        raise UserError(f"a picture shows the gallery's photos, but {args.index} is a file of embeddings: give the "
+        raise UserError(f"a picture shows the gallery's photos, but {args.index} is a store of embeddings: give the "
                         "dataset as --index")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +76,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("photos", type=Path, nargs="*", help="photos to answer on the screen")
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
-    parser.add_argument("--index", required=True, help="dataset (folder or s3://…), or embeddings of evaluate.py")
+    parser.add_argument("--index", required=True, help="dataset (folder or s3://…), or embeddings of the run")
     parser.add_argument("--images", type=Path, help="folder of photos, with any folders inside")
     parser.add_argument("--picture", type=Path, help="picture to write of the photos and their neighbours (jpg, png)")
     parser.add_argument("--out", type=Path, help="CSV to write")

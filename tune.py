@@ -28,7 +28,7 @@ def main() -> None:
     args = parse_args()
     keep_freed_memory()
     start = read_pipeline(args.answers) if args.answers else Pipeline()
-    models = [load_model(folder) for folder in (args.run, *args.ensemble)]
+    models = [load_model(folder, tta=args.tta) for folder in (args.run, *args.ensemble)]
     cache = models[0].cache
     splits = query_splits(args.data, cache)
     if args.split not in splits:

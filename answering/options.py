@@ -2,6 +2,7 @@
 import argparse
 from pathlib import Path
 
+from answering.tta import Tta, read_tta
 from arcshard import checkpoint
 
 
@@ -10,6 +11,13 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--answers", type=Path, help="YAML list of steps, as in configs/answers; default: five voters")
     parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
                         help="further runs, whose embeddings answer together with this one's")
+    add_tta(parser)
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tta", type=read_tta, default=Tta(), metavar="VIEWS",
+                        help="mean embedding of more views of each photo: flip and scales of the run's size, as in "
+                             "flip,0.8,1.25 (default: none)")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from answering.embedding import embed_split, store
 from answering.matching import Matcher
 from answering.questions import GALLERY, non_landmarks, query_splits
 from answering.run_model import RunModel, load_model
+from answering.tta import Tta
 from arcshard.console import UserError
 from arcshard.urls import is_url
 from preprocess.packing.options import PackOptions
@@ -21,6 +22,7 @@ from preprocess.workers.engine import Engine
 from retrieval import Embeddings, Pipeline, Vectors
 from retrieval.pipeline import candidates
 from retrieval.state import State
+from retrieval.store import is_store
 from shards import Dataset
 
 QUERY = "query"
@@ -33,42 +35,45 @@ class Index:
     gallery: Embeddings
     non_landmarks: np.ndarray | None
     photos: Dataset | None
-    """The gallery's; None if it is a file of embeddings."""
+    """The gallery's; None if it is a store of embeddings."""
 
 
-def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline) -> Index:
+def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline, tta: Tta = Tta()) -> Index:
     """A run and what it compares with. Raises UserError if the index is not one of this run, or empty."""
-    model = load_model(run_folder, name)
+    model = load_model(run_folder, name, tta)
     gallery = load_gallery(model, index, run_folder)
     if not gallery.keys:
         raise UserError(f"photos are compared with those of the index, but {index} has none: give another")
     if not is_dataset(index):
         if pipeline.needs_non_landmarks or pipeline.needs_photos:
             what = "with photos without landmark" if pipeline.needs_non_landmarks else "photos themselves"
-            raise UserError(f"these answers compare {what}, but {index} is a file of embeddings: give the dataset as "
-                            "--index")
+            raise UserError(f"these answers compare {what}, but {index} holds embeddings: give the dataset as --index")
         return Index(model, gallery, None, None)
     photos = Dataset(index, GALLERY, model.cache)
     if not pipeline.needs_non_landmarks:
         return Index(model, gallery, None, photos)
-    embedded = {split: embed_split(model, Dataset(index, split, model.cache), store(run_folder, split), keep=False)
-                for split in query_splits(index, model.cache)}
+    embedded = {split: embed_split(model, Dataset(index, split, model.cache), store(run_folder, split, tta),
+                                   keep=False) for split in query_splits(index, model.cache)}
     return Index(model, gallery, non_landmarks(embedded)[0], photos)
 
 
 def is_dataset(index: str) -> bool:
-    """Whether it is a dataset, by its place alone; else a file of embeddings."""
-    return is_url(index) or Path(index).is_dir()
+    """Whether it is a dataset and not a store of embeddings, or nothing."""
+    return is_url(index) or Path(index).is_dir() and not is_store(index)
 
 
 def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
     """Embeddings to compare with. Raises UserError if they are another model's."""
     if is_dataset(index):
-        return embed_split(model, Dataset(index, GALLERY, model.cache), store(run_folder, GALLERY), keep=False)
+        path = store(run_folder, GALLERY, model.tta)
+        return embed_split(model, Dataset(index, GALLERY, model.cache), path, keep=False)
     gallery = Embeddings.load(Path(index))
-    if gallery.model != model.fingerprint:
+    if gallery.made.model != model.fingerprint:
         raise UserError(f"embeddings compare only with those of the same weights, but {index} is not of the "
-                        f"checkpoint in {run_folder}: give a dataset, or run evaluate.py again")
+                        f"checkpoint in {run_folder}: give a dataset, or embed it again")
+    if gallery.made.tta != model.tta.name:
+        raise UserError(f"embeddings compare only with those of the same views, but {index} has --tta "
+                        f"{gallery.made.tta}, not {model.tta.name}: give that")
     return gallery
 
 

@@ -57,7 +57,7 @@ def rerank(args: argparse.Namespace) -> None:
 def ask(args: argparse.Namespace) -> tuple[dict[str, Questions], str]:
     """The splits' questions, and the device to answer them on."""
     runs = (args.run, *args.ensemble)
-    models = [load_model(folder) for folder in runs]
+    models = [load_model(folder, tta=args.tta) for folder in runs]
     cache = models[0].cache
     known = query_splits(args.data, cache)
     wrong = sorted(set(args.splits or known) - set(known))

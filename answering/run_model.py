@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from answering.tta import Tta
 from arcshard import checkpoint
+from arcshard.console import UserError
 from loader import View
 from model import Embedder, ModelConfig, build_embedder
 from shards import CacheConfig
@@ -30,16 +32,25 @@ class RunModel:
     device: torch.device
     centers: np.ndarray | None = None
     """The head's centres, float32 (C, K, D)."""
+    tta: Tta = Tta()
+    """The views that an embedding is the mean of."""
 
 
-def load_model(out: Path, name: str = checkpoint.NAME) -> RunModel:
-    """The network of a checkpoint of the run; no other weights are needed."""
+def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunModel:
+    """The network of a checkpoint of the run; no other weights are needed.
+
+    Raises UserError for scales where the backbone takes one size only.
+    """
     saved = checkpoint.load(out, name)
     model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
+    backbone: Any = model.embedder.backbone  # timm's attributes have no types
+    if tta.scales and backbone.pretrained_cfg.get("fixed_input_size"):
+        raise UserError(f"scales need a backbone of any input size, but that of {out} takes one, "
+                        f"{saved['config']['model']['backbone']}: leave them out of --tta")
     weights = checkpoint.weights_to_use(saved)
     model.embedder.load_state_dict(weights["embedder"])
     centers = saved["config"]["head"]["centers"]
-    return replace(model, centers=weights["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
+    return replace(model, tta=tta, centers=weights["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
 
 
 def load_untrained(out: Path) -> RunModel:
@@ -50,7 +61,7 @@ def load_untrained(out: Path) -> RunModel:
 def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunModel:
     config = saved["config"]
     cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
-    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
-    embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device)
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device).eval()
     view, cache = View(**config["view"]), CacheConfig(**config.get("cache", {}))
     return RunModel(embedder, config["train"]["size"], view, saved["packing"], cache, fingerprint, device)

@@ -50,6 +50,10 @@ class World:
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags.item())
 
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        self.any(False)
+
     def sum(self, *values: float) -> list[float]:
         """Sums over all ranks, in float64 on the CPU; all ranks must ask."""
         total = torch.tensor(values, dtype=torch.float64)

@@ -70,6 +70,7 @@ class Loader:
         seed: chooses the order and every random view.
         rank, world_size: which contiguous part of each global batch is ours.
         train: False reads each sample once, the view's whole frame, the last batch short.
+        rows: which of the samples, instead of all; train=False only.
         view: what is drawn for a training image.
         selection: which photos an epoch of training holds, and how often.
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
@@ -77,8 +78,8 @@ class Loader:
     """
 
     def __init__(self, dataset: Dataset, *, batch_size: int, size: int | GrowingSize, device: str = "cpu",
-                 seed: int = 0, rank: int = 0, world_size: int = 1, train: bool = True, view: View = View(),
-                 selection: Selection = Selection(), num_threads: int | None = None,
+                 seed: int = 0, rank: int = 0, world_size: int = 1, train: bool = True, rows: range | None = None,
+                 view: View = View(), selection: Selection = Selection(), num_threads: int | None = None,
                  hw_decoder_load: float = HW_DECODER_LOAD):
         if device not in ("cpu", "gpu"):
             raise ValueError(f'device must be "cpu" or "gpu"; got {device!r}')
@@ -90,6 +91,7 @@ class Loader:
         self.dataset = mixed(dataset, selection) if train else dataset
         self.batch_size, self.device = batch_size, device
         self.seed, self.rank, self.train = seed, rank, train
+        self.rows = range(len(dataset)) if rows is None else rows
         self.view = view if train else view.in_evaluation()
         self.stream = order_of(self.dataset, selection if train else Selection(), seed)
         self.num_threads, self.hw_decoder_load = num_threads or share_of_cores(), hw_decoder_load
@@ -169,9 +171,9 @@ class Loader:
                                            self.size.last), data
 
     def _evaluation_reads(self, pool: Executor, hold: Hold) -> Iterator[tuple[int, IntArray, Found]]:
-        for start in range(0, len(self.dataset), self.global_batch):
+        for start in range(self.rows.start, self.rows.stop, self.global_batch):
             ids = planning.rank_positions(start, self.batch_size, self.rank)
-            ids = ids[ids < len(self.dataset)]
+            ids = ids[ids < self.rows.stop]
             if len(ids):
                 hold(ids, ids)
                 yield start, ids, read(self.dataset, ids, pool)

@@ -1,28 +1,40 @@
 """Commands about a run's answers.
 
+    python -m retrieval embed --run RUN [RUN ...] --data DATASET [--splits train val] [--out DIR] [--dtype float16]
+    python -m retrieval neighbours --queries STORE --gallery STORE --out FILE.npz [--k 10]
     python -m retrieval rerank --run RUN --data DATASET --answers YAML --out YAML     fit a judge of candidates
     python -m retrieval serve DATASET --run RUN [--answers YAML]                      answer photos on a web page
+
+embed and neighbours also run on all ranks of `torchrun --nproc-per-node N -m -- retrieval ...` (without the dashes
+torchrun would take --run for an option of its own). embed goes on where it was interrupted, and leaves a folder a run
+and split: RUN/embeddings/SPLIT, where evaluate.py looks, or DIR/RUN's name/SPLIT. neighbours writes scores float32 and
+rows int64, both (queries, k): higher score first, then smaller row of the gallery.
 """
 import argparse
+import sys
 
-from answering import reranking, serving  # the door to what needs a run as well; see answering/
+from answering import reranking, serving, stores  # the door to what needs a run as well; see answering/
 from arcshard.console import Parser, run
 
 
 def main() -> None:
     args = parse_args()
-    {"rerank": reranking.rerank, "serve": serving.serve}[args.command](args)
+    {"embed": stores.embed, "neighbours": stores.neighbours, "rerank": reranking.rerank,
+     "serve": serving.serve}[args.command](args)
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(prog="python -m retrieval", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = "fit a judge of the candidates that a run's answers have"
-    reranking.add_arguments(commands.add_parser("rerank", help=text, description=text))
-    text = "answer the photos that are dropped on a web page of this machine"
-    serving.add_arguments(commands.add_parser("serve", help=text, description=text))
+    for name, text, add_arguments in (
+            ("embed", "make stores of embeddings of a dataset's splits", stores.add_embed_arguments),
+            ("neighbours", "find the nearest of a gallery for each query", stores.add_neighbours_arguments),
+            ("rerank", "fit a judge of the candidates that a run's answers have", reranking.add_arguments),
+            ("serve", "answer the photos that are dropped on a web page of this machine", serving.add_arguments)):
+        add_arguments(commands.add_parser(name, help=text, description=text))
     return parser.parse_args()
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "retrieval"  # the name in front of an error's sentence; python -m puts this file's path there
     run(main)

@@ -1,85 +1,149 @@
-"""Embeddings of one split by one model, as one file: vectors, keys, labels, and what made them."""
-import zipfile
+"""Embeddings of one split by one model, as a folder: memory-mapped vectors, keys, labels, and what made them.
+
+embeddings.npy     float32 or float16 (N, D), rows of length 1, for np.load(..., mmap_mode="r")
+keys.npy, landmark_ids.npy   bytes (N,)     labels.npy   int64 (N,)
+meta.json          format, model, dataset, split, tta, and each file's size and sha256; written last, it makes the store
+"""
+import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib.format import dtype_to_descr, write_array, write_array_header_1_0
 from numpy.typing import NDArray
 
 from arcshard.console import UserError
-from arcshard.files import whole_file
+from arcshard.files import sha256, sync_folder, whole_file, write_text
 
-FORMAT = "arcshard-embeddings-1"
-NAMES = {"format", "vectors", "keys", "labels", "landmark_ids", "model", "dataset", "split"}
+FORMAT = "arcshard-embeddings-2"
+META, VECTORS, KEYS, LABELS, LANDMARK_IDS = "meta.json", "embeddings.npy", "keys.npy", "labels.npy", "landmark_ids.npy"
+DTYPES = ("float32", "float16")
+BLOCK = 2**14  # rows checked at a time: 32 MB at 512 float32
+
+
+@dataclass(frozen=True)
+class Made:
+    """What embeddings were made of: those of one space and of the same photos have equal ones."""
+    model: str
+    """Fingerprint of the weights."""
+    dataset: str
+    """Fingerprint of the split's photos."""
+    split: str
+    tta: str = "none"
+    """Views that each is the mean of."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """N embeddings in the order of their split. Raises ValueError for rows unequal or twice, and vectors not finite."""
-    vectors: NDArray[np.float32]
-    """(N, D), rows of length 1."""
+    vectors: NDArray[np.floating]
+    """float32 or float16 (N, D), rows of length 1; memory-mapped where they were loaded."""
     keys: list[str]
     """N sample keys."""
     labels: NDArray[np.int64]
     """(N,), -1 for no landmark."""
     landmark_ids: list[str]
     """N landmark ids as the dataset names them, "" for none."""
-    model: str
-    """Fingerprint of the weights."""
-    dataset: str
-    """Fingerprint of the split's photos."""
-    split: str
+    made: Made
 
     def __post_init__(self) -> None:
-        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
-            raise ValueError("vectors must be a float32 matrix, got "
-                             f"{self.vectors.dtype} of shape {self.vectors.shape}")
+        if self.vectors.ndim != 2 or self.vectors.dtype not in DTYPES:
+            raise ValueError(f"vectors must be a {' or '.join(DTYPES)} matrix, got {self.vectors.dtype} of shape "
+                             f"{self.vectors.shape}")
         rows = [len(self.vectors), len(self.keys), len(self.labels), len(self.landmark_ids)]
         if len(set(rows)) > 1:
             raise ValueError(f"vectors, keys, labels and landmark_ids must have one row a sample, got {rows}")
         commonest, times = Counter(self.keys).most_common(1)[0] if self.keys else ("", 0)
         if times > 1:
             raise ValueError(f"embeddings must have one row a photo, got {times} of {commonest}")
-        broken = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
-        if len(broken):
-            raise ValueError(f"embeddings must be finite, got NaN or infinity in {len(broken)} of {rows[0]} "
-                             f"rows, first {self.keys[broken[0]]}")
+        for start in range(0, rows[0], BLOCK):
+            refuse_broken(self.vectors[start:start + BLOCK], self.keys[start:start + BLOCK])
 
-    def save(self, path: str | Path) -> None:
-        """Write an .npz that appears whole; the same embeddings give the same bytes."""
-        with whole_file(path) as f:
-            np.savez(f, allow_pickle=False, format=np.array(FORMAT), vectors=self.vectors,
-                     keys=_encode(self.keys), labels=self.labels.astype(np.int64),
-                     landmark_ids=_encode(self.landmark_ids), model=np.array(self.model),
-                     dataset=np.array(self.dataset), split=np.array(self.split))
+    def save(self, folder: str | Path) -> None:
+        """Write the store; the same embeddings give the same bytes."""
+        write_store(Path(folder), [self.vectors], self.keys, self.labels, self.landmark_ids, self.made)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Embeddings":
-        """Read what `save` wrote. Raises UserError for a missing file and for anything else."""
-        a = _read(Path(path))
+    def load(cls, folder: str | Path) -> "Embeddings":
+        """Map what `save` or `write_store` wrote. Raises UserError for a missing store and for anything else."""
+        folder = Path(folder)
+        meta = _read_meta(folder)
         try:
-            return cls(a["vectors"], _decode(a["keys"]), a["labels"], _decode(a["landmark_ids"]),
-                       str(a["model"]), str(a["dataset"]), str(a["split"]))
+            vectors, keys, labels, landmark_ids = (
+                np.load(folder / name, mmap_mode="r" if name == VECTORS else None)
+                for name in (VECTORS, KEYS, LABELS, LANDMARK_IDS))
+            return cls(vectors, _decode(keys), labels, _decode(landmark_ids),
+                       Made(meta["model"], meta["dataset"], meta["split"], meta["tta"]))
         except ValueError as error:
-            raise UserError(f"{path}: {error}: delete it and run evaluate.py again") from error
+            raise UserError(f"{folder}: {error}: delete it and embed again") from error
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"embeddings are read from a file, got {path}, which is none: run evaluate.py first")
-    refusal = UserError(f"embeddings are read from a whole file of format {FORMAT}, got {path}, which is not "
-                        "one: delete it and run evaluate.py again")
-    if not zipfile.is_zipfile(path):
-        raise refusal
+def write_store(folder: Path, blocks: Iterable[NDArray[np.floating]], keys: list[str], labels: NDArray[np.integer],
+                landmark_ids: list[str], made: Made) -> None:
+    """Write a store from blocks of vectors, at least one and all of one dtype and width, in the order of the keys.
+
+    Memory beside the arguments is that of a block. A kill at any moment leaves a folder that is no store. Raises
+    ValueError for vectors that are not finite or not one a key.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / META).unlink(missing_ok=True)
+    sync_folder(folder)
+    _write_vectors(folder / VECTORS, blocks, keys)
+    arrays = {KEYS: _encode(keys), LABELS: labels.astype(np.int64), LANDMARK_IDS: _encode(landmark_ids)}
+    for name, array in arrays.items():
+        with whole_file(folder / name) as f:
+            write_array(f, array, allow_pickle=False)
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+             for name in (VECTORS, *arrays)}
+    write_text(folder / META, json.dumps({"format": FORMAT, **asdict(made), "files": files}, indent=2) + "\n")
+
+
+def _write_vectors(path: Path, blocks: Iterable[NDArray[np.floating]], keys: list[str]) -> None:
+    written = 0
+    with whole_file(path) as f:
+        for block in blocks:
+            if not written:
+                write_array_header_1_0(f, {"descr": dtype_to_descr(block.dtype), "fortran_order": False,
+                                           "shape": (len(keys), block.shape[1])})
+            refuse_broken(block, keys[written:written + len(block)])
+            f.write(block.tobytes())
+            written += len(block)
+        if written != len(keys):
+            raise ValueError(f"a store has a vector a key, got {written:,} and {len(keys):,}")
+
+
+def refuse_broken(vectors: NDArray[np.floating], keys: list[str]) -> None:
+    """Raises ValueError unless all numbers are finite."""
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise ValueError(f"embeddings must be finite, got NaN or infinity in {len(broken)} of {len(vectors)} rows, "
+                         f"first {keys[broken[0]]}")
+
+
+def is_store(folder: str | Path) -> bool:
+    """Whether the folder claims to be a store."""
+    return (Path(folder) / META).is_file()
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    if not is_store(folder):
+        raise UserError(f"embeddings are read from a folder with {META}, got {folder}, which has none: run evaluate.py "
+                        "or python -m retrieval embed first")
+    what = f"embeddings are read from a whole folder of format {FORMAT}, got {folder}, "
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (ValueError, zipfile.BadZipFile) as error:  # a foreign archive, a member that fails its checksum
-        raise refusal from error
-    if arrays.keys() != NAMES or str(arrays["format"]) != FORMAT:
-        raise refusal
-    return arrays
+        meta = json.loads((folder / META).read_text())
+        if meta["format"] != FORMAT:
+            raise UserError(f"{what}which has {meta['format']}: delete it and embed again")
+        for name in (VECTORS, KEYS, LABELS, LANDMARK_IDS):
+            path, known = folder / name, meta["files"][name]
+            if path.stat().st_size != known["size"] or sha256(path) != known["sha256"]:
+                raise UserError(f"{what}whose {name} is not as it was written: delete it and embed again")
+        return {name: str(meta[name]) for name in ("model", "dataset", "split", "tta")}
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        raise UserError(f"{what}which is not one: delete it and embed again") from None
 
 
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:

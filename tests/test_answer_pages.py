@@ -255,7 +255,7 @@ def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, wo
 def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path, photo_folder, answers, what):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
     with pytest.raises(UserError, match=f"these answers compare {what}, but .*: give the dataset as --index"):
-        page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train.npz",
+        page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train",
              photo_folder / "c0test.jpg", "--answers", answers)
 
 

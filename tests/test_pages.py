@@ -3,6 +3,7 @@ import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ def run_folder(tmp_path_factory, dataset_path):
     """A checkpoint of an untrained network: what the pages need of a run, in no time."""
     out = tmp_path_factory.mktemp("runs") / "run"
     out.mkdir()
+    torch.manual_seed(0)
     model = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
     config = as_plain(model=model, head=HeadConfig(), view=View(), train=TrainConfig(size=48, device="cpu"))
     checkpoint.save(out, {"config": config, "packing": Dataset(dataset_path).manifest["packing"],
@@ -73,9 +75,9 @@ def test_kept_embeddings_of_other_weights_are_not_used(page, run_folder, dataset
     saved = checkpoint.load(other)
     saved["embedder"]["neck.0.bias"] += 1.0
     checkpoint.save(other, {k: v for k, v in saved.items() if k != "format"})
-    before = Embeddings.load(other / "embeddings" / "val.npz").vectors
+    before = np.array(Embeddings.load(other / "embeddings" / "val").vectors)
     page(evaluate_page, "--run", other, "--data", dataset_path)
-    assert not np.allclose(before, Embeddings.load(other / "embeddings" / "val.npz").vectors)
+    assert not np.allclose(before, Embeddings.load(other / "embeddings" / "val").vectors)
 
 
 def test_untrained_has_no_neck_and_a_file_of_its_own(page, run_folder, dataset_path):
@@ -115,7 +117,7 @@ def test_predict_answers_every_photo_and_leaves_nothing_else(page, run_folder, d
 
 def test_embeddings_as_index_give_the_same_answers(page, run_folder, dataset_path, queries, tmp_path):
     page(evaluate_page, "--run", run_folder, "--data", dataset_path)
-    index = run_folder / "embeddings" / "train.npz"
+    index = run_folder / "embeddings" / "train"
     for name, gallery in (("a.csv", dataset_path), ("b.csv", index)):
         page(predict_page, "--run", run_folder, "--index", gallery, "--images", queries, "--out", tmp_path / name)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
@@ -161,12 +163,14 @@ def test_wrong_paths_are_one_sentence(page, run_folder, dataset_path, queries, t
 
 def test_an_index_of_other_weights_is_refused(page, run_folder, dataset_path, queries, tmp_path):
     page(evaluate_page, "--run", run_folder, "--data", dataset_path)
-    stored = Embeddings.load(run_folder / "embeddings" / "train.npz")
-    index = tmp_path / "other.npz"
-    Embeddings(stored.vectors, stored.keys, stored.labels, stored.landmark_ids, "other", stored.dataset,
-               stored.split).save(index)
+    stored = Embeddings.load(run_folder / "embeddings" / "train")
+    index = tmp_path / "other"
+    replace(stored, made=replace(stored.made, model="other")).save(index)
     refused(page(predict_page, "--run", run_folder, "--index", index, "--images", queries, "--out", tmp_path / "s"),
             "embeddings compare only with those of the same weights")
+    replace(stored, made=replace(stored.made, tta="flip")).save(index)
+    refused(page(predict_page, "--run", run_folder, "--index", index, "--images", queries, "--out", tmp_path / "s"),
+            "has --tta flip, not none: give that")
 
 
 def test_a_dataset_without_queries_is_one_sentence(page, run_folder, photos, tmp_path):

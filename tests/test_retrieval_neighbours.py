@@ -112,7 +112,8 @@ def zeros(*shape):
     (zeros(2, 3), zeros(0, 3), 1, "k must be 1 to the gallery's 0 rows, got 1"),
     (zeros(2, 3), zeros(5, 4), 1, "embeddings of 3 and 4 dimensions"),
     (zeros(2, 3) * np.nan, zeros(5, 3), 1, "queries must be finite, got NaN or infinity"),
-    (np.zeros((2, 3)), zeros(5, 3), 1, "queries must be a float32 matrix, got float64"),
+    (zeros(2, 3), zeros(5, 3) + np.inf, 1, "gallery must be finite, got NaN or infinity"),
+    (np.zeros((2, 3)), zeros(5, 3), 1, "queries must be a float32 or float16 matrix, got float64"),
     (zeros(2, 3), zeros(3), 1, r"gallery must be a float32 or float16 matrix, got float32 of shape \(3,\)"),
 ])
 def test_errors_say_the_rule(queries, gallery, k, sentence):

@@ -1,0 +1,199 @@
+"""Embedding splits: resumed, shared among ranks, in several views, refused by name; all on real DALI."""
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import retrieval.__main__ as command
+from answering import embedding
+from answering.embedding import embed_rows, embed_split, write_split
+from answering.run_model import load_model
+from answering.tta import Tta, embed_views, read_tta
+from arcshard import checkpoint
+from arcshard.alone import alone
+from arcshard.console import UserError
+from arcshard.distributed import World
+from loader import View
+from model import ModelConfig, build_embedder
+from retrieval import Embeddings
+from shards import Dataset
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    out.mkdir()
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
+    checkpoint.save(out, {"config": {"model": asdict(config), "view": asdict(View()), "head": {"centers": 1},
+                                     "train": {"size": 48, "device": "cpu"}}, "packing": {},
+                          "embedder": build_embedder(config).state_dict(), "head": {"weight": torch.randn(6, 24)},
+                          "ema": None})
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(run_folder, dataset_path):
+    """All 60 train photos, in memory."""
+    return embed_split(load_model(run_folder), Dataset(dataset_path), None)
+
+
+@pytest.fixture
+def retrieval(monkeypatch, capsys):
+    """Run `python -m retrieval` here; returns what it printed."""
+    def call_command(*words):
+        monkeypatch.setattr("sys.argv", ["retrieval", *map(str, words)])
+        command.main()
+        return capsys.readouterr().out
+    return call_command
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of 16 rows: 60 photos are four."""
+    monkeypatch.setattr("retrieval.parts.ROWS", 16)
+    monkeypatch.setattr("answering.embedding.in_parts", lambda batches: embedding_in_parts(batches, 16))
+
+
+embedding_in_parts = embedding.in_parts
+
+
+def test_any_rows_are_embedded_as_among_all(run_folder, dataset_path, whole):
+    found = np.concatenate([*embed_rows(load_model(run_folder), Dataset(dataset_path), range(17, 43), batch=10)])
+    np.testing.assert_allclose(found, whole.vectors[17:43], atol=1e-5)
+
+
+def test_what_was_finished_before_a_kill_is_not_embedded_again(run_folder, dataset_path, whole, tmp_path, monkeypatch,
+                                                               small_parts):
+    model, dataset, seen = load_model(run_folder), Dataset(dataset_path), []
+
+    def rows(model, dataset, rows, batch, show):
+        for start in range(rows.start, rows.stop, 8):
+            if len(seen) == 5:
+                seen.append("killed")
+                raise KeyboardInterrupt
+            seen.append(start)
+            yield whole.vectors[start:min(start + 8, rows.stop)]
+
+    monkeypatch.setattr("answering.embedding.embed_rows", rows)
+    with pytest.raises(KeyboardInterrupt):
+        write_split(model, dataset, tmp_path / "s", batch=8)
+    with pytest.raises(UserError, match="which has none"):
+        Embeddings.load(tmp_path / "s")
+    write_split(model, dataset, tmp_path / "s", batch=8)
+    assert seen == [0, 8, 16, 24, 32, "killed", 32, 40, 48, 56], "two parts of four were kept"
+    np.testing.assert_array_equal(Embeddings.load(tmp_path / "s").vectors, whole.vectors)
+    assert not (tmp_path / "s" / "parts").exists()
+
+
+def test_ranks_write_one_store_together(run_folder, dataset_path, whole, tmp_path, monkeypatch, small_parts):
+    """Rank 1 before rank 0, which writes the store: gloo's barriers are tested by a real pair below."""
+    monkeypatch.setattr(World, "wait", lambda self: None)
+    model, dataset = load_model(run_folder), Dataset(dataset_path)
+    monkeypatch.setattr(embedding.Parts, "missing", lambda self: [0, 1, 2, 3])
+    embedding.Parts(tmp_path, embedding.made(model, dataset), 60, "float32").begin()
+    for rank in (1, 0):
+        write_split(model, dataset, tmp_path, world=World(rank, 2, torch.device("cpu")))
+    np.testing.assert_allclose(Embeddings.load(tmp_path).vectors, whole.vectors, atol=1e-5)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_views_are_the_mean_of_their_embeddings(run_folder, dataset_path, flip):
+    """Against the formula in float64, and a photo's mirror image gets the photo's embedding if both are seen."""
+    model, generator = load_model(run_folder), torch.Generator().manual_seed(0)
+    views = [type("Batch", (), {"images": torch.randint(256, (3, side, side, 3), generator=generator).byte(),
+                                "jitter": torch.ones(3, 3)})() for side in (48, 64)]
+    seen = [images for view in views for images in (view.images, *([view.images.flip(2)] if flip else []))]
+    with torch.inference_mode():
+        parts = [F.normalize(model.embedder(images, torch.ones(3, 3)).double()) for images in seen]
+    expected = F.normalize(torch.stack(parts).mean(0)).numpy()
+    np.testing.assert_allclose(embed_views(model.embedder, views, flip), expected, atol=1e-6)
+
+
+def test_views_have_a_store_of_their_own(retrieval, run_folder, dataset_path, whole, tmp_path):
+    said = retrieval("embed", "--run", run_folder, "--data", dataset_path, "--splits", "train", "--out", tmp_path,
+                     "--tta", "flip,1.25", "--dtype", "float16")
+    store = tmp_path / "run" / "train.flip,1.25"
+    assert f"{store}: 60 x 24 float16" in said
+    kept = Embeddings.load(store)
+    assert (kept.made.tta, kept.vectors.dtype, kept.keys) == ("flip,1.25", np.float16, whole.keys)
+    assert not np.allclose(kept.vectors, whole.vectors, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(kept.vectors.astype(float), axis=1), 1, atol=2e-3)
+
+
+def test_stores_of_something_else_are_refused(retrieval, run_folder, dataset_path, whole, tmp_path):
+    words = ("embed", "--run", run_folder, "--data", dataset_path, "--splits", "val", "--out", tmp_path)
+    retrieval(*words)
+    before = (tmp_path / "run" / "val" / "embeddings.npy").stat().st_mtime_ns
+    retrieval(*words)
+    assert (tmp_path / "run" / "val" / "embeddings.npy").stat().st_mtime_ns == before, "finished: nothing is done"
+    with pytest.raises(UserError, match="embeddings of one kind, but .*val has .*: choose another --out, or delete it"):
+        retrieval(*words, "--dtype", "float16")
+
+
+def test_a_broken_network_is_a_sentence_and_leaves_no_store(run_folder, dataset_path, tmp_path):
+    model = load_model(run_folder)
+    with torch.no_grad():
+        model.embedder.neck[0].bias[3] = torch.nan
+    with pytest.raises(UserError, match="must be finite, got NaN or infinity in 18 of 18 rows, first .*: choose anoth"):
+        write_split(model, Dataset(dataset_path, "val"), tmp_path)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_two_writers_are_refused(run_folder, dataset_path, tmp_path):
+    with alone(tmp_path), pytest.raises(UserError, match="another one writes into"):
+        write_split(load_model(run_folder), Dataset(dataset_path, "val"), tmp_path)
+
+
+@pytest.mark.parametrize("text, tta", [("none", Tta()), ("flip", Tta(True)), ("flip,0.8,1.25", Tta(True, (0.8, 1.25))),
+                                       ("1.5", Tta(False, (1.5,)))])
+def test_views_are_read_from_their_name(text, tta):
+    assert read_tta(text) == tta and tta.name == text
+    assert tta.sizes(100) == [100, *(round(100 * scale) for scale in tta.scales)]
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["embed", "--tta", "mirror"], "must be none, or flip and scales of 0.1 to 4, as in flip,0.8,1.25; got mirror"),
+    (["embed", "--tta", "nan"], "scales of 0.1 to 4")])
+def test_wrong_views_are_refused(retrieval, capsys, words, sentence):
+    with pytest.raises(SystemExit) as ended:
+        retrieval(*words[:1], "--run", "r", "--data", "d", *words[1:])
+    assert ended.value.code == 2 and sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--run", "r", "--batch", "0"], "--batch must be at least 1; got 0"),
+    (["--run", "a/x", "b/x", "--out", "o"], "two runs share one: leave out --out, or rename one")])
+def test_wrong_words_are_refused(retrieval, words, sentence):
+    with pytest.raises(UserError, match=sentence):
+        retrieval("embed", "--data", "d", *words)
+
+
+def test_neighbours_of_stores(retrieval, run_folder, whole, tmp_path):
+    whole.save(tmp_path / "g")
+    said = retrieval("neighbours", "--queries", tmp_path / "g", "--gallery", tmp_path / "g", "--k", 3, "--out",
+                     tmp_path / "n.npz")
+    assert "60 queries, 3 of 60 each" in said
+    with np.load(tmp_path / "n.npz") as found:
+        assert (found["rows"].shape, found["scores"].dtype) == ((60, 3), np.float32)
+        assert (found["rows"][:, 0] == np.arange(60)).all()
+    replace(whole, made=replace(whole.made, model="other")).save(tmp_path / "o")
+    words = ("neighbours", "--queries", tmp_path / "g", "--out", tmp_path / "n.npz", "--gallery")
+    with pytest.raises(UserError, match="same weights and views, but .*g and .*o are of two"):
+        retrieval(*words, tmp_path / "o")
+    with pytest.raises(UserError, match="g: k must be 1 to the gallery's 60 rows, got 61"):
+        retrieval(*words, tmp_path / "g", "--k", 61)
+    nothing = replace(whole, vectors=whole.vectors[:0], keys=[], labels=whole.labels[:0], landmark_ids=[])
+    nothing.save(tmp_path / "e")
+    with pytest.raises(UserError, match="e: k must be 1 to the gallery's 0 rows"):
+        retrieval(*words, tmp_path / "e")
+
+
+def test_two_ranks_embed_and_search_as_one_process_does(call, run_folder, dataset_path, whole, tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--", "retrieval")
+    done = call(*torchrun, "embed", "--run", run_folder, "--data", dataset_path, "--splits", "train", "--out", tmp_path)
+    assert done.returncode == 0 and done.stdout.count("60 x 24") == 1, done.stderr
+    store = tmp_path / "run" / "train"
+    np.testing.assert_allclose(Embeddings.load(store).vectors, whole.vectors, atol=1e-5)
