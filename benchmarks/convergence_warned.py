@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from arcshard.console import Parser, run
+from arcshard.console import Parser, UserError, run
 from convergence import read
 from convergence_arms import TASKS, UNTRAINED, Setting, Task, setting
 from convergence_faults import put_in
@@ -28,9 +28,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="dataset folder of the demo")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the study's runs (--out there)")
     args = parser.parse_args()
+    runs = {name: read(args.runs / name, task) for name, task in TASKS.items()}
+    if not any(any(of_task.values()) for of_task in runs.values()):
+        raise UserError(f"there are no runs in {args.runs}: make them with benchmarks/convergence.py")
     print("| task | runs | because of the input | because of the loss | none |\n|---|---|---|---|---|")
     for name, task in TASKS.items():
-        print("\n".join(rows(name, count(args.data, task, read(args.runs / name, task)))))
+        print("\n".join(rows(name, count(args.data, task, runs[name]))))
 
 
 def rows(task: str, counts: Counter[tuple[str, str]]) -> list[str]:

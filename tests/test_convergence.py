@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from arcshard.console import UserError
 from model import ModelConfig, build_embedder
 from model.embedder import Embedder
 
@@ -142,3 +143,14 @@ def test_the_runs_that_were_warned_of_are_counted(module, small, dataset_path):
     counts = warned.count(dataset_path, small, {"baseline": {0: found, 1: {**found, "nearest_centre": 0.5}}})
     assert warned.rows("demo", counts) == ["| demo | stuck | 0 | 0 | 1 |", "| demo | others | 0 | 0 | 1 |"]
     assert warned.state(replace(small, classes_are_photos=True), found) == "others"
+
+
+@pytest.mark.parametrize("script, flag, words", [
+    ("convergence", "--out", "there are no runs in {}: say --seeds to make some"),
+    ("convergence_warned", "--runs", "there are no runs in {}: make them with benchmarks/convergence.py")])
+def test_without_runs_there_is_nothing_to_tell(module, script, flag, words, dataset_path, tmp_path, monkeypatch):
+    seeds = ["--seeds"] if script == "convergence" else []
+    monkeypatch.setattr("sys.argv", [script, "--data", str(dataset_path), flag, str(tmp_path), *seeds])
+    with pytest.raises(UserError) as raised:
+        module(script).main()
+    assert str(raised.value) == words.format(tmp_path)
