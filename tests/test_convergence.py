@@ -150,6 +150,7 @@ def test_the_runs_that_were_warned_of_are_counted(module, small, dataset_path):
     ("convergence_warned", "--runs", "there are no runs in {}: make them with benchmarks/convergence.py")])
 def test_without_runs_there_is_nothing_to_tell(module, script, flag, words, dataset_path, tmp_path, monkeypatch):
     seeds = ["--seeds"] if script == "convergence" else []
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # that of the other tests
     monkeypatch.setattr("sys.argv", [script, "--data", str(dataset_path), flag, str(tmp_path), *seeds])
     with pytest.raises(UserError) as raised:
         module(script).main()
