@@ -48,7 +48,7 @@ def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int
 
 def first_by_faiss(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int,
                    least: NDArray[np.float32]) -> Lists:
-    """Each query's first k rows, (Q, k): by score, equals by row. Ties for the last place count above `least` (Q,) only.
+    """Each query's first k rows, (Q, k): by score, equals by row; by row at the last place only above `least` (Q,).
 
     FAISS keeps any of the rows that tie for the last place it is asked for. So it is asked for one more than k, and
     for twice as many until that one is less than the k-th; its products do not depend on how many are asked for.
