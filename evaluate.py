@@ -20,7 +20,7 @@ import json
 from pathlib import Path
 
 from answering.embedding import embed_all
-from answering.gallery import gallery_data
+from answering.gallery import gallery_page
 from answering.matching import Matcher
 from answering.options import add_answer_options, add_checkpoint
 from answering.questions import GALLERY, query_splits, questions
@@ -32,8 +32,6 @@ from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, evaluate, read_pipeline
 from retrieval.ablation import ablation, ablation_table
 from retrieval.details import details
-from retrieval.gallery_page import render
-from retrieval.trace import trace
 from shards import Dataset
 
 
@@ -60,10 +58,9 @@ def main() -> None:
             if args.ablate:
                 print(ablation_table(split, ablation(asked, pipeline, device)))
             if args.gallery:
-                shown = gallery_data(" ".join([out.name, *told]), asked, trace(asked, pipeline, device), dataset,
-                                     photos)
-                write_text(out / f"gallery{suffix}-{split}.html", render(shown))
-                print(f"{split:6}{out / f'gallery{suffix}-{split}.html'}")
+                page, who = out / f"gallery{suffix}-{split}.html", " ".join([out.name, *told])
+                write_text(page, gallery_page(who, asked, pipeline, dataset, photos, device))
+                print(f"{split:6}{page}")
         except ValueError as error:  # a step that lacks what it needs
             raise UserError(f"{args.answers or data}: {error}") from error
         results[split], more[split] = found.metrics, details(asked, found)

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from answering.landmarks import landmark
-from retrieval import Questions
+from retrieval import Pipeline, Questions
 from retrieval.confusion import Confusion, confusions
 from retrieval.gallery_choice import choose
-from retrieval.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step
+from retrieval.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step, render
 from retrieval.state import Candidates, Neighbours
-from retrieval.trace import Stage, places, rank_of_truth, step_figures
+from retrieval.trace import Stage, places, rank_of_truth, step_figures, trace
 from shards import Dataset
 
 QUERIES = 36
@@ -20,8 +20,16 @@ PAIRS = 12
 ROUNDING = 1e-5  # of scores in float32
 
 
-def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset
-                 ) -> GalleryData:
+def gallery_page(who: str, asked: Questions, pipeline: Pipeline, queries: Dataset, gallery: Dataset,
+                 device: str = "cpu") -> str:
+    """HTML of the questions' way through the pipeline. Raises as `trace` and `gallery_data` do.
+
+    Args: who: answers, run and list of steps; sample i of each dataset is row i of the questions' embeddings.
+    """
+    return render(gallery_data(who, asked, trace(asked, pipeline, device), queries, gallery))
+
+
+def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset) -> GalleryData:
     """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
     maker = QueryMaker(asked, stages, queries, gallery)
     chosen = choose(stages, asked.truths, num_shown(stages))

@@ -251,6 +251,13 @@ def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, wo
     assert re.search(sentence, f"{refusal.value} {capsys.readouterr().err}")
 
 
+def test_a_picture_needs_the_gallerys_photos(page, run_folder, dataset_path, photo_folder):
+    page(evaluate, "--run", run_folder, "--data", dataset_path)
+    with pytest.raises(UserError, match="a picture shows the gallery's photos, but .*: give the dataset as --index"):
+        page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train",
+             photo_folder / "c0test.jpg", "--picture", "n.jpg")
+
+
 @pytest.mark.parametrize("answers, what", [(FIRST, "with photos without landmark"), (CANDIDATES, "photos themselves")])
 def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path, photo_folder, answers, what):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
