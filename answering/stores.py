@@ -91,6 +91,9 @@ def _neighbours(args: argparse.Namespace, world: World) -> None:
     if (queries.made.model, queries.made.tta) != (gallery.made.model, gallery.made.tta):
         raise UserError(f"embeddings compare only with those of the same weights and views, but {args.queries} and "
                         f"{args.gallery} are of two: embed both with one run and one --tta")
+    if not len(queries.vectors):
+        raise UserError(f"{args.queries} holds no embeddings, and so no queries to find neighbours for: embed a split "
+                        "that has photos")
     try:
         scores, rows = nearest_over_ranks(queries.vectors, gallery.vectors, args.k, world)
     except ValueError as error:

@@ -1,22 +1,23 @@
 """Exact neighbours beside faiss's IndexFlatIP, what approximate ones lose, and what the whole contest would take.
 
-    pip install -e '.[faiss]'
     python benchmarks/neighbours.py [--queries 10000] [--gallery 1000000] [--rounds 3]
     python benchmarks/neighbours.py --curve --gallery 200000
-    python benchmarks/neighbours.py --plan     # 117,577 x 1,580,470 from a measured slice
-    python benchmarks/neighbours.py --mapped /tmp/gallery.npy --gallery 1580470 --rounds 1
+    python benchmarks/neighbours.py --plan 117577 1580470 --gallery 100000
+    python benchmarks/neighbours.py --mapped --gallery 1580470 --rounds 1
 
 Random unit vectors of 512 float32; ten neighbours. The contenders of a round follow each other, so that the ratio is
 that of one moment; processor time says more where others use the machine. faiss's time includes filling its index,
-which copies the gallery. --mapped writes the gallery to a float16 file and searches it through a memory map, in this
-process alone: its peak memory is the figure.
+which copies the gallery. --curve takes vectors in clusters of about 20 instead, since random ones have no neighbours
+that an index could lead to. --mapped writes the gallery to a temporary float16 file and searches it through a memory
+map: the process's peak memory is the figure.
 """
-import argparse
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import faiss
 import numpy as np
 from machine import listed, machine, spread
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from retrieval import nearest
 from retrieval.approximate import approximate
 
 DIM, K, BLOCK = 512, 10, 65536
-TEST, TRAIN = 117_577, 1_580_470
+CLUSTER = 20  # rows a centre
 EFFORTS = (1, 4, 16, 64, 256)
 
 
@@ -36,17 +37,19 @@ def main() -> None:
     parser.add_argument("--gallery", type=int, default=1_000_000, help="default: 1000000")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--curve", action="store_true", help="recall and rate of ivf and hnsw by effort instead")
-    parser.add_argument("--plan", action="store_true", help="time and memory of the contest's test set instead")
-    parser.add_argument("--mapped", type=Path, help="file for the gallery: peak memory of a mapped search instead")
+    parser.add_argument("--plan", type=int, nargs=2, metavar=("QUERIES", "GALLERY"),
+                        help="time and memory of as many instead, from what --queries and --gallery take")
+    parser.add_argument("--mapped", action="store_true", help="peak memory of a mapped search instead")
     args = parser.parse_args()
     print(listed(machine(("torch", "faiss-cpu", "numpy"))))
     queries = unit_vectors(args.queries, 0)
     if args.mapped:
-        mapped(args, queries)
+        mapped(queries, args.gallery, args.rounds)
     elif args.curve:
-        curve(queries, unit_vectors(args.gallery, 1))
+        centres = unit_vectors(-(-args.gallery // CLUSTER), 2)
+        curve(clustered(args.queries, centres, 0), clustered(args.gallery, centres, 1))
     elif args.plan:
-        plan(queries, unit_vectors(args.gallery, 1), args.rounds)
+        plan(queries, unit_vectors(args.gallery, 1), args.rounds, *args.plan)
     else:
         contest(queries, unit_vectors(args.gallery, 1), args.rounds)
 
@@ -63,6 +66,13 @@ def block(rows: int, seed: int, start: int) -> NDArray[np.float32]:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
+def clustered(rows: int, centres: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """A random centre and as much noise: cosines near 0.5 in a cluster, near 0 between two."""
+    vectors = unit_vectors(rows, seed)
+    vectors += centres[np.random.default_rng(seed).integers(len(centres), size=rows)]
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     start = clock()
     work()
@@ -70,7 +80,6 @@ def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_cou
 
 
 def flat(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
-    import faiss
     index = faiss.IndexFlatIP(DIM)
     index.add(gallery)
     index.search(queries, K)
@@ -102,27 +111,32 @@ def curve(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
             print(f"{method:5} effort {effort:4}  {found:.3f}  {time.perf_counter() - start:8.2f} s")
 
 
-def plan(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: int) -> None:
+def plan(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: int, asked: int, known: int) -> None:
     """Products grow with both; of memory only the queries, the result and a chunk need to be there."""
     nearest(queries[:256], gallery[:BLOCK], K)
     seconds = [timed(lambda: nearest(queries, gallery, K)) for _ in range(rounds)]
-    factor = TEST / len(queries) * TRAIN / len(gallery)
-    memory = TEST * (4 * DIM + 12 * K)
-    print(f"{len(queries):,} x {len(gallery):,} takes {spread(seconds, '.2f')} s; {TEST:,} x {TRAIN:,}, {factor:,.0f} "
+    factor = asked / len(queries) * known / len(gallery)
+    memory = asked * (4 * DIM + 12 * K)
+    print(f"{len(queries):,} x {len(gallery):,} takes {spread(seconds, '.2f')} s; {asked:,} x {known:,}, {factor:,.0f} "
           f"times as many products: {spread([s * factor / 3600 for s in seconds], '.2f')} h; {size_text(memory)} for "
-          f"queries and result, and a memory-mapped gallery of {size_text(2 * DIM * TRAIN)} in float16")
+          f"queries and result, and a memory-mapped gallery of {size_text(2 * DIM * known)} in float16")
 
 
-def mapped(args: argparse.Namespace, queries: NDArray[np.float32]) -> None:
-    gallery = np.lib.format.open_memmap(args.mapped, "w+", np.float16, (args.gallery, DIM))
-    for start in range(0, args.gallery, BLOCK):
-        gallery[start:start + BLOCK] = block(min(BLOCK, args.gallery - start), 1, start)
-        gallery.flush()
-    del gallery
-    seconds = [timed(lambda: nearest(queries, np.load(args.mapped, mmap_mode="r"), K)) for _ in range(args.rounds)]
+def mapped(queries: NDArray[np.float32], rows: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gallery.npy"
+        write_gallery(path, rows)
+        seconds = [timed(lambda: nearest(queries, np.load(path, mmap_mode="r"), K)) for _ in range(rounds)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{len(queries):,} x {args.gallery:,} x {DIM}, gallery mapped: {spread(seconds, '.1f')} s, peak memory "
+    print(f"{len(queries):,} x {rows:,} x {DIM}, gallery mapped: {spread(seconds, '.1f')} s, peak memory "
           f"{size_text(peak)}, mapped pages included")
+
+
+def write_gallery(path: Path, rows: int) -> None:
+    gallery = np.lib.format.open_memmap(path, "w+", np.float16, (rows, DIM))
+    for start in range(0, rows, BLOCK):
+        gallery[start:start + BLOCK] = block(min(BLOCK, rows - start), 1, start)
+    gallery.flush()
 
 
 if __name__ == "__main__":

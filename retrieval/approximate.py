@@ -2,6 +2,7 @@
 import math
 from typing import Any, Literal
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ def approximate(queries: NDArray[np.float32], gallery: NDArray[np.floating], k: 
             `effort` candidates kept (Malkov and Yashunin 2016, arXiv 1603.09320), slow to build.
 
     Of what is found, scores are exact and equal ones rank by index; at places without finding, score -inf and row 0.
-    Raises ValueError as `nearest` does, and if FAISS is not installed.
+    Raises ValueError as `nearest` does.
     """
     check_vectors(queries, gallery, k)
     index = _built(np.ascontiguousarray(gallery, np.float32), method, effort)
@@ -31,11 +32,6 @@ def approximate(queries: NDArray[np.float32], gallery: NDArray[np.floating], k: 
 
 
 def _built(gallery: NDArray[np.float32], method: str, effort: int) -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise ValueError(f"method {method} is an index of FAISS, which is not installed: pip install "
-                         "'.[faiss]', or take method exact") from None
     dim, rows = gallery.shape[1], len(gallery)
     if method == "hnsw":
         graph = faiss.IndexHNSWFlat(dim, LINKS, faiss.METRIC_INNER_PRODUCT)

@@ -1,15 +1,15 @@
 """Exact nearest neighbours by inner product, chunked, with one order of ties everywhere."""
+import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+Lists = tuple[NDArray[np.float32], NDArray[np.int64]]
 GALLERY_CHUNK = 8192  # rows
-MANY = 4  # times k better scores a row, beyond which topk is the faster way to find those that stay
 
 
-def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, *, query_chunk: int = 1024,
-            gallery_chunk: int = GALLERY_CHUNK, device: str = "cpu") -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, *, query_chunk: int = 2048,
+            gallery_chunk: int = GALLERY_CHUNK, device: str = "cpu") -> Lists:
     """The k gallery rows of greatest inner product with each query: higher score first, then smaller index.
 
     Args:
@@ -17,74 +17,72 @@ def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int
         gallery: likewise (N, D); may be memory-mapped, and is read once.
         k: 1 to N.
         query_chunk, gallery_chunk: rows multiplied at a time. Memory beside inputs and result is about
-            4 * D * (query_chunk + gallery_chunk) + 9 * query_chunk * gallery_chunk bytes (0.11 GB as given at
-            D = 512), and up to 12 more per product of a chunk with many ties.
-        device: torch device that multiplies; keep torch's float32 matmul precision at "highest" there.
+            4 * D * (query_chunk + gallery_chunk) + 4 * query_chunk * gallery_chunk bytes (0.09 GB as given at
+            D = 512), and up to 24 more per product of a chunk with many ties.
+        device: "cpu", where FAISS multiplies, or a torch device; keep torch's float32 matmul precision at "highest".
 
     Returns scores float32 (Q, k) and indices int64 (Q, k). The order is exact for the products as computed:
-    equal products rank alike whatever the chunks, but BLAS may round one differently in other chunks.
-    Raises ValueError for shapes and dtypes that do not fit, for k outside 1 to N and for numbers that are not finite.
+    equal products rank alike whatever the chunks, but BLAS may round one differently in other chunks, with another
+    number of threads, or on another device.
+    Raises ValueError for shapes and dtypes that do not fit, for k outside 1 to N, for numbers that are not finite, and
+    for products beyond float32.
     """
     check_vectors(queries, gallery, k)
-    best = torch.full((len(queries), k), -torch.inf)
-    index = torch.zeros((len(queries), k), dtype=torch.int64)
-    room = torch.empty(query_chunk * min(gallery_chunk, len(gallery)), device=device)  # made once: 4 % of the time
+    best, index = np.full((len(queries), k), -np.inf, np.float32), np.zeros((len(queries), k), np.int64)
     for g in range(0, len(gallery), gallery_chunk):
-        columns = _to_device(gallery[g:g + gallery_chunk], device).T
-        if not columns.isfinite().all():
+        part = np.ascontiguousarray(gallery[g:g + gallery_chunk], np.float32)
+        if not np.isfinite(part).all():
             raise ValueError("gallery must be finite, got NaN or infinity: a NaN score has no rank")
         for q in range(0, len(queries), query_chunk):
             rows = slice(q, q + query_chunk)
-            asked = _to_device(queries[rows], device)
-            scores = torch.mm(asked, columns, out=room[:len(asked) * columns.shape[1]].view(len(asked), -1))
-            least = best[rows, -1:].to(device)
-            better, found, at = (part.cpu() for part in _better(scores, least, k))
-            _merge(best[rows], index[rows], better, found, at + g)
-    return best.numpy(), index.numpy()
+            asked, here = np.ascontiguousarray(queries[rows], np.float32), min(k, len(part))
+            if device == "cpu":
+                found, at = first_by_faiss(asked, part, here, best[rows, -1])
+            else:
+                found, at = first_by_torch(asked, part, here, device)
+            if not np.isfinite(found).all() or (at < 0).any():  # FAISS lists neither NaN nor -inf
+                raise ValueError("products of queries and gallery must be finite in float32: scale rows to length 1")
+            _merge(best[rows], index[rows], found, at + g)
+    return best, index
 
 
-def _better(scores: Tensor, least: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rows have scores that may enter their list, and those rows' scores and columns, (R, W).
+def first_by_faiss(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int,
+                   least: NDArray[np.float32]) -> Lists:
+    """Each query's first k rows, (Q, k): by score, equals by row; by row at the last place only above `least` (Q,).
 
-    Only greater than the list's last enters: an equal score stands further behind in the gallery. Few do once a few
-    chunks were seen, and finding them costs a tenth of `topk`. Columns ascend; places without score hold -inf.
+    FAISS keeps any of the rows that tie for the last place it is asked for. So it is asked for one more than k, and
+    for twice as many until that one is less than the k-th; its products do not depend on how many are asked for.
     """
-    better = scores > least
-    if int(better.count_nonzero()) > MANY * k * len(scores):
-        columns = _candidates(scores, k)
-        return torch.arange(len(scores), device=scores.device), scores.gather(1, columns), columns
-    row, column = better.nonzero(as_tuple=True)
-    rows, place, counts = row.unique_consecutive(return_inverse=True, return_counts=True)
-    width = int(counts.max()) if len(rows) else 0
-    at = place, torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[place]
-    found, columns = scores.new_full((len(rows), width), -torch.inf), row.new_zeros((len(rows), width))
-    found[at], columns[at] = scores[row, column], column
-    return rows, found, columns
+    wide = min(k + 1, len(gallery))
+    while True:
+        scores, rows = faiss.knn(queries, gallery, wide, faiss.METRIC_INNER_PRODUCT)
+        tied = (scores[:, k - 1] == scores[:, -1]) & (scores[:, k - 1] > least)
+        if wide == len(gallery) or not tied.any():
+            break
+        wide = min(2 * wide, len(gallery))
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def _candidates(scores: Tensor, k: int) -> Tensor:
-    """Columns, ascending, of each row's first k by (score descending, column ascending): int64 (R, k)."""
-    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    columns = columns[:, :k]
-    # topk picks any of the columns that tie for the last place: sort those rows, rare in real data, in full.
-    tied = values[:, k - 1] == values[:, -1] if values.shape[1] > k else values.new_zeros(len(values), dtype=torch.bool)
-    if tied.any():
-        columns[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return columns.sort(dim=1).values
+def first_by_torch(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, device: str) -> Lists:
+    """As `first_by_faiss`, on a torch device and with all ties settled."""
+    scores = torch.mm(torch.tensor(queries, device=device), torch.tensor(gallery, device=device).T)
+    values, rows = scores.topk(min(k + 1, len(gallery)), dim=1)
+    # topk picks any of the rows that tie for the last place: sort those queries, rare in real data, in full.
+    tied = (values[:, k - 1] == values[:, -1]) & (values.shape[1] > k)
+    rows[tied, :k] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    rows = rows[:, :k].sort(dim=1).values
+    values, order = scores.gather(1, rows).sort(dim=1, descending=True, stable=True)
+    return values.cpu().numpy(), rows.gather(1, order).cpu().numpy()
 
 
-def _merge(best: Tensor, index: Tensor, rows: Tensor, scores: Tensor, columns: Tensor) -> None:
-    """Put the better ones into the lists: `index` lies below `columns`, so a stable sort by score settles ties."""
-    if not len(rows):
-        return
-    k = best.shape[1]
-    scores, columns = torch.cat([best[rows], scores], dim=1), torch.cat([index[rows], columns], dim=1)
-    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    best[rows], index[rows] = scores.gather(1, order), columns.gather(1, order)
-
-
-def _to_device(rows: NDArray[np.floating], device: str) -> Tensor:
-    return torch.tensor(rows, device=device).float()  # a copy: torch cannot share a read-only memory map
+def _merge(best: NDArray[np.float32], index: NDArray[np.int64], scores: NDArray[np.float32],
+           rows: NDArray[np.int64]) -> None:
+    """Put later rows into the lists: `index` lies below `rows`, so a stable sort by score settles ties."""
+    better = np.flatnonzero(scores[:, 0] > best[:, -1])  # an equal score stands further behind in the gallery
+    joined, at = np.hstack([best[better], scores[better]]), np.hstack([index[better], rows[better]])
+    order = np.argsort(-joined, axis=1, kind="stable")[:, :best.shape[1]]
+    best[better], index[better] = np.take_along_axis(joined, order, 1), np.take_along_axis(at, order, 1)
 
 
 def check_vectors(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int) -> None:

@@ -5,14 +5,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from arcshard.distributed import World
-from retrieval.neighbours import GALLERY_CHUNK, check_vectors, nearest
-
-Lists = tuple[NDArray[np.float32], NDArray[np.int64]]
+from retrieval.neighbours import GALLERY_CHUNK, Lists, check_vectors, nearest
 
 
 def part_of(rows: int, rank: int, size: int, chunk: int = GALLERY_CHUNK) -> range:
     """The rank-th of `size` contiguous parts of the gallery; parts begin where one process would begin a chunk, so that
-    every product is computed in the same shape and rounds alike."""
+    every product is computed in the same shape and, with as many threads, rounds alike."""
     chunks = -(-rows // chunk)
     first, last = (min(chunks * r // size * chunk, rows) for r in (rank, rank + 1))
     return range(first, last)

@@ -17,7 +17,7 @@ from arcshard.console import UserError
 from arcshard.distributed import World
 from loader import View
 from model import ModelConfig, build_embedder
-from retrieval import Embeddings
+from retrieval import Embeddings, nearest
 from shards import Dataset
 
 
@@ -178,9 +178,12 @@ def test_neighbours_of_stores(retrieval, run_folder, whole, tmp_path):
     nothing.save(tmp_path / "e")
     with pytest.raises(UserError, match="e: k must be 1 to the gallery's 0 rows"):
         retrieval(*words, tmp_path / "e")
+    with pytest.raises(UserError, match="e holds no embeddings, and so no queries to find neighbours for"):
+        retrieval("neighbours", "--queries", tmp_path / "e", "--gallery", tmp_path / "g", "--out", tmp_path / "m.npz")
 
 
-def test_two_ranks_embed_half_each_as_one_process_does_all(call, run_folder, dataset_path, whole, tmp_path):
+@pytest.mark.heavy
+def test_two_ranks_embed_and_search_as_one_process_does(call, run_folder, dataset_path, whole, tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--")
     done = call(*torchrun, "tests.embedding_ranks", "embed", "--run", run_folder, "--data", dataset_path, "--splits",
                 "train", "--out", tmp_path)
@@ -189,3 +192,15 @@ def test_two_ranks_embed_half_each_as_one_process_does_all(call, run_folder, dat
         "rank 0: part 0", "rank 0: part 1", "rank 1: part 2", "rank 1: part 3"}
     store = tmp_path / "run" / "train"
     np.testing.assert_allclose(Embeddings.load(store).vectors, whole.vectors, atol=1e-5)
+    # Small integers: every product is exact, whatever the threads, and mostly tied. Three chunks, one and two a rank.
+    queries, gallery = (np.random.default_rng(n).integers(-1, 2, (n, 24)).astype(np.float32) for n in (40, 20_000))
+    for name, vectors in (("q", queries), ("g", gallery)):
+        count = len(vectors)
+        replace(whole, vectors=vectors, keys=[f"{row}" for row in range(count)], labels=np.zeros(count, np.int64),
+                landmark_ids=[""] * count).save(tmp_path / name)
+    done = call(*torchrun, "retrieval", "neighbours", "--queries", tmp_path / "q", "--gallery", tmp_path / "g", "--out",
+                tmp_path / "n.npz")
+    assert done.returncode == 0 and "40 queries, 10 of 20,000 each" in done.stdout, done.stderr
+    with np.load(tmp_path / "n.npz") as found:
+        scores, rows = nearest(queries, gallery, 10)
+        assert (found["scores"] == scores).all() and (found["rows"] == rows).all()
