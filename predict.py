@@ -7,6 +7,7 @@ The first form writes one row for each photo below --images (jpg, jpeg, png, web
 ending, and landmarks, "<landmark_id> <score>", empty where the photo could not be read. --sample gives Kaggle's
 sample_submission.csv: its ids must be the photos', its order is that of the rows. --train-csv is the contest's
 train.csv: if it is the public one of 1,580,470 photos, the sample is copied, since only the hidden rerun counts.
+It ends with the rate at which photos were packed, embedded and answered, and the contest's hours at that rate.
 The second form prints the five best landmarks of each photo; --picture neighbours.jpg shows the photos beside their
 nearest neighbours.
 
@@ -16,6 +17,7 @@ Of the run, only its checkpoint is needed. Steps that compare with photos withou
 the dataset's val and test splits; the photos to answer must not be among them.
 """
 import argparse
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from arcshard.console import Parser, UserError, run
 from arcshard.files import whole_file, write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, read_pipeline, write_submission
-from retrieval.contest import in_sample_order, is_public_train, read_sample
+from retrieval.contest import budget, in_sample_order, is_public_train, read_sample
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
@@ -55,10 +57,12 @@ def main() -> None:
                         "dataset as --index")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
     try:
         numbers, state = state_of(pipeline, indexes, photos, args.out.parent if args.out else None)
     except ValueError as error:  # a step that lacks what it needs
         raise UserError(f"{args.answers or args.index}: {error}") from error
+    took = time.monotonic() - started
     answers, gallery, dataset = answers_of(numbers, state), indexes[0].gallery, indexes[0].photos
     landmarks = dict(zip(gallery.labels.tolist(), gallery.landmark_ids))
     if args.photos:
@@ -70,6 +74,7 @@ def main() -> None:
     write_submission(args.out, sample, [landmarks.get(label, "") for label, _ in best], [score for _, score in best])
     unread = len(photos) - len(answers)
     print(f"{args.out}: {len(answers):,} photos answered" + (f", {unread:,} could not be read" if unread else ""))
+    print(budget(len(photos), took))
 
 
 def parse_args() -> argparse.Namespace:

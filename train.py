@@ -131,11 +131,11 @@ def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog
             bad_steps.note(bad)
             if learner.updates % c.log_every == 0 or course.trained:
                 bad_steps.check(learner.updates, course.position, stage=course.name)
-                level = plateau.level()
+                collapsed = plateau.collapsed()
                 log.line(learner.updates, course.position, course.epochs_done, stage=course.name, lr=lr,
-                         margin=margin, collapsed_loss=level, **(scale.figures() if scale else {}))
+                         margin=margin, collapsed_loss=collapsed, **(scale.figures() if scale else {}))
                 bar.set_postfix(loss=f"{log.loss:.3f}", waited=f"{log.wait_share:.1%}")
-                if said := plateau.sentence(log.loss, level, batch):
+                if said := plateau.sentence(log.loss, collapsed, batch):
                     world.say(said)
             stopping = world.any(bool(received))
             with log.paused():

@@ -15,7 +15,7 @@ from arcshard.console import UserError, progress
 from arcshard.distributed import World
 from loader import Loader
 from retrieval import Embeddings
-from retrieval.parts import Parts, in_parts, runs, share
+from retrieval.parts import ROWS, Parts, in_parts, runs, share
 from retrieval.store import Made, write_store
 from shards import Dataset
 
@@ -40,13 +40,14 @@ def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool
 
 
 def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "float32", batch: int = BATCH,
-                world: World = ALONE) -> None:
+                world: World = ALONE, part_rows: int = ROWS) -> None:
     """Write the store of a split, each rank a contiguous share of what an interrupted try left; all ranks must call.
 
-    Raises UserError for embeddings that are not finite, and if another process writes there.
+    part_rows: a kill costs each rank fewer. Raises UserError for embeddings that are not finite, and if another process
+    writes there.
     """
     path.mkdir(parents=True, exist_ok=True)
-    parts = Parts(path, made(model, dataset), len(dataset), dtype)
+    parts = Parts(path, made(model, dataset), len(dataset), dtype, part_rows)
     with alone(path) if world.is_main else nullcontext():
         if world.is_main:
             parts.begin()
@@ -55,7 +56,7 @@ def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "flo
         world.wait()  # every rank has looked before one writes
         for first, last in runs(own):
             vectors = embed_rows(model, dataset, parts.rows_of(first, last), batch, show=world.is_main)
-            for number, part in enumerate(in_parts(vectors), first):
+            for number, part in enumerate(in_parts(vectors, part_rows), first):
                 parts.write(number, part)
         world.wait()
         if world.is_main:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from arcshard.console import Parser, progress, run
+from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
 from convergence_arms import TASKS, Task, setting
 from convergence_photos import load
@@ -25,13 +25,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="dataset folder of the demo")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the tables and the figure")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2; none: tables alone")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="default: 0 1 2; none: tables alone")
     args = parser.parse_args()
     torch.set_num_threads(1)  # the same sums on any machine
     for seed in args.seeds:
         for name in args.tasks:
             run_arms(args.data, args.out / name, TASKS[name], seed)
     runs = {name: read(args.out / name, TASKS[name]) for name in args.tasks}
+    if not any(any(of_task.values()) for of_task in runs.values()):
+        raise UserError(f"there are no runs in {args.out}: say --seeds to make some")
     for name, of_task in runs.items():
         print(f"\n{name}\n\n{table(TASKS[name], of_task)}")
     draw(TASKS, runs, args.out / "arcface-convergence.png")

@@ -121,6 +121,7 @@ DEMO_ARMS = {
     "exp7 but these five": Arm(faults(*OPTIMIZER, *INPUT), EXP7),
     **{f"exp7 but {name}": Arm(faults(name), EXP7) for name in FAULTS},
     "exp11": Arm(EXP11),
+    "m 0.3 at once": Arm({"head.margin_warmup": 0.0}),
     "s 64, m 0.5 by class size": Arm({**AT_ONCE, "head.class_size_margin": "range"}, "only s 64, m 0.5 at once"),
 }
 

@@ -40,7 +40,8 @@ class HeadConfig:
     """Centres a class, of which the nearest counts (3rd place: 3)."""
     init: Literal["random", "means"] = "random"
     """Where new centres begin: at random, or a class's first one at the mean of its photos' embeddings before training,
-    which takes a pass over them. Centres that a stage keeps or remaps stay."""
+    which takes a pass over them. Centres that a stage keeps or remaps stay. With random weights and a large
+    scale, means led into the collapse (docs/arcface-convergence.md)."""
     init_images: int | None = None
     """Images of that pass, if init is means; null: an epoch."""
     class_size_margin: Literal["none", "power", "range"] = "none"

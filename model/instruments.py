@@ -1,4 +1,4 @@
-"""Instruments that tell an embedding which is stuck from one that learns slowly, and its remedy by class means.
+"""Instruments that tell an embedding which is stuck from one that learns slowly, and class means to start centres from.
 
 Shape suffixes: B batch, C classes, D embedding.
 """

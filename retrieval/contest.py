@@ -7,6 +7,8 @@ from pathlib import Path
 from arcshard.console import UserError
 
 PUBLIC_TRAIN = 1_580_470  # photos of Google Landmark Recognition 2020 that anyone may see
+TEST_PHOTOS = 117_577  # of Google Landmarks v2, as https://github.com/cvdfoundation/google-landmark counts them
+RERUN_HOURS = 12  # that Kaggle gives the hidden rerun
 
 
 def read_sample(path: Path) -> list[str]:
@@ -39,3 +41,11 @@ def is_public_train(path: Path) -> bool:
     """Whether a train.csv is the public one: the hidden rerun mounts a smaller train set under the same name."""
     with open(path, "rb") as f:
         return sum(1 for _ in f) - 1 == PUBLIC_TRAIN
+
+
+def budget(photos: int, seconds: float) -> str:
+    """Sentence on the rate of answering so many photos (at least 1), and on the contest's time at that rate."""
+    hours = TEST_PHOTOS * seconds / photos / 3600
+    limit = f"of its {RERUN_HOURS} h" if hours <= RERUN_HOURS else f"and it gives {RERUN_HOURS} h"
+    return (f"{photos:,} photos in {seconds:,.1f} s: {photos / seconds:,.1f}/s; the contest's {TEST_PHOTOS:,} photos "
+            f"would take {hours:,.1f} h {limit}")

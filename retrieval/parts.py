@@ -18,12 +18,12 @@ ROWS = 4096  # a part; a kill costs each rank less than one
 class Parts:
     """The parts of a store of `rows` rows, in a folder inside the store's. Several processes may write different ones.
 
-    dtype: float32 or float16, that of the parts' numbers.
+    dtype: float32 or float16, that of the parts' numbers. part_rows: rows of each, the last fewer.
     """
 
-    def __init__(self, store: Path, made: Made, rows: int, dtype: str):
-        self.folder, self.rows, self.dtype = store / "parts", rows, dtype
-        self._plan = json.dumps({**asdict(made), "rows": rows, "dtype": dtype, "part": ROWS}, indent=2) + "\n"
+    def __init__(self, store: Path, made: Made, rows: int, dtype: str, part_rows: int = ROWS):
+        self.folder, self.rows, self.dtype, self.part_rows = store / "parts", rows, dtype, part_rows
+        self._plan = json.dumps({**asdict(made), "rows": rows, "dtype": dtype, "part": part_rows}, indent=2) + "\n"
 
     def begin(self) -> None:
         """Make the folder; parts of other embeddings that lie there go. One process calls it before all others."""
@@ -36,11 +36,11 @@ class Parts:
 
     def missing(self) -> list[int]:
         """Numbers of the parts yet to be written, ascending."""
-        return [number for number in range(-(-self.rows // ROWS)) if not self._path(number).is_file()]
+        return [number for number in range(-(-self.rows // self.part_rows)) if not self._path(number).is_file()]
 
     def rows_of(self, first: int, last: int) -> range:
         """Rows of the parts from `first` to `last`."""
-        return range(first * ROWS, min((last + 1) * ROWS, self.rows))
+        return range(first * self.part_rows, min((last + 1) * self.part_rows, self.rows))
 
     def write(self, number: int, vectors: NDArray[np.float32]) -> None:
         with whole_file(self._path(number)) as f:
@@ -48,7 +48,7 @@ class Parts:
 
     def blocks(self) -> Iterator[NDArray[np.floating]]:
         """All parts in their order; each read when its turn comes."""
-        return (np.load(self._path(number)) for number in range(-(-self.rows // ROWS)))
+        return (np.load(self._path(number)) for number in range(-(-self.rows // self.part_rows)))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -57,7 +57,7 @@ class Parts:
         return self.folder / f"{number:06d}.npy"
 
 
-def in_parts(batches: Iterator[NDArray[np.float32]], rows: int = ROWS) -> Iterator[NDArray[np.float32]]:
+def in_parts(batches: Iterator[NDArray[np.float32]], rows: int) -> Iterator[NDArray[np.float32]]:
     """The same rows, `rows` at a time, the last fewer."""
     held: list[NDArray[np.float32]] = []
     for batch in batches:

@@ -50,23 +50,12 @@ def retrieval(monkeypatch, capsys):
     return call_command
 
 
-@pytest.fixture
-def small_parts(monkeypatch):
-    """Parts of 16 rows: 60 photos are four."""
-    monkeypatch.setattr("retrieval.parts.ROWS", 16)
-    monkeypatch.setattr("answering.embedding.in_parts", lambda batches: embedding_in_parts(batches, 16))
-
-
-embedding_in_parts = embedding.in_parts
-
-
 def test_any_rows_are_embedded_as_among_all(run_folder, dataset_path, whole):
     found = np.concatenate([*embed_rows(load_model(run_folder), Dataset(dataset_path), range(17, 43), batch=10)])
     np.testing.assert_allclose(found, whole.vectors[17:43], atol=1e-5)
 
 
-def test_what_was_finished_before_a_kill_is_not_embedded_again(run_folder, dataset_path, whole, tmp_path, monkeypatch,
-                                                               small_parts):
+def test_what_was_finished_before_a_kill_is_not_embedded_again(run_folder, dataset_path, whole, tmp_path, monkeypatch):
     model, dataset, seen = load_model(run_folder), Dataset(dataset_path), []
 
     def rows(model, dataset, rows, batch, show):
@@ -79,23 +68,23 @@ def test_what_was_finished_before_a_kill_is_not_embedded_again(run_folder, datas
 
     monkeypatch.setattr("answering.embedding.embed_rows", rows)
     with pytest.raises(KeyboardInterrupt):
-        write_split(model, dataset, tmp_path / "s", batch=8)
+        write_split(model, dataset, tmp_path / "s", batch=8, part_rows=16)
     with pytest.raises(UserError, match="which has none"):
         Embeddings.load(tmp_path / "s")
-    write_split(model, dataset, tmp_path / "s", batch=8)
+    write_split(model, dataset, tmp_path / "s", batch=8, part_rows=16)
     assert seen == [0, 8, 16, 24, 32, "killed", 32, 40, 48, 56], "two parts of four were kept"
     np.testing.assert_array_equal(Embeddings.load(tmp_path / "s").vectors, whole.vectors)
     assert not (tmp_path / "s" / "parts").exists()
 
 
-def test_ranks_write_one_store_together(run_folder, dataset_path, whole, tmp_path, monkeypatch, small_parts):
+def test_ranks_write_one_store_together(run_folder, dataset_path, whole, tmp_path, monkeypatch):
     """Rank 1 before rank 0, which writes the store: gloo's barriers are tested by a real pair below."""
     monkeypatch.setattr(World, "wait", lambda self: None)
     model, dataset = load_model(run_folder), Dataset(dataset_path)
     monkeypatch.setattr(embedding.Parts, "missing", lambda self: [0, 1, 2, 3])
-    embedding.Parts(tmp_path, embedding.made(model, dataset), 60, "float32").begin()
+    embedding.Parts(tmp_path, embedding.made(model, dataset), 60, "float32", 16).begin()
     for rank in (1, 0):
-        write_split(model, dataset, tmp_path, world=World(rank, 2, torch.device("cpu")))
+        write_split(model, dataset, tmp_path, world=World(rank, 2, torch.device("cpu")), part_rows=16)
     np.testing.assert_allclose(Embeddings.load(tmp_path).vectors, whole.vectors, atol=1e-5)
 
 
@@ -193,19 +182,26 @@ def test_neighbours_of_stores(retrieval, run_folder, whole, tmp_path):
         retrieval("neighbours", "--queries", tmp_path / "e", "--gallery", tmp_path / "g", "--out", tmp_path / "m.npz")
 
 
-@pytest.mark.heavy
-def test_two_ranks_embed_and_search_as_one_process_does(call, run_folder, dataset_path, whole, tmp_path):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--", "retrieval")
-    done = call(*torchrun, "embed", "--run", run_folder, "--data", dataset_path, "--splits", "train", "--out", tmp_path)
+def test_two_ranks_embed_half_each_as_one_process_does_all(call, run_folder, dataset_path, whole, tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--")
+    done = call(*torchrun, "tests.embedding_ranks", "embed", "--run", run_folder, "--data", dataset_path, "--splits",
+                "train", "--out", tmp_path)
     assert done.returncode == 0 and done.stdout.count("60 x 24") == 1, done.stderr
+    assert {line for line in done.stdout.splitlines() if line.startswith("rank")} == {
+        "rank 0: part 0", "rank 0: part 1", "rank 1: part 2", "rank 1: part 3"}
     store = tmp_path / "run" / "train"
     np.testing.assert_allclose(Embeddings.load(store).vectors, whole.vectors, atol=1e-5)
+
+
+@pytest.mark.heavy
+def test_two_ranks_search_as_one_process_does(call, whole, tmp_path):
     # Small integers: every product is exact, whatever the threads, and mostly tied. Three chunks, one and two a rank.
     queries, gallery = (np.random.default_rng(n).integers(-1, 2, (n, 24)).astype(np.float32) for n in (40, 20_000))
     for name, vectors in (("q", queries), ("g", gallery)):
         count = len(vectors)
         replace(whole, vectors=vectors, keys=[f"{row}" for row in range(count)], labels=np.zeros(count, np.int64),
                 landmark_ids=[""] * count).save(tmp_path / name)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--", "retrieval")
     done = call(*torchrun, "neighbours", "--queries", tmp_path / "q", "--gallery", tmp_path / "g", "--out",
                 tmp_path / "n.npz")
     assert done.returncode == 0 and "40 queries, 10 of 20,000 each" in done.stdout, done.stderr

@@ -3,7 +3,7 @@ import pytest
 
 from arcshard.console import UserError
 from retrieval import contest
-from retrieval.contest import in_sample_order, is_public_train, read_sample
+from retrieval.contest import budget, in_sample_order, is_public_train, read_sample
 
 
 def test_rows_come_in_the_sample_s_order(tmp_path):
@@ -35,3 +35,11 @@ def test_the_public_train_set_is_told_by_its_rows(tmp_path, monkeypatch, rows, e
     monkeypatch.setattr(contest, "PUBLIC_TRAIN", 3)
     (tmp_path / "train.csv").write_text("\n".join(["id,landmark_id", *["a,1"] * rows]) + end)
     assert is_public_train(tmp_path / "train.csv") is public
+
+
+@pytest.mark.parametrize("photos, seconds, sentence", [
+    (237, 10.0, "237 photos in 10.0 s: 23.7/s; the contest's 117,577 photos would take 1.4 h of its 12 h"),
+    (117577, 43200, "117,577 photos in 43,200.0 s: 2.7/s; the contest's 117,577 photos would take 12.0 h of its 12 h"),
+    (10, 5.0, "10 photos in 5.0 s: 2.0/s; the contest's 117,577 photos would take 16.3 h and it gives 12 h")])
+def test_the_contest_s_hours_follow_from_the_rate(photos, seconds, sentence):
+    assert budget(photos, seconds) == sentence

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from arcshard.console import UserError
 from model import ModelConfig, build_embedder
 from model.embedder import Embedder
 
@@ -124,3 +125,33 @@ def test_differences_are_of_the_seeds_that_both_have(module):
 def test_the_loss_at_the_end_is_that_of_the_last_tenth(module):
     lines = [{"epoch": epoch, "loss": loss} for epoch, loss in ((1, 9.0), (9, 8.0), (9.5, 2.0), (10, 1.0))]
     assert module("convergence_report").last_loss({"lines": lines}) == 1.5
+
+
+@pytest.mark.parametrize("fault, collapsed, why", [
+    ({}, 5.0, "none"), ({}, 9.0, "loss"), ({"fault.double_normalisation": True}, 5.0, "input")])
+def test_a_run_is_warned_of_for_its_input_or_for_where_its_loss_rests(module, small, dataset_path, fault, collapsed,
+                                                                      why):
+    warned, made = module("convergence_warned"), module("convergence_arms").setting(small.baseline, fault)
+    first = warned.first_batch(dataset_path, small, seed=0)
+    found = {"uniform": 1.8, "lines": [{"loss": 9.0, "collapsed": collapsed}] * 10}
+    assert warned.warning(made, found, first) == why
+
+
+def test_the_runs_that_were_warned_of_are_counted(module, small, dataset_path):
+    warned = module("convergence_warned")
+    found = {"nearest_centre": 0.05, "uniform": 1.8, "lines": [{"loss": 9.0, "collapsed": 5.0}]}
+    counts = warned.count(dataset_path, small, {"baseline": {0: found, 1: {**found, "nearest_centre": 0.5}}})
+    assert warned.rows("demo", counts) == ["| demo | stuck | 0 | 0 | 1 |", "| demo | others | 0 | 0 | 1 |"]
+    assert warned.state(replace(small, classes_are_photos=True), found) == "others"
+
+
+@pytest.mark.parametrize("script, flag, words", [
+    ("convergence", "--out", "there are no runs in {}: say --seeds to make some"),
+    ("convergence_warned", "--runs", "there are no runs in {}: make them with benchmarks/convergence.py")])
+def test_without_runs_there_is_nothing_to_tell(module, script, flag, words, dataset_path, tmp_path, monkeypatch):
+    seeds = ["--seeds"] if script == "convergence" else []
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # that of the other tests
+    monkeypatch.setattr("sys.argv", [script, "--data", str(dataset_path), flag, str(tmp_path), *seeds])
+    with pytest.raises(UserError) as raised:
+        module(script).main()
+    assert str(raised.value) == words.format(tmp_path)

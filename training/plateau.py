@@ -1,18 +1,42 @@
-"""Notices a run whose loss rests where nothing is learnt, and looks for the cause."""
+"""Notices input that nothing is learnt from, and a loss that rests where nothing is learnt, and looks for the cause.
+
+Which of them tell a stuck run from a slow one is tried out in docs/arcface-convergence.md.
+"""
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from model.class_sizes import fixed_adacos_scale
 from model.photometry import prepare
 from training import yardsticks
 from training.course import Course
 from training.step import Step
 
 # Each bound lies well outside what the presets and the winners' solutions do (reasons beside it).
-MEAN, STD = 1.5, (0.4, 2.5)  # of the network's input; photos normalised twice have a mean near -2, a deviation near 4
+MEAN, STD = 1.5, (0.4, 2.5)  # of the network's input; normalised twice, its mean is near -2, its deviation 0.02 or 4
 LR = {"sgd": (1e-3, 0.5), "adamw": (1e-5, 5e-3)}  # SGD from 0.001 (D2-MetricLearning) to 0.1, Adam around 3e-4
 CLIP = 0.5  # the 1st place 2020 clips at 5
 SHARE = 0.3  # of train.lr; weights that were trained on ImageNet do with 0.1
-MARGIN = 0.25  # with s = 30 it costs s(1 - cos m) = 0.9 nats where all cosines are 1
+SCALE = 4  # times head.scale auto; from random weights, 64 instead of 10 halved recall@1
+
+
+@dataclass(frozen=True)
+class Level:
+    """A loss at which nothing is learnt."""
+
+    loss: float
+    of: str
+    """What has it, in words."""
+
+
+def resting_level(num_classes: int, collapsed: float, easy_margin: bool) -> Level:
+    """Where a run that learns nothing pays least.
+
+    With the easy margin, embeddings at right angles to every centre pay for no margin: ln C, below `collapsed`.
+    """
+    if easy_margin:
+        return Level(yardsticks.uniform(num_classes), "embeddings at right angles to every centre")
+    return Level(collapsed, "embeddings which all point one way")
 
 
 @dataclass(frozen=True)
@@ -35,20 +59,27 @@ class Circumstances:
     """train.backbone_lr"""
     clip: float
     """train.clip"""
-    margin: float
-    """head.margin"""
-    margin_warmup: float
-    """head.margin_warmup"""
+    scale: float
+    """Of the head, now."""
+    num_classes: int
+
+
+def odd_input(mean: float, std: float) -> str | None:
+    """A clause, if the network's input is not normalised: mean and deviation over all channels, usually near 0 and 1.
+    """
+    if abs(mean) <= MEAN and STD[0] <= std <= STD[1]:
+        return None
+    return (f"the network's input has mean {mean:.2f} and deviation {std:.2f} instead of about 0 and 1 (are the photos "
+            "normalised twice, or nearly black?)")
 
 
 def likely_causes(at: Circumstances) -> list[str]:
     """A clause for each usual cause that is there, with what to do."""
     low, high = LR[at.optimizer]
-    random, frozen = at.weights == "none", at.frozen != "none"
+    auto = fixed_adacos_scale(at.num_classes) if at.num_classes >= 3 else math.inf
+    random, frozen, odd = at.weights == "none", at.frozen != "none", odd_input(at.mean, at.std)
     checked = [
-        (abs(at.mean) > MEAN or not STD[0] <= at.std <= STD[1],
-         f"the network's input has mean {at.mean:.1f} and deviation {at.std:.1f} where its weights expect 0 and 1 (are "
-         "the photos normalised twice, or nearly black?)"),
+        (odd is not None, str(odd)),
         (frozen and random, "the backbone is frozen (train.frozen) with random weights (model.weights none)"),
         (frozen and not random, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
         (random and not frozen and at.backbone_lr < SHARE,
@@ -58,43 +89,54 @@ def likely_causes(at: Circumstances) -> list[str]:
         (at.lr > high, f"train.lr {at.lr:g} is above {high:g}, the most that {at.optimizer} is known to do with: "
                        "lower it"),
         (at.clip < CLIP, f"train.clip {at.clip:g} leaves little of the gradient: try 5"),
-        (at.margin >= MARGIN and at.margin_warmup == 0,
-         f"head.margin {at.margin:g} acts in full from the start: let it grow (head.margin_warmup 0.3)"),
+        (random and at.scale > SCALE * auto,
+         f"the head's scale {at.scale:g} is large for a backbone of random weights (model.weights none): say "
+         f"head.scale auto, here {auto:.1f}"),
     ]
     return [cause for there, cause in checked if there]
 
 
-def stuck_sentence(loss: float, level: float, causes: list[str]) -> str:
+def stuck_sentence(loss: float, level: Level, causes: list[str]) -> str:
     """What to tell the user of a run that is stuck."""
     found = ("likely because " + "; ".join(causes)) if causes else (
-        "and no usual cause was found in input, frozen layers, train.lr, train.clip and margin, so see whether the "
+        "and no usual cause was found in input, frozen layers, train.lr, train.clip and head.scale, so see whether the "
         "labels are right, or lower train.lr")
-    return (f"the loss rests at {loss:.2f}, and {level:.2f} is that of embeddings which all point one way: nothing is "
-            f"learnt, {found}")
+    return f"the loss rests at {loss:.2f}, and {level.loss:.2f} is that of {level.of}: nothing is learnt, {found}"
 
 
 class Plateau:
-    """The losses of the log's lines beside the collapsed one. Its methods read the device."""
+    """The losses of the log's lines beside the one where nothing is learnt. Its methods read the device."""
 
     def __init__(self, course: Course, step: Step):
         self.course, self.step = course, step
         self.losses: list[float] = []  # since one sentence has said that they are stuck
+        self.input_seen = False
 
-    def level(self) -> float:
+    def collapsed(self) -> float:
         """The collapsed loss with the scale and the margin of now."""
         head, sizes = self.step.head, self.course.class_sizes
         return yardsticks.collapsed(len(sizes), float(head.scale), head.cost_of_one(sizes), head.smoothing)
 
-    def sentence(self, loss: float, level: float, batch: Any) -> str | None:
-        """Take in the loss of a line; what to tell the user if it is stuck. batch: the latest."""
+    def sentence(self, loss: float, collapsed: float, batch: Any) -> str | None:
+        """Take in the loss of a line; what to tell of odd input, once, or of a stuck run. batch: the latest."""
         self.losses.append(loss)
-        if not yardsticks.is_stuck(self.losses, level):
+        if not self.input_seen:
+            self.input_seen = True
+            if odd := odd_input(*self._input(batch)):
+                return f"{odd}: little can be learnt from it"
+        level = resting_level(len(self.course.class_sizes), collapsed, self.course.args.head.easy_margin)
+        if not yardsticks.is_stuck(self.losses, level.loss):
             return None
         self.losses.clear()
         return stuck_sentence(loss, level, likely_causes(self._circumstances(batch)))
 
-    def _circumstances(self, batch: Any) -> Circumstances:
-        c, args, embedder = self.course.c, self.course.args, self.step.embedder
+    def _input(self, batch: Any) -> tuple[float, float]:
+        """Mean and deviation of what the network is given."""
+        embedder = self.step.embedder
         pixels = prepare(batch.images, batch.jitter, embedder.mean, embedder.std)
-        return Circumstances(float(pixels.mean()), float(pixels.std()), args.model.weights, c.frozen, c.optimizer, c.lr,
-                             c.backbone_lr, c.clip, args.head.margin, args.head.margin_warmup)
+        return float(pixels.mean()), float(pixels.std())
+
+    def _circumstances(self, batch: Any) -> Circumstances:
+        c, model = self.course.c, self.course.args.model
+        return Circumstances(*self._input(batch), model.weights, c.frozen, c.optimizer, c.lr, c.backbone_lr, c.clip,
+                             float(self.step.head.scale), len(self.course.class_sizes))

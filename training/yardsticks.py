@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 LINES = 10  # of metrics.jsonl that must be flat
-NEAR, FLAT = 0.03, 0.01  # shares of the collapsed loss
+NEAR, FLAT = 0.03, 0.01  # shares of the level
 
 
 def uniform(num_classes: int) -> float:
@@ -31,7 +31,7 @@ def collapsed(num_classes: int, scale: float, cost: float, smoothing: float = 0.
 
 
 def is_stuck(losses: Sequence[float], level: float) -> bool:
-    """Whether the last LINES losses stay near `level` (their collapsed loss) and no longer fall."""
+    """Whether the last LINES losses stay near `level`, where nothing is learnt, and no longer fall."""
     last = losses[-LINES:]
     if len(last) < LINES or max(abs(loss - level) for loss in last) > NEAR * level:
         return False
