@@ -182,7 +182,8 @@ def test_neighbours_of_stores(retrieval, run_folder, whole, tmp_path):
         retrieval("neighbours", "--queries", tmp_path / "e", "--gallery", tmp_path / "g", "--out", tmp_path / "m.npz")
 
 
-def test_two_ranks_embed_half_each_as_one_process_does_all(call, run_folder, dataset_path, whole, tmp_path):
+@pytest.mark.heavy
+def test_two_ranks_embed_and_search_as_one_process_does(call, run_folder, dataset_path, whole, tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--")
     done = call(*torchrun, "tests.embedding_ranks", "embed", "--run", run_folder, "--data", dataset_path, "--splits",
                 "train", "--out", tmp_path)
@@ -191,18 +192,13 @@ def test_two_ranks_embed_half_each_as_one_process_does_all(call, run_folder, dat
         "rank 0: part 0", "rank 0: part 1", "rank 1: part 2", "rank 1: part 3"}
     store = tmp_path / "run" / "train"
     np.testing.assert_allclose(Embeddings.load(store).vectors, whole.vectors, atol=1e-5)
-
-
-@pytest.mark.heavy
-def test_two_ranks_search_as_one_process_does(call, whole, tmp_path):
     # Small integers: every product is exact, whatever the threads, and mostly tied. Three chunks, one and two a rank.
     queries, gallery = (np.random.default_rng(n).integers(-1, 2, (n, 24)).astype(np.float32) for n in (40, 20_000))
     for name, vectors in (("q", queries), ("g", gallery)):
         count = len(vectors)
         replace(whole, vectors=vectors, keys=[f"{row}" for row in range(count)], labels=np.zeros(count, np.int64),
                 landmark_ids=[""] * count).save(tmp_path / name)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--", "retrieval")
-    done = call(*torchrun, "neighbours", "--queries", tmp_path / "q", "--gallery", tmp_path / "g", "--out",
+    done = call(*torchrun, "retrieval", "neighbours", "--queries", tmp_path / "q", "--gallery", tmp_path / "g", "--out",
                 tmp_path / "n.npz")
     assert done.returncode == 0 and "40 queries, 10 of 20,000 each" in done.stdout, done.stderr
     with np.load(tmp_path / "n.npz") as found:
