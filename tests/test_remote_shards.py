@@ -332,13 +332,20 @@ def test_ctrl_c_while_a_batch_waits_for_its_shard_ends_the_threads(front, config
     front.spoil(SHARDS[0], "stall")
     loader = Loader(train(config), batch_size=60, size=16)
     before = {*threading.enumerate()}
-    timers = [threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)), threading.Timer(1, front.release.set)]
-    for timer in timers:
-        timer.start()
+
+    def interrupt() -> None:
+        while not front.gets[SHARDS[0]]:
+            time.sleep(0.05)
+        time.sleep(0.5)  # now the batch waits
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        front.release.set()
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         next(iter(loader))
-    for timer in timers:
-        timer.join()
+    interrupter.join()
     more = {thread.name for thread in {*threading.enumerate()} - before}
     assert not [name for name in more if name.startswith(("shards", "ThreadPoolExecutor"))], "only the server's own"
 
