@@ -1,5 +1,15 @@
 """What the pages that arcshard writes have in common: system fonts, light or dark as the reader has it, any width."""
 
+# How each page begins, before its title: it may load nothing but what it holds.
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+"""
+
 BASE = """
 :root { color-scheme: light dark;
         --ink: #1f2328; --quiet: #57606a; --line: #d8dee4; --paper: #fff; --frame: #f3f4f6;

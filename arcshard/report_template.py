@@ -1,6 +1,6 @@
 """The report's page: Jinja2 over what arcshard.report_page hands in. System fonts, no script, no request."""
 
-from arcshard.page_style import BASE
+from arcshard.page_style import BASE, HEAD
 
 STYLE = BASE + """
 .scores { margin-top: 1.5rem; border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -34,14 +34,7 @@ STYLE = BASE + """
 }
 """
 
-TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Run {{ data.run }} – arcshard</title>
+TEMPLATE = HEAD + """<title>Run {{ data.run }} – arcshard</title>
 <style>""" + STYLE + """</style>
 </head>
 <body>

@@ -1,4 +1,5 @@
 """The gallery page: Jinja2 over what retrieval.gallery_page hands in, in the report's dress. No script, no request."""
+from arcshard.page_style import HEAD
 from arcshard.report_template import STYLE
 
 GALLERY = """
@@ -47,14 +48,7 @@ article img, .pair img { height: auto; aspect-ratio: 4 / 3; object-fit: contain;
 }
 """
 
-TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Answers of {{ data.who }} – arcshard</title>
+TEMPLATE = HEAD + """<title>Answers of {{ data.who }} – arcshard</title>
 <style>""" + STYLE + GALLERY + """</style>
 </head>
 <body>

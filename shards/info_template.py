@@ -1,4 +1,5 @@
 """The info page: Jinja2 over what shards.info_page hands in, in the report's dress. No script, no request."""
+from arcshard.page_style import HEAD
 from arcshard.report_template import STYLE
 
 SHEET = """
@@ -10,14 +11,7 @@ SHEET = """
 code { overflow-wrap: anywhere; font: .75rem/1.35 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 """
 
-TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Dataset {{ name }} – arcshard</title>
+TEMPLATE = HEAD + """<title>Dataset {{ name }} – arcshard</title>
 <style>""" + STYLE + SHEET + """</style>
 </head>
 <body>

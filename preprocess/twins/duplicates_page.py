@@ -5,6 +5,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from arcshard.page_style import HEAD
 from arcshard.report_figures import photo
 from preprocess.normal_form.normalise import normalise
 from preprocess.normal_form.rejected import Rejected
@@ -15,14 +16,7 @@ from preprocess.twins.duplicate_report import pair_rows
 PAIRS = 50
 THUMBNAIL = 160  # pixels
 
-TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Duplicates – arcshard</title>
+TEMPLATE = HEAD + """<title>Duplicates – arcshard</title>
 <style>
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1.25rem 4rem; color: #1f2328; background: #fff;
        font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
