@@ -5,8 +5,8 @@ torchrun --nproc-per-node 8 train.py --config configs/gldv2-r50.yaml --data data
 python train.py --config configs/demo.yaml --data ... --out runs/lr --train.lr 0.2
 
 The same command continues a run that stopped, whatever the number of ranks, and says so when it is finished.
-SIGTERM and Ctrl-C write a checkpoint within a step. Exit codes: 0 trained, 2 a mistake in what was given, 3 another
-rank was lost, 128 + the signal's number if one stopped it; torchrun's own is 1 for all but 0.
+SIGTERM and Ctrl-C write a checkpoint within a step, on several GPUs within ten. Exit codes: 0 trained, 2 a mistake in
+what was given, 3 another rank was lost, 128 + the signal's number if one stopped it; torchrun's own is 1 for all but 0.
 """
 import signal
 import sys
@@ -21,19 +21,18 @@ from arcshard.console import progress, run
 from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
 from loader.hashing import hash64
-from training.accumulation import backward, micro_batches
 from training.arguments import read_arguments, sections_of
 from training.bad_steps import BadSteps
 from training.continuing import saved_state
-from training.course import Course, check_stages, course_of, tune_loader
+from training.course import Course, check_stages, course_of, images_ahead, tune_loader
 from training.keeping import Keeper
 from training.learner import Learner, build_learner, parallel
 from training.metrics_log import MetricsLog
-from training.optimizers import clip, set_lr, step_unless
+from training.optimizers import set_lr
 from training.plateau import Plateau
 from training.schedules import lr_factor, margin_at
-from training.step import train_mode
 from training.stop_signals import stop_signals
+from training.update import update
 from training.watching import watched
 
 
@@ -94,9 +93,9 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
 def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog, bad_steps: BadSteps,
                received: list[int]) -> bool:
     """The loop, up to the stage's end or a signal; returns whether it was a signal."""
-    c, loader, world, step, optimizer = course.c, course.loader, course.world, learner.step, learner.optimizer
-    parts, forward = micro_batches(c, world), parallel(step, course)
-    plateau, scale, first = Plateau(course, step), learner.scale, loader.position
+    c, loader, world, step = course.c, course.loader, course.world, learner.step
+    forward = parallel(step, c, world, lambda: next(images_ahead(course, 1)))
+    plateau, first = Plateau(course, step), loader.position
     with progress(total=course.total, initial=first, unit="images", what=(course.title or "train").removesuffix(": "),
                   disable=not world.is_main) as bar:
         for batch in loader:
@@ -104,40 +103,30 @@ def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog
             start, position = loader.position - loader.global_batch, loader.position
             lr = c.lr * lr_factor(start / course.total, c.warmup, c.schedule)
             margin = margin_at(start / course.total, course.args.head.margin, course.args.head.margin_warmup)
-            set_lr(optimizer, lr)
+            set_lr(learner.optimizer, lr)
             step.head.set_margin(margin)
             step.head.draw(int(hash64(c.seed, start)[0] >> 1))
             if c.batchnorm_frozen_from is not None:
-                train_mode(step, c, start / course.epoch)
+                learner.set_mode(c, world, start / course.epoch)
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
-            loss = backward(forward, batch, parts, c, world, scale.value if scale else 1.0)
-            if scale:
-                scale.unscale(step.parameters())
-            bad = clip(step.parameters(), step.head.spread, c.clip)
-            step_unless(bad, optimizer)
-            learner.buffers.settle(bad)
-            if scale:
-                bad = scale.settle(bad, loss)
-            if learner.average:
-                learner.average.update(loader.global_batch, position)
+            loss, bad = update(learner, forward, batch, position, c, world)
 
             if start == first:
                 distributed.set_timeout(c.rank_timeout)
-            learner.updates += 1
             bar.update(position - start)
-            log.count(loss, bad, len(batch.labels), batch.wait, batch.replaced)
+            log.count(loss, bad, batch)
             bad_steps.note(bad)
             if learner.updates % c.log_every == 0 or course.trained:
                 bad_steps.check(learner.updates, course.position, stage=course.name)
                 collapsed = plateau.collapsed()
                 log.line(learner.updates, course.position, course.epochs_done, stage=course.name, lr=lr,
-                         margin=margin, collapsed_loss=collapsed, **(scale.figures() if scale else {}))
+                         margin=margin, collapsed_loss=collapsed, **(learner.scale.figures() if learner.scale else {}))
                 bar.set_postfix(loss=f"{log.loss:.3f}", waited=f"{log.wait_share:.1%}")
                 if said := plateau.sentence(log.loss, collapsed, batch):
                     world.say(said)
-            stopping = world.any(bool(received))
+            stopping = learner.updates % world.ask_every == 0 and world.any(bool(received))
             with log.paused():
                 keeper.after_step(start, stopping)
             if stopping:

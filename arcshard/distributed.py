@@ -2,7 +2,7 @@
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,6 +50,11 @@ class World:
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags.item())
 
+    @property
+    def ask_every(self) -> int:
+        """Steps between two questions that need no answer at once: on a GPU `any` costs host time of each step."""
+        return 10 if self.size > 1 and self.device.type == "cuda" else 1
+
     def wait(self) -> None:
         """Until all ranks are here."""
         self.any(False)
@@ -60,6 +65,14 @@ class World:
         if self.size > 1:
             dist.all_reduce(total)
         return total.tolist()
+
+    def share(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Give all ranks the main rank's values of tensors of one dtype and device, in place; all ranks must ask."""
+        if self.size > 1 and tensors:
+            flat = torch.cat([t.detach().flatten() for t in tensors])
+            dist.broadcast(flat, 0)
+            for t, values in zip(tensors, flat.split([t.numel() for t in tensors])):
+                t.detach().copy_(values.view_as(t))
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Sum of a tensor over all ranks, on its device; all ranks must ask."""

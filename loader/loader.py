@@ -31,6 +31,25 @@ IntArray = NDArray[np.int64]
 DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix", "window", "shards"})
 
 
+class Handover:
+    """When a batch was asked for and when it was there, on the device's own clock; CUDA only.
+
+    What the host waits does not show whether the device had work left, nor what it waits for DALI's decoder.
+    """
+
+    def __init__(self) -> None:
+        self._asked, self._given = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._asked.record()
+
+    def given(self) -> None:
+        """The batch is there for what the current stream does next."""
+        self._given.record()
+
+    def seconds(self) -> float:
+        """That the device waited. Only once it has passed both moments: this does not wait for it."""
+        return self._asked.elapsed_time(self._given) / 1000
+
+
 @dataclass
 class Batch:
     """One rank's part of a global batch, n samples."""
@@ -47,7 +66,9 @@ class Batch:
     replaced: int
     """Samples that rotted on disk and gave way to others."""
     wait: float
-    """Seconds that the consumer waited for this batch."""
+    """Seconds that the consumer waited for this batch, on the host's clock."""
+    handover: Handover | None = None
+    """On CUDA, what the device waited."""
 
 
 class Loader:
@@ -106,11 +127,11 @@ class Loader:
         with (ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner,
               shards_ahead(self._course, self._turn) as hold):
             planned = self._training(pool, hold) if self.train else self._evaluation(pool, hold)
-            asked = time.perf_counter()
+            asked, handover = time.perf_counter(), self._handover()
             for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):
                 self.position = plan.end
-                yield self._batch(plan, images, asked)
-                asked = time.perf_counter()
+                yield self._batch(plan, images, asked, handover)
+                asked, handover = time.perf_counter(), self._handover()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, and what it is a stream of; the same on every rank."""
@@ -178,8 +199,13 @@ class Loader:
                 hold(ids, ids)
                 yield start, ids, read(self.dataset, ids, pool)
 
-    def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float) -> Batch:
-        labels = torch.from_numpy(self.dataset.labels[plan.ids].astype(np.int64))
-        jitter = torch.from_numpy(plan.jitter)
-        return Batch(images, labels.to(images.device, non_blocking=True), torch.from_numpy(plan.ids),
-                     jitter.to(images.device, non_blocking=True), plan.replaced, time.perf_counter() - asked)
+    def _handover(self) -> Handover | None:
+        return Handover() if self.device == "gpu" else None
+
+    def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float, handover: Handover | None) -> Batch:
+        labels = torch.from_numpy(self.dataset.labels[plan.ids].astype(np.int64)).to(images.device, non_blocking=True)
+        jitter = torch.from_numpy(plan.jitter).to(images.device, non_blocking=True)
+        if handover:
+            handover.given()
+        return Batch(images, labels, torch.from_numpy(plan.ids), jitter, plan.replaced, time.perf_counter() - asked,
+                     handover)

@@ -17,7 +17,8 @@ class AdaFace(MarginHead):
     """Target cos(θ − margin·quality) − margin·(1 + quality), quality being the norm's standing among recent norms.
 
     margin in [0, π/2). The state also holds the running `norm_mean` and `norm_std`: each rank counts its own batches,
-    and DDP hands out rank 0's; the ranks of a sharded head count all batches. They move in training alone, before use.
+    and `statistics` are there for rank 0's to be handed out before each update; the ranks of a sharded head count all
+    batches. They move in training alone, before use.
     Source: Kim et al., CVPR 2022, with the constants of mk-minchul/AdaFace, head.py.
     """
 
@@ -28,6 +29,10 @@ class AdaFace(MarginHead):
         super().__init__(*args, **options)
         self.register_buffer("norm_mean", torch.tensor(START[0]))
         self.register_buffer("norm_std", torch.tensor(START[1]))
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        return [self.norm_mean, self.norm_std]
 
     def moved(self, cos_B: Tensor, margin_B: Tensor, norm_B: Tensor) -> tuple[Tensor, Tensor]:
         norm_B = norm_B.clamp(*NORMS)

@@ -99,6 +99,11 @@ class MarginHead(nn.Module):
         """The parameters of which each rank holds a part, whose gradient no other rank has."""
         return [self.weight] if self.shard.size > 1 else []
 
+    @property
+    def statistics(self) -> list[Tensor]:
+        """Buffers that training moves and the next loss reads; data-parallel ranks must begin an update alike."""
+        return []
+
     def moved(self, cos_B: Tensor, margin_B: Tensor, norm_B: Tensor) -> tuple[Tensor, Tensor]:
         """What stands for the true classes' cosines, and its derivative by them (model/margins.py)."""
         raise NotImplementedError

@@ -116,6 +116,8 @@ def main(out):
     head = head_of("adaface", Shard(CLASSES, world.rank, world.size))
     found["compiled"] = loss_and_gradients(torch.compile(head, backend="aot_eager", fullgraph=True), x, labels)
     found["seen"], found["scaled"] = seen(world), scaled(world)
+    found["shared"] = [torch.full((2, 3), float(world.rank)), torch.tensor(float(world.rank))]
+    world.share(found["shared"])
     for name, make in OPTIMIZERS.items():
         found[name] = train_and_save(make, world)
         alone = torch.load(out / f"{name}.pt")

@@ -1,9 +1,11 @@
-"""The step as one graph: no break, one compilation whatever moves, and a choice that leaves no trace."""
+"""The step as two graphs: no break, one compilation whatever moves, and a choice that leaves no trace."""
 import itertools
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from arcshard.distributed import World
@@ -12,7 +14,7 @@ from model.batchnorm import hold_statistics
 from model.embedder import Embedder
 from model.pooling import GeM
 from training import compiling
-from training.compiling import choose_form, compiled, may_compile
+from training.compiling import CompiledStep, choose_form, may_compile
 from training.optimizers import build_optimizer, clip, step_unless
 from training.step import Step
 from training.train_config import TrainConfig
@@ -46,10 +48,10 @@ def nothing_compiled():
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_step_is_one_graph_which_nothing_that_moves_compiles_again(name):
+def test_a_step_is_two_graphs_which_nothing_that_moves_compiles_again(name):
     """Margin, drawn classes, learned scale, weights and statistics change between steps."""
     step, counter = make_step(HEADS[name]), CompileCounterWithBackend("aot_eager" if name == "adaface" else "eager")
-    form, optimizer = compiled(step, ALWAYS, counter), build_optimizer(step, step.embedder.backbone, ALWAYS)
+    form, optimizer = CompiledStep(step, ALWAYS, counter), build_optimizer(step, step.embedder.backbone, ALWAYS)
     plain = make_step(HEADS[name])
     for number in range(4):
         for head in (step.head, plain.head):
@@ -60,18 +62,42 @@ def test_a_step_is_one_graph_which_nothing_that_moves_compiles_again(name):
         loss.backward()
         step_unless(clip(step.parameters(), [], 5.0), optimizer)
         plain.load_state_dict(step.state_dict())
-    assert counter.frame_count == 1
+    assert counter.frame_count == 2, "embedder and head"
 
 
 def test_images_that_grow_and_statistics_that_freeze_compile_once_more_each():
     step, counter = make_step(), CompileCounterWithBackend("eager")
-    form = compiled(step, TrainConfig(first_size=16), counter)
+    form = CompiledStep(step, TrainConfig(first_size=16), counter)
     for side in range(16, 96, 16):
         form(*inputs(side))
-    assert counter.frame_count == 2
+    assert counter.frame_count == 3, "the head's shapes stay"
     hold_statistics(step)
     form(*inputs(side))
-    assert counter.frame_count == 3
+    assert counter.frame_count == 4
+
+
+def test_the_heads_gradient_is_there_before_the_backbones_backward_pass():
+    """So DDP sends the largest matrix while the backbone computes; one graph would give all gradients at its end."""
+    step, seen = make_step(), []
+
+    def of_backward(graph, example_inputs):
+        def run(*inputs):
+            seen.append("pass")
+            return graph.forward(*inputs)
+        return make_boxed_func(run)
+
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph.forward), bw_compiler=of_backward)
+    form = CompiledStep(step, ALWAYS, backend)
+    step.head.weight.register_post_accumulate_grad_hook(lambda _: seen.append("head"))
+    step.embedder.backbone[0].weight.register_post_accumulate_grad_hook(lambda _: seen.append("backbone"))
+    form(*inputs()).backward()
+    assert seen == ["pass", "head", "pass", "backbone"]
+
+
+def test_a_synced_batchnorm_leaves_the_embedder_as_it_is_and_says_so():
+    c, counter = TrainConfig(compile="always", batchnorm="synced"), CompileCounterWithBackend("eager")
+    _, said = choose_form(make_step(), inputs(), c, ALONE, counter)
+    assert said == compiling.NO_SYNCED and counter.frame_count == 1
 
 
 def test_choosing_leaves_no_trace():
@@ -102,19 +128,19 @@ def no_compiler(graph, example_inputs):
     raise RuntimeError("there is no C++ compiler\nanywhere")
 
 
-class Broken(Step):
-    def forward(self, images, jitter, labels):
+class Broken(Embedder):
+    def forward(self, images, jitter):
         torch._dynamo.graph_break()
-        return super().forward(images, jitter, labels)
+        return super().forward(images, jitter)
 
 
 @pytest.mark.parametrize("kind, backend, reason", [
-    (Step, no_compiler, "(BackendCompilerFailed: backend='no_compiler' raised: RuntimeError: there is no C++ compiler "
-                        "anywhere"),
+    (Embedder, no_compiler, "(BackendCompilerFailed: backend='no_compiler' raised: RuntimeError: there is no C++ "
+                            "compiler anywhere"),
     (Broken, "eager", "(Unsupported: ")])
 def test_what_cannot_be_compiled_runs_as_it_is_with_a_sentence(kind, backend, reason):
     step = make_step()
-    step.__class__ = kind
+    step.embedder.__class__ = kind
     form, said = choose_form(step, inputs(), TrainConfig(compile="always"), ALONE, backend)
     assert form is step and said.startswith(f"the step cannot be compiled {reason}")
     assert said.endswith("): it runs as it is") and "\n" not in said and len(said) < 300

@@ -55,6 +55,11 @@ def test_instruments_and_class_means_are_those_of_one_process(found):
         torch.testing.assert_close(rank["seen"][1], weight, rtol=1e-5, atol=1e-7)  # the means are float32
 
 
+def test_all_ranks_share_the_first_ones_values(found):
+    for rank in found:
+        assert [bool((values == 0).all()) for values in rank["shared"]] == [True, True]
+
+
 def test_all_ranks_agree_whether_an_update_overflowed_or_a_loss_was_bad(found):
     assert [rank["scaled"] for rank in found] == [([True, False], 32768.0)] * len(found)
 

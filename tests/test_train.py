@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train as train_page
 from answering.run_model import load_model
 from arcshard import checkpoint, console
+from arcshard.distributed import World
 from arcshard.report_charts import LEARNING, SPEED
-from loader import Selection
+from loader import Batch, Selection
 from loader.selection import Stream
 from model import ModelConfig, build_embedder
 from preprocess.packing.options import PackOptions
@@ -141,8 +143,8 @@ def test_after_kill_9_it_continues_from_the_last_checkpoint_to_the_same_end(tmp_
 
 def test_a_step_that_was_traced_and_tried_trains_to_the_same_losses(train_here, unbroken, tmp_path, monkeypatch):
     """Up to rounding, though the graph runs without a compiler: the gradients' sums may have another order."""
-    make = compiling.compiled
-    monkeypatch.setattr(compiling, "compiled", lambda step, c, backend: make(step, c, "eager"))
+    make = compiling.CompiledStep
+    monkeypatch.setattr(compiling, "CompiledStep", lambda step, c, backend: make(step, c, "eager"))
     done = train_here(tmp_path / "run", "--train.epochs", "4", "--train.compile", "always")
     assert done.returncode == 0 and done.stdout.startswith("the step runs compiled\n"), done.stdout
     assert [loss for _, _, loss in losses(tmp_path / "run")] == pytest.approx(
@@ -462,6 +464,18 @@ def test_statistics_stand_still_from_the_epoch_on_that_is_asked_for(train_here, 
     assert any(first[name].any() for name in names if "mean" in name)
 
 
+@pytest.mark.heavy
+def test_statistics_freeze_alike_on_all_ranks(train, tmp_path):
+    """Each rank has statistics of its own until they freeze; a run that continues then has rank 0's on all of them."""
+    options = ["--train.epochs", "3", "--train.batchnorm_frozen_from", "1", "--train.global_batch", "24",
+               "--train.keep", "9"]
+    assert train(tmp_path / "unbroken", *options, ranks=2).returncode == 0
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-000000000120.pt").replace(tmp_path / "run" / "checkpoint.pt")
+    assert train(tmp_path / "run", *options, ranks=2).returncode == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+
+
 def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, stopped_after, tmp_path):
     options = ["--train.epochs", "2", "--train.ema", "60"]
     train_here(tmp_path / "unbroken", *options)
@@ -550,9 +564,29 @@ def test_an_epoch_ends_in_the_step_that_reaches_it(start, end, every, expected):
     assert passed(start, end, every) is expected
 
 
+class Waited:
+    """Stands for the hand-over of a batch on CUDA."""
+
+    def seconds(self):
+        return 0.25
+
+
+def test_on_a_gpu_a_line_has_what_the_device_waited(tmp_path, monkeypatch):
+    """Two batches, 2 seconds: the host's share and the device's are of the same time."""
+    clock = iter([0.0, 2.0, 2.0])
+    monkeypatch.setattr(metrics_log.time, "perf_counter", lambda: next(clock))
+    log = metrics_log.MetricsLog(tmp_path, 0, World(0, 1, torch.device("cpu")))
+    batch = Batch(torch.zeros(3, 2, 2, 3), torch.zeros(3), torch.arange(3), torch.zeros(3, 3), 0, wait=0.1,
+                  handover=Waited())
+    for _ in range(2):
+        log.count(torch.tensor(1.0), torch.tensor(False), batch)
+    log.line(2, 6, 0.1)
+    line, = metrics_log.read(tmp_path)
+    assert (line["data_wait_share"], line["device_wait_share"]) == (0.1, 0.25) and log.wait_share == 0.25
+
+
 def test_metrics_lines_after_the_checkpoint_are_dropped(tmp_path):
     """What a killed run logged beyond its last checkpoint will be logged again."""
-    from arcshard.distributed import World
     lines = [{"position": p, "loss": 1.0} for p in (12, 24, 36)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / metrics_log.NAME).write_text(text + '{"position": 48, "lo')

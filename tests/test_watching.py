@@ -8,11 +8,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from arcshard.console import UserError
 from arcshard.distributed import World
+from loader import Batch
 from training import metrics_log
 from training.metrics_log import VALIDATION, MetricsLog
 from training.watching import numbers, watched
 
 ALONE = World(0, 1, torch.device("cpu"))
+BATCH = Batch(torch.zeros(12, 2, 2, 3), torch.zeros(12), torch.arange(12), torch.zeros(12, 3), replaced=0, wait=0.0)
 
 
 def train(run, kind, position, end, shift=0.0):
@@ -21,7 +23,7 @@ def train(run, kind, position, end, shift=0.0):
     with watched(log, kind):
         while position < end:
             position += 12
-            log.count(torch.tensor(1.0 / position + shift), torch.tensor(False), 12, 0.0, 0)
+            log.count(torch.tensor(1.0 / position + shift), torch.tensor(False), BATCH)
             log.line(position // 12, position, position / 24, stage="main", lr=0.1)
             if position % 24 == 0:
                 log.append(VALIDATION, stage="main", position=position, **{"val_recall@1": position / 1000})

@@ -64,6 +64,11 @@ def poison(loss: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     return torch.where(loss.isfinite(), scale, torch.nan)
 
 
+def float_buffers(module: nn.Module) -> list[Tensor]:
+    """The module's running statistics, and constants that are buffers."""
+    return [b for b in module.buffers() if b.is_floating_point() and b.numel()]
+
+
 class KeptBuffers:
     """The module's running statistics, which a forward pass that overflows would spoil for good.
 
@@ -71,7 +76,7 @@ class KeptBuffers:
     """
 
     def __init__(self, module: nn.Module):
-        self._buffers = [b for b in module.buffers() if b.is_floating_point() and b.numel()]
+        self._buffers = float_buffers(module)
         self.keep()
 
     def keep(self) -> None:

@@ -36,12 +36,13 @@ class AveragedWeights(Generic[M]):
         self.module: M = copy.deepcopy(module).requires_grad_(False).eval()
         pairs = list(zip(self.module.state_dict().values(), module.state_dict().values()))
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, images: int, position: int) -> None:
         """Follow an update of so many images, after which so many have been seen."""
         averages, weights = map(list, zip(*self._floats))
         torch._foreach_lerp_(averages, weights, 1 - decay(images, position, self.half_life))
-        for average, value in self._others:
-            average.copy_(value)
+        if self._counters:  # BatchNorm's, 53 in a ResNet-50
+            averages, counts = map(list, zip(*self._counters))
+            torch._foreach_copy_(averages, counts)

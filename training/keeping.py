@@ -9,7 +9,7 @@ from model.sharded_state import whole_state
 from training import metrics_log
 from training.accumulation import autocast
 from training.arguments import sections_of
-from training.bad_steps import BadSteps
+from training.bad_steps import BadSteps, float_buffers
 from training.continuing import as_saved
 from training.course import Course, images_ahead
 from training.learner import Learner
@@ -65,6 +65,7 @@ class Keeper:
     def validate(self) -> None:
         """Add a line to RUN/validation.jsonl, and let the checkpoint be the best one if its figure is."""
         course, c = self.course, self.course.c
+        course.world.share(float_buffers(self.learner.evaluated))
         figures = validate(course, self.learner.evaluated)
         train_mode(self.learner.step, c, course.epochs_done)
         earlier = [line for line in metrics_log.read(self.out, VALIDATION) if line["stage"] == course.name]

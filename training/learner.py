@@ -1,23 +1,26 @@
 """What a stage trains: network, head, optimizer and average, new or as a checkpoint holds them."""
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arcshard.console import UserError
-from model import build_embedder, build_head
+from arcshard.distributed import World
+from model import HeadConfig, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum
 from model.handover import take_over
 from model.sharded_state import keep_out_of_ddp, own_state
 from preprocess.label_map import label_map
 from training.accumulation import micro_batches
-from training.bad_steps import KeptBuffers
+from training.bad_steps import KeptBuffers, float_buffers
 from training.centres import begin_at_means
 from training.compiling import choose_form, may_compile
-from training.course import Course, images_ahead
+from training.course import Course
 from training.ema import AveragedWeights
 from training.loss_scale import LossScale
 from training.optimizers import build_optimizer
@@ -39,11 +42,22 @@ class Learner:
     """Of the losses, in float16."""
     updates: int
     """Done so far in the run."""
+    frozen: bool = False
+    """Whether every BatchNorm has been frozen since the process began."""
 
     @property
     def evaluated(self) -> Step:
         """What is validated."""
         return self.average.module if self.average else self.step
+
+    def set_mode(self, c: TrainConfig, world: World, epoch: float) -> None:
+        """Let learn what learns in this epoch. All ranks must call; they freeze BatchNorm with rank 0's statistics."""
+        frozen = c.batchnorm_frozen_from is not None and epoch >= c.batchnorm_frozen_from
+        if frozen and not self.frozen:
+            world.share(float_buffers(self.step))
+            self.buffers.keep()
+        self.frozen = frozen
+        train_mode(self.step, c, epoch)
 
 
 def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
@@ -53,12 +67,8 @@ def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
     """
     args, c, world = course.args, course.c, course.world
     torch.manual_seed(c.seed)  # the same weights on every rank
-    embedder = build_embedder(replace(args.model, weights="none") if saved else args.model)
-    head = build_head(args.head, embedder.dim, len(course.class_sizes), course.class_sizes, world)
-    step = Step(embedder, head).to(world.device)
-    if c.batchnorm == "synced":
-        step = convert_sync_batchnorm(step)
-    step.embedder.backbone.requires_grad_(c.frozen == "none")
+    step = build_step(replace(args.model, weights="none") if saved else args.model, args.head, course.class_sizes, c,
+                      world)
     optimizer = build_optimizer(step, step.embedder.backbone, c)
     if saved and course.continues:
         resume(step, optimizer, saved)
@@ -76,6 +86,16 @@ def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
     correct_momentum(step, micro_batches(c, world))
     train_mode(step, c, course.epochs_done)
     return Learner(step, optimizer, average, KeptBuffers(step), scale, saved["step"] if saved else 0)
+
+
+def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World) -> Step:
+    """Embedder and head on this rank's device. class_sizes: photos of each class, (C,)."""
+    embedder = build_embedder(model)
+    step = Step(embedder, build_head(head, embedder.dim, len(class_sizes), class_sizes, world)).to(world.device)
+    if c.batchnorm == "synced":
+        step = convert_sync_batchnorm(step)
+    step.embedder.backbone.requires_grad_(c.frozen == "none")
+    return step
 
 
 def resume(step: Step, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -98,17 +118,22 @@ def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> Averag
     return average
 
 
-def parallel(step: Step, course: Course) -> nn.Module:
-    """The step as it is called: compiled where that is faster, gradients averaged over the ranks."""
-    c, world = course.c, course.world
+def parallel(step: Step, c: TrainConfig, world: World, example: Callable[[], Any]) -> nn.Module:
+    """The step as it is called: compiled where that is faster, gradients averaged over the ranks.
+
+    example: gives a batch, to try compilation on.
+    """
+    torch.backends.cudnn.benchmark = c.first_size is None  # shapes are fixed: look for the fastest convolutions once
     module: Any = step
     if may_compile(c, world):
-        batch = next(images_ahead(course, 1))
+        batch = example()
         size = len(batch.labels) // micro_batches(c, world)
         module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
         world.say(said)
     if world.size > 1:
         keep_out_of_ddp(module, step.head.spread)
         on_gpu = world.device.type == "cuda"
-        module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
+        # Each rank keeps running statistics of its own; rank 0's are shared where they are used, not in every step.
+        module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
+                                         broadcast_buffers=False, gradient_as_bucket_view=True)
     return module

@@ -12,6 +12,7 @@ import torch
 from arcshard.distributed import World
 from arcshard.files import write_text
 from arcshard.memory import memory_mb
+from loader import Batch, Handover
 
 NAME = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
@@ -34,7 +35,7 @@ class MetricsLog:
 
     def __init__(self, run: Path, position: int, world: World, state: dict[str, float] | None = None):
         self.run, self.position, self.world = run, position, world
-        self.loss = self.wait_share = math.nan  # of the last line
+        self.loss = self.wait_share = math.nan  # of the last line; on CUDA, what the device waited
         self.sinks: list[Sink] = []  # that get each line as well, on the main rank
         if world.is_main:
             for name in (NAME, VALIDATION, BAD):
@@ -47,14 +48,16 @@ class MetricsLog:
             self._steps = int(state["steps"])
             self._skipped += int(state["skipped"])
 
-    def count(self, loss: torch.Tensor, bad: torch.Tensor, images: int, wait: float, replaced: int) -> None:
-        """Take in one step of this rank. loss: scalar; bad: bool scalar, leaves it out of the mean; wait: seconds."""
+    def count(self, loss: torch.Tensor, bad: torch.Tensor, batch: Batch) -> None:
+        """Take in one step of this rank. loss: scalar; bad: bool scalar, leaves it out of the mean."""
         self._loss += torch.where(bad, 0.0, loss.detach().double())
         self._skipped += bad
         self._steps += 1
-        self._images += images
-        self._wait += wait
-        self._replaced += replaced
+        self._images += len(batch.ids)
+        self._wait += batch.wait
+        self._replaced += batch.replaced
+        if batch.handover:
+            self._handovers.append(batch.handover)
 
     def state_dict(self) -> dict[str, float]:
         """The steps that no line covers yet."""
@@ -64,13 +67,18 @@ class MetricsLog:
     def line(self, step: int, position: int, epoch: float, **values: Any) -> None:
         """Write the averages since the line before; without any good step the loss is null."""
         seconds, skipped = time.perf_counter() - self._began, int(self._skipped)
-        loss, images, replaced, wait_shares = self.world.sum(float(self._loss), self._images, self._replaced,
-                                                             self._wait / seconds)
+        loss = float(self._loss)  # waits for the device, so that its hand-overs are behind it
+        device_wait = sum(handover.seconds() for handover in self._handovers)
+        loss, images, replaced, wait_shares, device_shares = self.world.sum(
+            loss, self._images, self._replaced, self._wait / seconds, device_wait / seconds)
         good = self._steps - skipped
         self.loss = loss / self.world.size / good if good else math.nan
         self.wait_share = wait_shares / self.world.size
+        of_device = {}
+        if self._handovers:
+            self.wait_share = of_device["device_wait_share"] = device_shares / self.world.size
         self.append(NAME, step=step, position=position, epoch=epoch, loss=self.loss if good else None, **values,
-                    images_per_s=images / seconds, data_wait_share=self.wait_share,
+                    images_per_s=images / seconds, data_wait_share=wait_shares / self.world.size, **of_device,
                     replaced=int(replaced), skipped=skipped, **memory_mb(self.world.device))
         self._restart()
 
@@ -93,6 +101,7 @@ class MetricsLog:
         self._loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
         self._skipped = torch.zeros((), dtype=torch.int64, device=self.world.device)
         self._steps, self._images, self._replaced = 0, 0, 0
+        self._handovers: list[Handover] = []
         self._wait, self._began = 0.0, time.perf_counter()
 
 
