@@ -107,12 +107,12 @@ def test_worlds_and_batches_may_change_at_any_step(dataset_path, worlds, selecti
                      for r in range(world_size)]
             for loader in ranks:
                 loader.load_state_dict(state or loader.state_dict())
-            for parts in itertools.islice(zip(*(loader._training(pool) for loader in ranks)), steps):
+            for parts in itertools.islice(zip(*(loader.planned(pool) for loader in ranks)), steps):
                 sequence += [drawn(plan) for plan, _ in parts]
                 ends = {plan.end for plan, _ in parts}
             state = {**ranks[0].state_dict(), "position": ends.pop()}
             assert not ends, "all ranks end a step at one position"
-        whole, _ = next(Loader(train, batch_size=state["position"], **options)._training(pool))
+        whole, _ = next(Loader(train, batch_size=state["position"], **options).planned(pool))
     assert np.array_equal(np.concatenate(sequence), drawn(whole))
 
 
