@@ -201,6 +201,13 @@ def test_the_gpu_graph_decodes_on_the_hardware_path_and_resizes_on_the_gpu():
     assert b"mixed" not in build_pipeline(lambda: None, Resources("cpu", 8, 2), View()).serialize()
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_decoder_is_told_to_interpolate_chroma(device):
+    """DALI serializes an argument as its name, its type and its value: here field 6, a varint of 1."""
+    graph = build_pipeline(lambda: None, Resources(device, 8, 2), View()).serialize()
+    assert b"jpeg_fancy_upsampling\x12\x04bool\x30\x01" in graph
+
+
 def rot(dataset, sample):
     """Flip one bit in the middle of a sample's JPEG: most such damage decodes without a word."""
     row = dataset.index[sample]
