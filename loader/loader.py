@@ -162,8 +162,8 @@ class Loader:
         """What its graphs run on."""
         if self.device == "cpu":
             return Resources("cpu", self.batch_size, self.num_threads)
-        return Resources("gpu", self.batch_size, self.num_threads, self.hw_decoder_load, largest_photo(self.dataset),
-                         torch.cuda.current_device())
+        return Resources("gpu", self.batch_size, self.num_threads, self.hw_decoder_load,
+                         largest_photo(self.dataset, self.batch_size), torch.cuda.current_device())
 
     def _fingerprint(self) -> dict[str, Any]:
         view = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.view).items()}
