@@ -8,7 +8,10 @@ import numpy as np
 from loader.mixture import Mixture
 from shards import Dataset
 
-HW_DECODER_LOAD = 0.65  # DALI's default: 0.90: 2 % more images/s, twice the longest wait (NVIDIA/DALI PR 6366)
+# DALI's own default, 0.65, leaves a third of the Huffman decoding to CPU cores, which here also read, check and plan.
+# DALI went back to it from 0.9, though images/s were 2 % more, since the longest decode of a batch of 256 took 73 ms
+# instead of 31 (NVIDIA/DALI PR 6366). MLPerf's ResNet-50 on H100 used 0.99 (mlcommons/training_results_v3.1).
+HW_DECODER_LOAD = 0.9
 LOOKED_AT = 65_536  # rows whose largest photo stands for all: packing shuffled them
 # Bytes that a pipeline may reserve on the GPU, a fortieth of an H100's; training and evaluation may each have one.
 # nvImageCodec reserves about 3 a pixel (4:4:4) for the engine's share of a batch, counted here as the whole batch, as
@@ -27,7 +30,8 @@ class Resources:
     num_threads: int
     """DALI's own."""
     hw_decoder_load: float = HW_DECODER_LOAD
-    """Share of each batch that the GPU's JPEG engine decodes, where it has one; its cores decode the rest."""
+    """Share of each batch that the GPU's JPEG engine decodes, where it has one; of the rest CPU threads undo the
+    Huffman code and its cores do what follows."""
     largest_photo: tuple[int, int] = (0, 0)
     """Width and height in pixels that the JPEG engine reserves memory for at once; a larger area makes it grow."""
     device_id: int | None = None
