@@ -21,7 +21,7 @@ RESERVED = 2 * 10**9
 
 @dataclass(frozen=True)
 class Resources:
-    """What a graph runs on. Nothing here changes the images, the decoders' rounding apart."""
+    """What a graph runs on. Nothing changes the images, the decoders' rounding and the chroma of view.jpeg apart."""
 
     device: str
     """"cpu" or "gpu"."""
