@@ -22,7 +22,6 @@ from loader import Batch, Loader, View
 from loader.fetch import collect
 from loader.pipeline import build_pipeline, input_specs, inputs
 from loader.plan import Plan
-from loader.prefetch import already_here
 from model import HeadConfig, ModelConfig, build_embedder, build_head
 from shards import Dataset
 
@@ -38,7 +37,7 @@ class Parts:
         self.threads = args.num_threads or cores_a_rank()
         self.pool = ThreadPoolExecutor(self.threads)
         self.sources: dict[str, Iterator[Any]] = {"read": self.reads(), "loader": iter(self.loader())}
-        self.plans = self.loader()._training(self.pool)
+        self.plans = self.loader().planned(self.pool)
         self.sources["decode"] = self.decoded(list(islice(self.plans, 4)))
         self.sources["dali"] = native(dataset, args, self.device, self.threads, world)
         self.step = training_step(args.backbone, dataset.num_classes, world)
@@ -49,7 +48,7 @@ class Parts:
 
     def reads(self) -> Iterator[Any]:
         """Order and read alone."""
-        for *_, found in self.loader()._training_reads(self.pool, already_here):
+        for *_, found in self.loader().reads(self.pool):
             yield collect(found)
 
     def decoded(self, batches: list[Read]) -> Iterator[Any]:

@@ -126,12 +126,35 @@ class Loader:
         # shards end first, since the planner may wait for one.
         with (ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner,
               shards_ahead(self._course, self._turn) as hold):
-            planned = self._training(pool, hold) if self.train else self._evaluation(pool, hold)
+            planned = self.planned(pool, hold)
             asked, handover = time.perf_counter(), self._handover()
             for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):
                 self.position = plan.end
                 yield self._batch(plan, images, asked, handover)
                 asked, handover = time.perf_counter(), self._handover()
+
+    def planned(self, pool: Executor, hold: Hold = already_here) -> Iterator[tuple[planning.Plan, list[Any]]]:
+        """What the decoder is given, one a batch: plans with their samples' checked bytes.
+
+        In training endless, from the current position on, which stays; in evaluation each sample once.
+
+        Args:
+            pool: reads the bytes.
+            hold: what is called before a batch is read.
+        """
+        return self._training(pool, hold) if self.train else self._evaluation(pool, hold)
+
+    def reads(self, pool: Executor, hold: Hold = already_here) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
+        """What training plans are made of: order and reads, nothing drawn yet. Endless, from the current position on.
+
+        A batch is its global batch's first position, this rank's positions (n,), the rows there (n,), and their bytes,
+        on the way.
+        """
+        for start in itertools.count(self.position, self.global_batch):
+            positions = planning.rank_positions(start, self.batch_size, self.rank)
+            wanted = self.stream.sample_at(positions)
+            hold(positions, wanted)
+            yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.stream, positions, pool)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, and what it is a stream of; the same on every rank."""
@@ -160,8 +183,8 @@ class Loader:
         """What its graphs run on."""
         if self.device == "cpu":
             return Resources("cpu", self.batch_size, self.num_threads)
-        return Resources("gpu", self.batch_size, self.num_threads, self.hw_decoder_load, largest_photo(self.dataset),
-                         torch.cuda.current_device())
+        return Resources("gpu", self.batch_size, self.num_threads, self.hw_decoder_load,
+                         largest_photo(self.dataset, self.batch_size), torch.cuda.current_device())
 
     def _fingerprint(self) -> dict[str, Any]:
         view = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.view).items()}
@@ -169,20 +192,12 @@ class Loader:
                 "seed": self.seed, "size": self.size.last, "first_size": self.size.first,
                 "size_epochs": self.size.epochs, **self.stream.fingerprint(), **view}
 
-    def _training(self, pool: Executor, hold: Hold = already_here) -> Iterator[tuple[planning.Plan, list[Any]]]:
-        """Endless plans with their samples' bytes, from the current position on."""
-        for start, positions, wanted, found in self._training_reads(pool, hold):
+    def _training(self, pool: Executor, hold: Hold) -> Iterator[tuple[planning.Plan, list[Any]]]:
+        for start, positions, wanted, found in self.reads(pool, hold):
             data, ids = collect(found)
             yield planning.training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
                                          start + self.global_batch, self.size.at(start / self.stream.epoch_size),
                                          int((ids != wanted).sum())), data
-
-    def _training_reads(self, pool: Executor, hold: Hold) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
-        for start in itertools.count(self.position, self.global_batch):
-            positions = planning.rank_positions(start, self.batch_size, self.rank)
-            wanted = self.stream.sample_at(positions)
-            hold(positions, wanted)
-            yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.stream, positions, pool)
 
     def _evaluation(self, pool: Executor, hold: Hold) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""

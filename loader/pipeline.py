@@ -40,9 +40,11 @@ def build_pipeline(source: Callable[[], Any], resources: Resources, view: View) 
                                      ndim=[ndim for ndim, _ in specs.values()],
                                      dtype=[dtype for _, dtype in specs.values()])
         given = dict(zip(specs, outputs))
-        # Packing applied the EXIF orientation; the boxes are in those pixels.
+        # Packing applied the EXIF orientation; the boxes are in those pixels. Without fancy upsampling the GPU repeats
+        # chroma samples; the CPU interpolates them in any case. At the edges of a box nvJPEG errs before CUDA 13.3.
         crops = fn.decoders.image_slice(given["encoded"], start=given["start"], shape=given["shape"],
-                                        adjust_orientation=False, device="mixed" if device == "gpu" else "cpu",
+                                        adjust_orientation=False, jpeg_fancy_upsampling=True,
+                                        device="mixed" if device == "gpu" else "cpu",
                                         hw_decoder_load=resources.hw_decoder_load,
                                         preallocate_width_hint=resources.largest_photo[0],
                                         preallocate_height_hint=resources.largest_photo[1])
@@ -52,7 +54,7 @@ def build_pipeline(source: Callable[[], Any], resources: Resources, view: View) 
 
 
 def finish_on_gpu(crops: Any, given: dict[str, Any]) -> Any:
-    """What `_finish` does on the CPU, as nodes of the graph."""
+    """What `_finish` does on the CPU, as nodes of the graph; but JPEG on a GPU repeats chroma (tests/test_gpu.py)."""
     if "matrix" in given:
         images = fn.warp_affine(crops, matrix=given["matrix"], size=given["size"], inverse_map=True, fill_value=0,
                                 interp_type=types.INTERP_LINEAR)

@@ -14,15 +14,20 @@ from training.metrics_log import MetricsLog
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 
 
-@pytest.mark.parametrize("view", [View(area=(0.5, 1.0), brightness=0.2), View(framing="long", rotate=10, cutout=0.5),
-                                  View(framing="squash", jpeg=(80, 90)), View(framing="short", randaugment=3)])
-def test_gpu_and_cpu_loader_agree_within_two_grey_levels(view, dataset_path):
+@pytest.mark.parametrize("view, levels", [
+    (View(area=(0.5, 1.0), brightness=0.2), 1), (View(framing="long", rotate=10, cutout=0.5), 1),
+    (View(framing="short", randaugment=3), 1),
+    # DALI's kernel for the GPU repeats each chroma sample over 2×2 pixels, OpenCV interpolates between them, and no
+    # argument changes that. Read, not run: the kernel rewritten in NumPy differed by up to 3.5 levels on these photos,
+    # and by up to 0.9 from a CPU decode that repeats them too.
+    (View(framing="squash", jpeg=(80, 90)), 4)])
+def test_gpu_and_cpu_loader_agree_within_so_many_gray_levels(view, levels, dataset_path):
     dataset = Dataset(dataset_path)
     options = {"batch_size": 12, "size": 96, "view": view}
     for cpu, gpu in itertools.islice(zip(Loader(dataset, **options), Loader(dataset, device="gpu", **options)), 5):
         assert gpu.images.is_cuda and gpu.labels.is_cuda and torch.equal(cpu.ids, gpu.ids)
         difference = (cpu.images.int() - gpu.images.cpu().int()).abs().float().mean((1, 2, 3))
-        assert difference.max() < 2
+        assert difference.max() < levels
 
 
 def test_batches_stay_what_they_are_while_later_ones_are_decoded(dataset_path):

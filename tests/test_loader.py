@@ -107,12 +107,12 @@ def test_worlds_and_batches_may_change_at_any_step(dataset_path, worlds, selecti
                      for r in range(world_size)]
             for loader in ranks:
                 loader.load_state_dict(state or loader.state_dict())
-            for parts in itertools.islice(zip(*(loader._training(pool) for loader in ranks)), steps):
+            for parts in itertools.islice(zip(*(loader.planned(pool) for loader in ranks)), steps):
                 sequence += [drawn(plan) for plan, _ in parts]
                 ends = {plan.end for plan, _ in parts}
             state = {**ranks[0].state_dict(), "position": ends.pop()}
             assert not ends, "all ranks end a step at one position"
-        whole, _ = next(Loader(train, batch_size=state["position"], **options)._training(pool))
+        whole, _ = next(Loader(train, batch_size=state["position"], **options).planned(pool))
     assert np.array_equal(np.concatenate(sequence), drawn(whole))
 
 
@@ -199,6 +199,13 @@ def test_the_gpu_graph_decodes_on_the_hardware_path_and_resizes_on_the_gpu():
         start = graph.index(operator)
         assert device in graph[start:start + 400], operator
     assert b"mixed" not in build_pipeline(lambda: None, Resources("cpu", 8, 2), View()).serialize()
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_decoder_is_told_to_interpolate_chroma(device):
+    """DALI serializes an argument as its name, its type and its value: here field 6, a varint of 1."""
+    graph = build_pipeline(lambda: None, Resources(device, 8, 2), View()).serialize()
+    assert b"jpeg_fancy_upsampling\x12\x04bool\x30\x01" in graph
 
 
 def rot(dataset, sample):

@@ -119,7 +119,7 @@ def test_what_a_loader_hands_out_is_each_dataset_s_photo_under_the_joint_label(t
         assert loader.dataset.landmark_ids[label] == dataset.landmark_ids[dataset.labels[own]]
         assert loader.dataset.checked_view(row).tobytes() == dataset.read(own)
         assert loader.dataset.index[np.array([row])]["key"][0] == dataset.index["key"][own]
-    assert largest_photo(loader.dataset) == (200, 150)
+    assert largest_photo(loader.dataset, batch_size=30) == (200, 150)
 
 
 def test_any_number_of_ranks_and_a_resume_give_the_same_stream(train, other_path):

@@ -1,15 +1,19 @@
 """The loader's own settings: the fastest is taken, and nothing of the sequence changes."""
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loader import Loader, LoaderConfig, tuning
 from loader.pipeline import build_pipeline
-from loader.resources import Resources, largest_photo
+from loader.resources import RESERVED, Resources, largest_photo
 from loader.tuning import Trial, thread_counts, tune
 from loader.views import View
 from shards import Dataset
+from shards.format import INDEX_DTYPE
 
 
 @pytest.fixture
@@ -31,19 +35,19 @@ def rates(monkeypatch, of):
 
 def test_the_fastest_threads_are_taken_and_the_jpeg_engine_tried_with_them(train, monkeypatch):
     monkeypatch.setattr(tuning, "share_of_cores", lambda: 6)
-    tried = rates(monkeypatch, lambda threads, load: 100 - abs(threads - 4) + (load == 0.9))
+    tried = rates(monkeypatch, lambda threads, load: 100 - abs(threads - 4) + (load == 0.99))
     loader = Loader(train, batch_size=4, size=16, device="gpu")
     trials = tune(loader)
-    assert tried == [(1, 0.65), (2, 0.65), (4, 0.65), (6, 0.65), (4, 0.8), (4, 0.9), (4, 0.99)]
-    assert trials[0] == Trial(4, 0.9, 101.0) and (loader.num_threads, loader.hw_decoder_load) == (4, 0.9)
-    assert str(trials[0]) == "num_threads 4, hw_decoder_load 0.9: 101 images/s"
+    assert tried == [(1, 0.9), (2, 0.9), (4, 0.9), (6, 0.9), (4, 0.65), (4, 0.8), (4, 0.99)]
+    assert trials[0] == Trial(4, 0.99, 101.0) and (loader.num_threads, loader.hw_decoder_load) == (4, 0.99)
+    assert str(trials[0]) == "num_threads 4, hw_decoder_load 0.99: 101 images/s"
 
 
 def test_without_a_gpu_only_threads_are_tried(train, monkeypatch):
     monkeypatch.setattr(tuning, "share_of_cores", lambda: 2)
     tried = rates(monkeypatch, lambda threads, load: threads)
     tune(Loader(train, batch_size=4, size=16))
-    assert tried == [(1, 0.65), (2, 0.65)]
+    assert tried == [(1, 0.9), (2, 0.9)]
 
 
 def test_of_equally_fast_settings_the_first_stays(train, monkeypatch):
@@ -69,7 +73,33 @@ def test_threads_worth_trying(cores, counts):
 
 
 def test_the_largest_photo_is_that_of_the_index(train):
-    assert largest_photo(train) == (200, 150)
+    assert largest_photo(train, batch_size=8) == (200, 150)
+
+
+def dataset_of(sides):
+    """What largest_photo reads of a dataset with photos of these widths and heights."""
+    index = np.zeros(len(sides), INDEX_DTYPE)
+    index["width"], index["height"] = np.array(sides).T
+    return SimpleNamespace(index=index)
+
+
+def test_a_panorama_and_a_portrait_reserve_no_photo_as_wide_and_as_high_as_both():
+    sides = [(800, 600), (6000, 900), (1000, 4000)]
+    assert largest_photo(dataset_of(sides), batch_size=64) == (6000, 900)
+    width, height = largest_photo(dataset_of(sides), batch_size=256)
+    assert 3 * 256 * width * height == pytest.approx(RESERVED, rel=0.01)
+    assert width / height == pytest.approx(6000 / 900, rel=0.01)
+
+
+SIDE = st.integers(1, 65_500)  # pixels, what JPEG allows
+
+
+@given(st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=20), st.integers(1, 4096))
+def test_what_is_reserved_has_a_limit_and_up_to_it_room_for_every_photo(sides, batch_size):
+    width, height = largest_photo(dataset_of(sides), batch_size)
+    areas = [w * h for w, h in sides]
+    assert width >= 1 and height >= 1 and 3 * batch_size * width * height <= RESERVED
+    assert width * height == max(areas) or 3 * batch_size * max(areas) > RESERVED
 
 
 def test_the_gpu_graph_reserves_memory_and_splits_the_batch_as_told():

@@ -18,7 +18,7 @@ if __name__ == "__main__":
                     num_threads=args.workers)
     with ThreadPoolExecutor(args.workers) as pool:
         read = [inputs(plan, data, input_specs("cpu", View()))
-                for plan, data in islice(loader._training(pool), BATCHES)]
+                for plan, data in islice(loader.planned(pool), BATCHES)]
     fed = itertools.cycle(read)
     pipeline = build_pipeline(lambda: next(fed), loader.resources(), View())
     pipeline.build()

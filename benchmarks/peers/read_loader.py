@@ -7,7 +7,6 @@ from loader_runner import WARM, parse_args, rate
 
 from loader import Loader
 from loader.fetch import collect
-from loader.prefetch import already_here
 from shards import Dataset
 
 if __name__ == "__main__":
@@ -15,6 +14,6 @@ if __name__ == "__main__":
     loader = Loader(Dataset(args.form / "dataset", "train"), batch_size=args.batch_size, size=args.size,
                     num_threads=args.workers)
     with ThreadPoolExecutor(args.workers) as pool:
-        batches = (collect(found)[0] for *_, found in loader._training_reads(pool, already_here))
+        batches = (collect(found)[0] for *_, found in loader.reads(pool))
         list(islice(batches, WARM))
         print(json.dumps(rate(batches, args.seconds)))
