@@ -5,7 +5,7 @@
     python benchmarks/heads.py --classes 203094 --centers 3 --batches 64 256   (sub-centres, of those who know them)
 
 Each measurement is a process of its own: embeddings (B, 512), an ArcFace loss of C classes, forward and backward, the
-median of a few after one to warm up. Peak memory is the process's (CPU) or the allocator's (CUDA). All contenders of a
+median of a few after some to warm up. Peak memory is the process's (CPU) or the allocator's (CUDA). All contenders of a
 round follow each other, so the ratios are those of one moment. `products` is the floor: the three matrix products that
 every form needs, and nothing else.
 """
@@ -15,7 +15,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,32 +31,40 @@ from arcshard.files import write_text
 from model import ArcFace
 
 DIM, SCALE, MARGIN = 512, 45.0, 0.3
+WARM_UP = {"cpu": 1, "cuda": 5}  # steps; a GPU also has its clocks to raise
 PACKAGES = ("torch", "pytorch-metric-learning")
 Step = Callable[[], Any]  # forward and backward
 
 
 def main() -> None:
+    args = parse_args()
+    rows = measurements(args)
+    print(report(rows, args))
+    if args.json:
+        write_text(args.json, json.dumps({"machine": machine_of(args), "rows": rows}, indent=1) + "\n")
+
+
+def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """From these words, or from the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--classes", type=int, default=81_313, help="default: 81313, those of Google Landmarks clean")
     parser.add_argument("--centers", type=int, default=1, help="centres a class; default: 1")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024], help="default: 64 256 1024")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--repeats", type=int, default=3, help="steps of which a measurement is the median; default: 3")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--json", type=Path, help="also write the measurements here")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda needs a GPU that torch can use, and there is none: leave it out")
-    rows = measurements(args)
-    print(report(rows, args))
-    if args.json:
-        write_text(args.json, json.dumps({"machine": machine(PACKAGES), "rows": rows}, indent=1) + "\n")
+    return args
 
 
 def measurements(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each; args: of `parse_args`."""
     rows = []
-    plan = [(number, batch, name) for number in range(args.rounds) for batch in args.batches
-            for name in contenders(args.centers)]
+    plan = [(number, batch, name) for number in range(args.rounds) for batch in args.batches for name in chosen(args)]
     for number, batch, name in progress(plan, unit="measurement", what="heads"):
         seconds, peak = in_a_process(name, args.classes, args.centers, batch, args.repeats, args.device)
         rows.append({"round": number, "batch": batch, "contender": name, "seconds": seconds, "peak_bytes": peak})
@@ -79,15 +87,19 @@ def in_a_process(*given: Any) -> tuple[float, int]:
 
 def measure(answer: Connection, name: str, classes: int, centers: int, batch: int, repeats: int, device: str) -> None:
     torch.manual_seed(0)
-    step = contenders(centers)[name](classes, batch, torch.device(device))
-    seconds = []
-    for _ in range(1 + repeats):
+    step, on_gpu, seconds = contenders(centers)[name](classes, batch, torch.device(device)), device == "cuda", []
+    for _ in range(WARM_UP[device]):
+        step()
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(repeats):
         start = time.perf_counter()
         step()
-        if device == "cuda":
+        if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    answer.send((statistics.median(seconds[1:]), torch.cuda.max_memory_allocated() if device == "cuda" else peak()))
+    answer.send((statistics.median(seconds), torch.cuda.max_memory_allocated() if on_gpu else peak()))
 
 
 def peak() -> int:
@@ -175,18 +187,30 @@ def contenders(centers: int) -> dict[str, Callable[[int, int, torch.device], Ste
     return {name: partial(CONTENDERS[name], centers=centers) for name in SUB_CENTRES}
 
 
+def chosen(args: argparse.Namespace) -> list[str]:
+    """Those of --contenders who know so many centres a class."""
+    return [name for name in contenders(args.centers) if name in args.contenders]
+
+
+def machine_of(args: argparse.Namespace) -> dict[str, Any]:
+    return machine(PACKAGES) | {"gpu": torch.cuda.get_device_name() if args.device == "cuda" else None}
+
+
 def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
-    lines = [listed(machine(PACKAGES)), f"{args.classes:,} classes, centres {args.centers}, {DIM} dimensions, "
+    """What the rows of `measurements` say, in lines."""
+    lines = [listed(machine_of(args)), f"{args.classes:,} classes, centres {args.centers}, {DIM} dimensions, "
              f"{args.device}; medians of rounds"]
     for batch in args.batches:
         times = {name: [row["seconds"] for row in rows if (row["batch"], row["contender"]) == (batch, name)]
-                 for name in contenders(args.centers)}
+                 for name in chosen(args)}
         for name, seconds in times.items():
-            ratio = spread([mine / theirs for mine, theirs in zip(times["arcshard"], seconds)], ".2f")
-            lines.append(f"batch {batch:5}  {name:24} {statistics.median(seconds):7.3f} s"
-                         + (f"   arcshard takes {ratio} of it" if name != "arcshard" else ""))
+            line = f"batch {batch:5}  {name:24} {1000 * statistics.median(seconds):9.2f} ms"
+            if name != "arcshard" and "arcshard" in times:
+                ratio = spread([mine / theirs for mine, theirs in zip(times["arcshard"], seconds)], ".2f")
+                line += f"   arcshard takes {ratio} of it"
+            lines.append(line)
     least, most = min(args.batches), max(args.batches)
-    for name in contenders(args.centers) if most > least else ():
+    for name in chosen(args) if most > least else ():
         peaks = {batch: statistics.median(row["peak_bytes"] for row in rows
                                           if (row["batch"], row["contender"]) == (batch, name))
                  for batch in (least, most)}

@@ -18,7 +18,8 @@ class Own(NamedTuple):
 
     def put(self, matrix_CN: Tensor, values_N: Tensor | float) -> None:
         """Write the values into these places; rows of another rank's classes stay."""
-        values_N = torch.as_tensor(values_N, dtype=matrix_CN.dtype, device=matrix_CN.device)
+        if isinstance(values_N, Tensor):  # a number stays one: as a tensor it would be copied, and the host would wait
+            values_N = values_N.to(matrix_CN.dtype)
         before = matrix_CN.gather(0, self.labels_1N)
         matrix_CN.scatter_(0, self.labels_1N, torch.where(self.held_N, values_N, before))
 

@@ -187,7 +187,8 @@ class MarginHead(nn.Module):
     def cost_of_one(self, images_C: Tensor | np.ndarray) -> float:
         """What the margin takes from a cosine of 1, on average over the images, of which class c has images_C[c]."""
         images_C = torch.as_tensor(images_C, device=self.margin.device)
-        cost_C = 1 - self.target_of_one(self._margins(torch.arange(len(images_C))).expand(len(images_C)))
+        classes_C = torch.arange(len(images_C), device=images_C.device)
+        cost_C = 1 - self.target_of_one(self._margins(classes_C).expand(len(images_C)))
         return float((cost_C * images_C).sum() / images_C.sum())
 
     def target_of_one(self, margin_C: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from model.chunks import Own, cross_entropy, focal, nearest_centres, to_centres
 from model.shard import Shard
 
 ROWS = 128  # of a chunk, times the ranks: fewer make thin products, more need more memory (42 MB at 81,313 classes)
-CENTRES = 1024  # of a block in passes over the weight: 2 MB at D = 512, so that a second pass meets the cache
+CUDA_ROWS = 1024  # the same on CUDA, which has room (333 MB) and reads the centres from its memory anew for each chunk
+CENTRES = 1024  # of a block in a CPU's passes over the weight: 2 MB at D = 512, so that a second pass meets the cache
 TINY = 1e-12  # least norm of a centre, as in F.normalize
 
 
@@ -79,7 +80,7 @@ class _NoLogits(torch.autograd.Function):
         centres = weight.flatten(0, 1)
         inverse = torch.linalg.vector_norm(centres, dim=1, keepdim=True).clamp_min_(TINY).reciprocal_()
         unit_grad, weight_grad, losses, pulls = torch.empty_like(all_unit_BD), None, [], []
-        step = min(ROWS * shard.size, len(all_unit_BD))
+        step = min((CUDA_ROWS if weight.is_cuda else ROWS) * shard.size, len(all_unit_BD))
         buffer = centres.new_empty(len(centres) * step)
         for start in range(0, len(all_unit_BD), step):
             part = slice(start, start + step)
@@ -102,7 +103,9 @@ class _NoLogits(torch.autograd.Function):
         unit_grad = shard.sum_to_rows(unit_grad)
         # d logit / d scale is the cosine, except the truth's: of that, unit_grad has slope x cosine
         scale_grad = (unit_BD * unit_grad).sum() + (torch.cat(pulls) * (target_B - slope_B * cos_B))[mine].sum()
-        ctx.save_for_backward(unit_grad.mul_(scale), _tangential(weight_grad, centres, inverse), scale_grad)
+        # Blocks suit a CPU's cache alone: on CUDA they are hundreds of launches, for a compiler over a thousand nodes.
+        block = len(centres) if weight.is_cuda or torch.compiler.is_compiling() else CENTRES
+        ctx.save_for_backward(unit_grad.mul_(scale), _tangential(weight_grad, centres, inverse, block), scale_grad)
         ctx.shape = weight.shape
         return torch.cat(losses)[mine].sum()
 
@@ -115,10 +118,10 @@ class _NoLogits(torch.autograd.Function):
         return unit_grad * grad, weight_grad.mul_(grad).view(ctx.shape), scale_grad, *9 * [None]
 
 
-def _tangential(weight_grad: Tensor, centres: Tensor, inverse: Tensor) -> Tensor:
-    """Take from the gradient what would change a centre's norm, which changes no cosine; in place."""
-    for start in range(0, len(centres), CENTRES):
-        part = slice(start, start + CENTRES)
+def _tangential(weight_grad: Tensor, centres: Tensor, inverse: Tensor, block: int) -> Tensor:
+    """Take from the gradient what would change a centre's norm, which changes no cosine; in place, block by block."""
+    for start in range(0, len(centres), block):
+        part = slice(start, start + block)
         along = (weight_grad[part] * centres[part]).sum(1, keepdim=True) * inverse[part].square()
         weight_grad[part].addcmul_(centres[part], along, value=-1)
     return weight_grad

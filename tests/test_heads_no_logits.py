@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import one_hot
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
+from torch.nn.functional import normalize, one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import AdaFace, ArcFace, CosFace
-from model.no_logits import CENTRES, ROWS
+from model.no_logits import CENTRES, ROWS, _tangential
 
 HEADS = {"arcface": ArcFace, "easy": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 
@@ -212,3 +214,27 @@ def test_every_head_compiles_without_a_graph_break_backward_included(kind):
         call(given_x, c.labels).backward()
         grads.append(given_x.grad)
     torch.testing.assert_close(*grads)
+
+
+def test_compiled_the_number_of_nodes_does_not_grow_with_the_classes():
+    counts = []
+
+    def count(graph, inputs):
+        counts.append(len(graph.graph.nodes))
+        return make_boxed_func(graph.forward)
+
+    for classes in (100, 20 * CENTRES):
+        torch.compiler.reset()
+        head = torch.compile(ArcFace(8, classes), backend=aot_autograd(fw_compiler=count), fullgraph=True)
+        head(torch.randn(4, 8), torch.arange(4)).backward()
+    assert counts[:2] == counts[2:] and counts[0] < 200
+
+
+@pytest.mark.parametrize("block", [CENTRES, 2 * CENTRES + 5])
+def test_a_gradient_along_a_centre_is_taken_away_in_one_pass_and_in_blocks(block):
+    gradient, centres = torch.randn(2, 2 * CENTRES + 5, 64, generator=torch.Generator().manual_seed(0))
+    unit = normalize(centres.double())
+    expected = gradient.double() - (gradient.double() * unit).sum(1, keepdim=True) * unit
+    found = _tangential(gradient, centres, 1 / centres.norm(dim=1, keepdim=True), block)
+    assert found is gradient
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
