@@ -1,5 +1,6 @@
 # make demo   real photos -> shards -> training -> evaluation -> submission -> report, in minutes, without a GPU
 # make test   linters and the test suite, in the same virtual environment
+# make gpu    15 minutes on an NVIDIA GPU: is all as it should be there, and how fast
 #
 # PYTHON=python3.12 chooses the interpreter; CUDA=12 takes DALI's build for drivers older than 580.
 
@@ -18,7 +19,7 @@ DATASET := data/demo/dataset
 RUN := runs/demo
 RUN_AND_DATA := --run $(RUN) --data $(DATASET)
 
-.PHONY: demo test test-fast lint clean-demo
+.PHONY: gpu demo test test-fast lint clean-demo
 
 # Each command below would skip what it finished before; make saves starting it.
 demo: $(RUN)/eval-untrained.json $(RUN)/submission.csv
@@ -46,6 +47,13 @@ $(PHOTOS)/train.csv: | $(READY)
 
 clean-demo:
 	rm -rf data/demo $(RUN)
+
+# What only a GPU can show, on the demo's full-size photos packed as Google Landmarks should be.
+gpu: data/demo/short288/dataset.json
+	$(PY) benchmarks/gpu.py --data data/demo/short288
+
+data/demo/short288/dataset.json: data/demo/samples.csv
+	$(PY) preprocess/make_shards.py --samples $< --images $(PHOTOS) --out data/demo/short288 --short-side 288
 
 test: lint
 	$(PY) -m pytest

@@ -8,8 +8,10 @@ In turn, several rounds of (after a batch each that no clock sees):
   decode   the crops of batches that are already read: DALI alone; on a GPU with resize and flip
   loader   this project's Loader with its default training view
   dali     DALI's own webdataset reader on the same shards: image_random_crop, resize, crop_mirror_normalize
-  step     forward, backward and update of --backbone (random weights) with an ArcFace head, on one cached batch
-  both     loader and step together, and the share of the time that the step waited for the loader
+  step     train.py's own update of --backbone (random weights) with an ArcFace head, clip and averaged weights, on one
+           cached batch
+  both     loader and step together, after what was prefetched is used up, and the share of the time that the step
+           waited for the loader (on a GPU: that the device waited)
 Machines drift, so compare the rates of one round: the ratios are medians over rounds.
 """
 import argparse

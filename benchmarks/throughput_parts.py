@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
-from torch import Tensor, nn
+from updates import IN_FLIGHT, Updates, waited
 
 from arcshard.distributed import World
 from loader import Batch, Loader, View
 from loader.fetch import collect
 from loader.pipeline import build_pipeline, input_specs, inputs
 from loader.plan import Plan
-from model import HeadConfig, ModelConfig, build_embedder, build_head
 from shards import Dataset
+from training.train_config import TrainConfig
 
 Read = tuple[Plan, list[Any]]  # a plan and its samples' bytes
 
@@ -40,7 +40,10 @@ class Parts:
         self.plans = self.loader().planned(self.pool)
         self.sources["decode"] = self.decoded(list(islice(self.plans, 4)))
         self.sources["dali"] = native(dataset, args, self.device, self.threads, world)
-        self.step = training_step(args.backbone, dataset.num_classes, world)
+        images = args.batch_size * world.size
+        c = TrainConfig(global_batch=images, ema=float(len(dataset)),
+                        compile="always" if self.device == "gpu" else "never")
+        self.step = Updates(args.backbone, dataset.num_classes, next(self.sources["loader"]), c, world)
 
     def loader(self) -> Loader:
         return Loader(self.dataset, batch_size=self.args.batch_size, size=self.args.size, device=self.device,
@@ -61,34 +64,37 @@ class Parts:
 
     def rates(self) -> dict[str, float]:
         """Images a second of each part, over all ranks; a batch is taken and a step done before each clock starts."""
-        rates = {}
+        rates, count = {}, self.args.batches
         for name, source in self.sources.items():
             next(source)
-            rates[name] = self.rate(self.args.batches, partial(take, source, self.args.batches))
-        cached = next(self.sources["loader"])
+            rates[name] = self.rate(partial(take, source, count))
+        batches = self.sources["loader"]
+        cached = next(batches)
         self.step(cached)
-        few = max(1, self.args.batches // 4)  # the network is the slow part on a CPU
-        rates["step"] = self.rate(few, lambda: take(map(self.step, [cached] * few), few))
-        waits: list[float] = []
+        rates["step"] = self.rate(lambda: take(map(self.step, [cached] * count), count))
+        for batch in islice(batches, IN_FLIGHT):
+            self.step(batch)
+        seen: list[Batch] = []
 
         def both() -> None:
-            for batch in islice(self.sources["loader"], few):
-                waits.append(batch.wait)
+            for batch in islice(batches, count):
                 self.step(batch)
+                batch.images = cached.images  # so that those seen take no memory
+                seen.append(batch)
 
-        rates["both"] = self.rate(few, both)
-        share = sum(waits) * rates["both"] / (few * self.args.batch_size * self.world.size)
+        rates["both"] = self.rate(both)
+        share = waited(seen) * rates["both"] / (count * self.args.batch_size * self.world.size)
         return {**rates, "wait_share": self.world.sum(share)[0] / self.world.size}
 
-    def rate(self, batches: int, work: Callable[[], Any]) -> float:
-        """All ranks begin together; the slowest counts."""
+    def rate(self, work: Callable[[], Any]) -> float:
+        """Of --batches in `work`. All ranks begin together; the slowest counts."""
         self.world.sum(0)
         synchronize()
         began = time.perf_counter()
         work()
         synchronize()
         self.world.sum(0)
-        return batches * self.args.batch_size * self.world.size / (time.perf_counter() - began)
+        return self.args.batches * self.args.batch_size * self.world.size / (time.perf_counter() - began)
 
     def classes_a_batch(self) -> dict[str, float]:
         """Distinct classes in a rank's batch: seen in 64 batches, and expected of a random permutation."""
@@ -129,37 +135,6 @@ def native(dataset: Dataset, args: argparse.Namespace, device: str, threads: int
     pipeline.build()
     while True:
         yield pipeline.run()
-
-
-class Network(nn.Module):
-    """Embedder and head in one module, as train.py steps them."""
-
-    def __init__(self, backbone: str, num_classes: int):
-        super().__init__()
-        self.embedder = build_embedder(ModelConfig(backbone=backbone, weights="none"))
-        self.head = build_head(HeadConfig(), self.embedder.dim, num_classes)
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.head(self.embedder(batch.images, batch.jitter), batch.labels)
-
-
-def training_step(backbone: str, num_classes: int, world: World) -> Callable[[Batch], None]:
-    """One update, as train.py does it: compiled, in bfloat16 and fused on CUDA, gradients averaged over the ranks."""
-    on_gpu = world.device.type == "cuda"
-    module: Any = Network(backbone, num_classes).to(world.device)
-    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=on_gpu)
-    module = torch.compile(module) if on_gpu else module
-    if world.size > 1:
-        module = nn.parallel.DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None)
-
-    def step(batch: Batch) -> None:
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=on_gpu):
-            loss = module(batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
 
 
 def take(source: Iterator[Any], count: int) -> None:

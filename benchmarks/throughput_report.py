@@ -11,6 +11,7 @@ PACKAGES = ("torch", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "opencv-pytho
 PARTS = {"read": "order and read", "decode": "decode of crops", "loader": "whole loader", "dali": "DALI's own reader",
          "step": "training step", "both": "loader and step"}
 SCHEDULE = 10 * 1_223_195  # images: ten epochs of Google Landmarks without its classes of fewer than 15 photos
+BOUND = 0.95  # of its own rate that a step keeps which only computing limits
 BLUE, GREY, INK = "#0b5cad", "#9aa4b0", "#24292f"
 
 
@@ -19,6 +20,7 @@ def text(report: dict[str, Any]) -> str:
     rounds, classes = report["rounds"], report["classes_a_batch"]
     lines = [listed(report["machine"]), listed(report["settings"])]
     lines += [f"{label:18}{spread([r[name] for r in rounds], ',.0f')} images/s" for name, label in PARTS.items()]
+    lines.append(f"{'both / step':18}{spread([r['both'] / r['step'] for r in rounds], '.3f')}")
     lines.append(f"{'loader / DALI':18}{spread([r['loader'] / r['dali'] for r in rounds], '.2f')}")
     lines.append(f"{'wait share':18}{spread([r['wait_share'] for r in rounds], '.3f')} of the time of loader and step")
     lines.append(f"{'classes a batch':18}{classes['seen']:.1f}, of a random permutation {classes['expected']:.1f}")
@@ -26,13 +28,16 @@ def text(report: dict[str, Any]) -> str:
 
 
 def verdict(rounds: list[dict[str, float]]) -> str:
-    """Which part sets the pace, and by how much."""
+    """Which part sets the pace, judged by what the step loses to the loader beside it."""
+    together = statistics.median(r["both"] / r["step"] for r in rounds)
     pace = statistics.median(r["loader"] / r["step"] for r in rounds)
-    if pace >= 1:
-        return f"compute-bound: the loader could feed {pace:.1f} such networks"
-    slow = min(("read", "decode"), key=lambda name: statistics.median(r[name] for r in rounds))
-    return (f"{slow}-bound: the network could take {1 / pace:.1f} times what the loader gives, whose slowest part is "
-            f"the {PARTS[slow]}")
+    reached = f"with the loader beside it the step reaches {together:.0%} of its own rate"
+    if pace < 1:
+        slow = min(("read", "decode"), key=lambda name: statistics.median(r[name] for r in rounds))
+        return (f"{slow}-bound: {reached}; it could take {1 / pace:.1f} times what the loader gives, whose slowest "
+                f"part is the {PARTS[slow]}")
+    return (f"{'compute' if together >= BOUND else 'processor'}-bound: {reached}; the loader alone could feed "
+            f"{pace:.1f} such networks" + ("" if together >= BOUND else ", but not on the same cores"))
 
 
 def schedule(rounds: list[dict[str, float]]) -> str:

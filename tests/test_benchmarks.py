@@ -1,11 +1,15 @@
 """The benchmarks run and say what they promise; their figures are nobody's assertion."""
+import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 
 @pytest.mark.heavy
@@ -39,6 +43,58 @@ def test_the_cost_of_the_order_is_shown_beside_that_of_a_small_one(call, dataset
 ])
 def test_mistakes_are_one_sentence(call, refused, options, sentence):
     refused(call("benchmarks/throughput.py", *options), sentence)
+
+
+@pytest.mark.heavy
+def test_the_gpu_benchmark_walks_every_part_without_a_gpu(call, dataset_path, tmp_path):
+    done = call("benchmarks/gpu.py", "--data", dataset_path, "--out", tmp_path, "--dry-run")
+    assert done.returncode == 0, done.stderr + done.stdout
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert list(dict.fromkeys(row["part"] for row in rows)) == ["parity", "decode", "step", "both", "heads", "trace",
+                                                                "train"]
+    assert all(row["met"] is None for row in rows), "a CPU meets no mark and misses none"
+    found = {row["what"]: row["found"] for row in rows}
+    assert all(value.startswith("0.00 in the worst photo") for what, value in found.items() if "gray levels" in what)
+    assert found["configs/demo.yaml, stopped and continued"].startswith("stopped after")
+    assert found["waits of the host for the device, a step"] == "0" and "skipped" in found["tests/test_gpu.py"]
+    page = (tmp_path / "gpu.md").read_text()
+    assert page.count("\n| ") == 1 + len(rows) and "dry run yes" in page and (tmp_path / "trace.json.gz").exists()
+
+
+@pytest.fixture
+def gpu(module, dataset_path, tmp_path):
+    """The benchmark as a module, and a scale for a CPU."""
+    args = argparse.Namespace(data=dataset_path, out=tmp_path, variants=["eager"])
+    return module("gpu"), module("gpu_scale").Scale.tiny(args)
+
+
+def test_a_part_that_fails_or_takes_too_long_is_a_row_of_the_table(gpu, module, tmp_path):
+    benchmark, scale = gpu
+    broken = replace(scale, data=tmp_path / "nowhere")
+    failed, = benchmark.in_a_process("both", broken, 120)
+    assert failed.met is False and failed.found.startswith("UserError: ")
+    late, = benchmark.in_a_process("both", scale, 0.1)
+    assert late.met is False and late.found == "took more than 0 s"
+    assert module("gpu_report").table([failed]).endswith("ends      MISSED")
+
+
+def test_only_waits_of_the_updating_thread_within_an_update_count(gpu, module):
+    step = module("gpu_step")
+
+    def event(name, thread, start, end):
+        return SimpleNamespace(name=name, thread=thread, time_range=SimpleNamespace(start=start, end=end),
+                               device_type=SimpleNamespace(name="CPU"))
+
+    events = [event(step.SPAN, 1, 10, 20), event("cudaStreamSynchronize", 1, 12, 13),
+              event("cudaStreamSynchronize", 2, 12, 13), event("cudaStreamSynchronize", 1, 25, 26),
+              event("cudaLaunchKernel", 1, 14, 15), event(step.SPAN, 1, 30, 40),
+              event("cudaEventSynchronize", 1, 39, 50)]
+    assert step.inside(events, step.WAITS) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to use")
+def test_the_gpu_benchmark_needs_a_gpu(call, refused, dataset_path):
+    refused(call("benchmarks/gpu.py", "--data", dataset_path), "needs a GPU that torch can use, and there is none")
 
 
 @pytest.mark.heavy

@@ -8,26 +8,23 @@ import torch
 import train as train_page
 from loader import Loader, View
 from shards import Dataset
-from training.accumulation import backward
 from training.metrics_log import MetricsLog
+from training.update import update
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 
 
-@pytest.mark.parametrize("view, levels", [
-    (View(area=(0.5, 1.0), brightness=0.2), 1), (View(framing="long", rotate=10, cutout=0.5), 1),
-    (View(framing="short", randaugment=3), 1),
-    # DALI's kernel for the GPU repeats each chroma sample over 2×2 pixels, OpenCV interpolates between them, and no
-    # argument changes that. Read, not run: the kernel rewritten in NumPy differed by up to 3.5 levels on these photos,
-    # and by up to 0.9 from a CPU decode that repeats them too.
-    (View(framing="squash", jpeg=(80, 90)), 4)])
-def test_gpu_and_cpu_loader_agree_within_so_many_gray_levels(view, levels, dataset_path):
+# DALI's kernel for JPEG repeats each chroma sample over 2 x 2 pixels, and so does the CPU path. Read, not run: in NumPy
+# it differed by up to 0.9 levels from the CPU path on these photos, by 3.5 where that interpolates chroma.
+@pytest.mark.parametrize("view", [View(area=(0.5, 1.0), brightness=0.2), View(framing="long", rotate=10, cutout=0.5),
+                                  View(framing="squash", jpeg=(80, 90)), View(framing="short", randaugment=3)])
+def test_gpu_and_cpu_loader_agree_within_a_gray_level(view, dataset_path):
     dataset = Dataset(dataset_path)
     options = {"batch_size": 12, "size": 96, "view": view}
     for cpu, gpu in itertools.islice(zip(Loader(dataset, **options), Loader(dataset, device="gpu", **options)), 5):
         assert gpu.images.is_cuda and gpu.labels.is_cuda and torch.equal(cpu.ids, gpu.ids)
         difference = (cpu.images.int() - gpu.images.cpu().int()).abs().float().mean((1, 2, 3))
-        assert difference.max() < levels
+        assert difference.max() < 1
 
 
 def test_batches_stay_what_they_are_while_later_ones_are_decoded(dataset_path):
@@ -58,14 +55,14 @@ def test_no_step_makes_the_host_wait_between_two_lines(options, dataset_path, tm
 
     def watched(*args):
         torch.cuda.set_sync_debug_mode("error" if steps else "default")
-        return backward(*args)
+        return update(*args)
 
     def counted(self, *args):
         count(self, *args)
         torch.cuda.set_sync_debug_mode("default")
         steps.append(args)
 
-    monkeypatch.setattr(train_page, "backward", watched)
+    monkeypatch.setattr(train_page, "update", watched)
     monkeypatch.setattr(MetricsLog, "count", counted)
     words = ["train.py", "--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.size", "64",
              "--train.global_batch", "12", "--train.device", "cuda", "--train.compile", "never", "--train.epochs", "2",

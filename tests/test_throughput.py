@@ -34,12 +34,18 @@ def test_expected_classes_are_the_mean_over_all_batches(parts, counts, batch_siz
 
 
 @pytest.mark.parametrize("rates, sentence", [
-    ({"loader": 200, "step": 100, "read": 900, "decode": 300},
-     "compute-bound: the loader could feed 2.0 such networks"),
-    ({"loader": 100, "step": 250, "read": 900, "decode": 110},
-     "decode-bound: the network could take 2.5 times what the loader gives, whose slowest part is the decode of crops"),
-    ({"loader": 100, "step": 400, "read": 105, "decode": 300},
-     "read-bound: the network could take 4.0 times what the loader gives, whose slowest part is the order and read")])
+    ({"loader": 200, "step": 100, "both": 98, "read": 900, "decode": 300},
+     "compute-bound: with the loader beside it the step reaches 98% of its own rate; the loader alone could feed 2.0 "
+     "such networks"),
+    ({"loader": 200, "step": 100, "both": 80, "read": 900, "decode": 300},
+     "processor-bound: with the loader beside it the step reaches 80% of its own rate; the loader alone could feed 2.0 "
+     "such networks, but not on the same cores"),
+    ({"loader": 100, "step": 250, "both": 95, "read": 900, "decode": 110},
+     "decode-bound: with the loader beside it the step reaches 38% of its own rate; it could take 2.5 times what the "
+     "loader gives, whose slowest part is the decode of crops"),
+    ({"loader": 100, "step": 400, "both": 100, "read": 105, "decode": 300},
+     "read-bound: with the loader beside it the step reaches 25% of its own rate; it could take 4.0 times what the "
+     "loader gives, whose slowest part is the order and read")])
 def test_the_verdict_names_what_is_slowest(report, rates, sentence):
     assert report.verdict([rates, rates]) == sentence
 

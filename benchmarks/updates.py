@@ -1,0 +1,40 @@
+"""Updates as train.py does them, on random weights, for a clock."""
+import numpy as np
+
+from arcshard.distributed import World
+from loader import Batch
+from loader.pipeline import PREFETCH
+from model import HeadConfig, ModelConfig
+from training.bad_steps import KeptBuffers
+from training.learner import Learner, averaged, build_step, parallel
+from training.optimizers import build_optimizer
+from training.train_config import TrainConfig
+from training.update import update
+
+IN_FLIGHT = PREFETCH + 2  # batches that are made while the step is timed alone: in DALI, resized, planned
+
+
+class Updates:
+    """One update after the other, its losses and flags left on the device. All ranks must call.
+
+    Args:
+        backbone: timm's name.
+        example: a batch, to choose the form of the step by.
+        c: as train.py's; an average of the weights is kept if it says so.
+    """
+
+    def __init__(self, backbone: str, num_classes: int, example: Batch, c: TrainConfig, world: World):
+        step = build_step(ModelConfig(backbone=backbone, weights="none"), HeadConfig(), np.ones(num_classes, int), c,
+                          world).train()
+        self.learner = Learner(step, build_optimizer(step, step.embedder.backbone, c), averaged(step, c, None),
+                               KeptBuffers(step), scale=None, updates=0)
+        self.forward, self.c, self.world = parallel(step, c, world, lambda: example), c, world
+
+    def __call__(self, batch: Batch) -> None:
+        position = (self.learner.updates + 1) * self.c.global_batch
+        update(self.learner, self.forward, batch, position, self.c, self.world)
+
+
+def waited(batches: list[Batch]) -> float:
+    """Seconds that this rank waited for these batches: its device where that is known, once it is done with them."""
+    return sum(batch.handover.seconds() if batch.handover else batch.wait for batch in batches)
