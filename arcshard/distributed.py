@@ -113,7 +113,9 @@ def _meeting_place() -> dist.Store:
 def set_timeout(seconds: float) -> None:
     """From now on a rank that does not answer for so long is lost."""
     if dist.is_initialized():
-        dist.set_timeout(timedelta(seconds=seconds))
+        # torch 2.11 has it under the private name alone, of which later versions warn.
+        change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        change(timedelta(seconds=seconds))
 
 
 @contextmanager

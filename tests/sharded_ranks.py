@@ -113,8 +113,10 @@ def main(out):
         found[name] = loss_and_gradients(head, x[part], labels[part])
         found[f"{name}, state"] = head.whole().state_dict()
     x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("adaface"))
-    head = head_of("adaface", Shard(CLASSES, world.rank, world.size))
-    found["compiled"] = loss_and_gradients(torch.compile(head, backend="aot_eager", fullgraph=True), x, labels)
+    # float32, as in training: what torch 2.11 compiles does not move a float64 scalar of the CPU, here AdaFace's norms.
+    head = head_of("adaface", Shard(CLASSES, world.rank, world.size)).float()
+    found["compiled"] = loss_and_gradients(torch.compile(head, backend="aot_eager", fullgraph=True), x.float(), labels)
+    found["compiled, state"] = head.whole().state_dict()
     found["seen"], found["scaled"] = seen(world), scaled(world)
     found["shared"] = [torch.full((2, 3), float(world.rank)), torch.tensor(float(world.rank))]
     world.share(found["shared"])

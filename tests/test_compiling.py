@@ -59,6 +59,7 @@ def test_a_step_is_two_graphs_which_nothing_that_moves_compiles_again(name):
             head.draw(number)
         loss = form(*inputs())
         torch.testing.assert_close(loss, plain(*inputs()))
+        torch.testing.assert_close(dict(step.named_buffers()), dict(plain.named_buffers()))
         loss.backward()
         step_unless(clip(step.parameters(), [], 5.0), optimizer)
         plain.load_state_dict(step.state_dict())

@@ -14,6 +14,7 @@ ranks = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(ranks)
 ALONE = World(0, 1, torch.device("cpu"))
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
+ROUNDED = {"rtol": 1e-4, "atol": 1e-6, "check_dtype": False}  # float32 beside float64
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -45,7 +46,8 @@ def test_loss_and_gradients_are_those_of_one_process(found, name):
 
 def test_it_compiles_without_a_graph_break_talk_between_ranks_included(found):
     for rank in found:
-        torch.testing.assert_close(rank["compiled"], rank["adaface"], **EXACT)
+        torch.testing.assert_close(rank["compiled"], rank["adaface"], **ROUNDED)
+        torch.testing.assert_close(rank["compiled, state"], rank["adaface, state"], **ROUNDED)
 
 
 def test_instruments_and_class_means_are_those_of_one_process(found):
