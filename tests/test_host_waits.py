@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from arcshard.distributed import World
+from loader import Batch
 from model import ArcFace
 from model.class_sizes import log_weights, power_margins
 from model.embedder import ModelConfig, build_embedder
@@ -129,13 +130,15 @@ def test_a_whole_update_stays_on_the_device(model, jitter, optimizer, tmp_path):
             for number in range(2):
                 step.head.set_margin(0.1 * number)
                 step.head.draw(number)
-                loss = step(numbers(8, 64, 64, 3, dtype=torch.uint8), numbers(8, jitter), numbers(8, dtype=torch.int64))
+                batch = Batch(numbers(8, 64, 64, 3, dtype=torch.uint8), numbers(8, dtype=torch.int64),
+                              range(8), numbers(8, jitter), replaced=0, wait=0.0)
+                loss = step(batch.images, batch.jitter, batch.labels)
                 backward(loss, poison(loss, scale.value))
                 scale.unscale(step.parameters())
                 bad = clip(step.parameters(), step.head.spread, 5.0)
                 step_unless(bad, updater)
                 buffers.settle(bad)
-                log.count(loss, scale.settle(bad, loss), 8, 0.0, 0)
+                log.count(loss, scale.settle(bad, loss), batch)
     assert watch.names[f"aten::_fused_{optimizer}_"] == 2 * sum(bool(g["params"]) for g in updater.param_groups)
 
 
