@@ -19,19 +19,17 @@ import argparse
 import json
 from pathlib import Path
 
-from answering.embedding import embed_all
-from answering.gallery import gallery_page
-from answering.matching import Matcher
-from answering.options import add_answer_options, add_checkpoint
-from answering.questions import GALLERY, query_splits, questions
-from answering.run_model import load_model, load_untrained
-from answering.tta import Tta
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, evaluate, read_pipeline
-from retrieval.ablation import ablation, ablation_table
-from retrieval.details import details
+from retrieval.run.embed import embed_all
+from retrieval.run.gallery import gallery_page
+from retrieval.run.model import Tta, add_answer_options, add_checkpoint, load_model, load_untrained
+from retrieval.run.photos import Matcher
+from retrieval.run.queries import GALLERY, query_splits, questions
+from retrieval.submission import details
+from retrieval.tuning import ablation, ablation_table
 from shards import Dataset
 
 

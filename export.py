@@ -19,16 +19,14 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from answering.options import add_checkpoint
-from answering.questions import GALLERY
-from answering.run_model import RunModel, load_model
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import whole_file
 from loader import Loader
 from model import ModelConfig, UnitEmbedder
-from model.onnx_file import read_onnx, write_onnx
-from model.timm_files import read_timm, write_timm
+from model.export import read_onnx, read_timm, write_onnx, write_timm
+from retrieval.run.model import RunModel, add_checkpoint, load_model
+from retrieval.run.queries import GALLERY
 from shards import Dataset
 
 FORMATS = (".onnx", ".safetensors")

@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from answering.options import add_answer_options, add_checkpoint
-from answering.photos import answers_of, load_index, state_of
-from answering.picture import answer_picture
 from arcshard.console import Parser, UserError, run
 from arcshard.files import whole_file, write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, read_pipeline, write_submission
-from retrieval.contest import budget, in_sample_order, is_public_train, read_sample
+from retrieval.evaluation import budget, in_sample_order, is_public_train, read_sample
+from retrieval.run.gallery import answer_picture
+from retrieval.run.model import add_answer_options, add_checkpoint
+from retrieval.run.photos import answers_of, load_index, state_of
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}

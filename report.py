@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from answering.embedding import store
-from answering.options import add_checkpoint
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
-from arcshard.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
 from loader import Loader, View
-from model.photometry import prepare
+from model.augment import prepare
+from pages.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
 from retrieval import Embeddings, nearest
-from retrieval.separation import own_and_other
+from retrieval.evaluation import own_and_other
+from retrieval.run.embed import store
+from retrieval.run.model import add_checkpoint
 from shards import Dataset
 from shards.format import REJECTED
-from training import metrics_log
+from training import log
 
 VIEWS = 32
 NEIGHBOURS = 5
@@ -65,7 +65,7 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     return ReportData(
         run=out.name, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
         rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
-        metrics=metrics_log.read(out) + metrics_log.read(out, metrics_log.VALIDATION),
+        metrics=log.read(out) + log.read(out, log.VALIDATION),
         views=training_views(gallery, config), split=split,
         cosines=cosines_of(asked, known), queries=answered_queries(asked, known, queries, gallery))
 

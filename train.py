@@ -17,23 +17,18 @@ import torch
 from jsonargparse import Namespace
 
 from arcshard import checkpoint, distributed
-from arcshard.console import progress, run
+from arcshard.console import progress, run, stop_signals
 from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
-from loader.hashing import hash64
-from training.arguments import read_arguments, sections_of
-from training.bad_steps import BadSteps
-from training.continuing import saved_state
-from training.course import Course, check_stages, course_of, images_ahead, tune_loader
-from training.keeping import Keeper
-from training.learner import Learner, build_learner, parallel
-from training.metrics_log import MetricsLog
-from training.optimizers import set_lr
-from training.plateau import Plateau
+from loader.draws import hash64
+from training.checkpointer import Keeper
+from training.config import read_arguments, sections_of
+from training.log import MetricsLog, watched
+from training.monitor import BadSteps, Plateau
+from training.optim import set_lr
 from training.schedules import lr_factor, margin_at
-from training.stop_signals import stop_signals
-from training.update import update
-from training.watching import watched
+from training.stage import Course, check_stages, course_of, images_ahead, saved_state, tune_loader
+from training.state import Learner, build_learner, parallel, update
 
 
 def main() -> int:

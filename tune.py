@@ -10,16 +10,15 @@ tuned on says little.
 import argparse
 from pathlib import Path
 
-from answering.embedding import embed_all
-from answering.matching import Matcher
-from answering.options import add_answer_options
-from answering.questions import GALLERY, query_splits, questions
-from answering.run_model import load_model
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, evaluate, read_pipeline
 from retrieval.pipeline import write_pipeline
+from retrieval.run.embed import embed_all
+from retrieval.run.model import add_answer_options, load_model
+from retrieval.run.photos import Matcher
+from retrieval.run.queries import GALLERY, query_splits, questions
 from retrieval.tuning import tune
 from shards import Dataset
 

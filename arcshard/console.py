@@ -1,10 +1,27 @@
 """What all commands share: mistakes answered in one sentence with exit code 2, progress with rate and time left."""
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from tqdm import tqdm
+
+# Signals that ask a process to end, as a flag that its loop looks at.
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that receives SIGTERM and SIGINT inside the block, instead of the process dying of them."""
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: received.append(number))
+              for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class UserError(Exception):

@@ -16,7 +16,7 @@ from demo_seeds import ROOT, command
 from machine import spread
 
 from arcshard.console import Parser, run
-from training import metrics_log
+from training import log
 
 LEARNED, HELD = ("--train.batchnorm", "learned"), ("--train.batchnorm", "held")
 NO_NORM = (*HELD, "--model.neck", "swish")  # then nothing at all depends on which images pass together
@@ -54,7 +54,7 @@ def outcome(args: argparse.Namespace, folder: Path, seed: int, options: Sequence
             "--train.seed", seed, "--train.epochs", args.epochs, *options)
     command("evaluate.py", "--run", folder, "--data", args.data)
     answers = json.loads((folder / "eval.json").read_text())
-    lines = metrics_log.read(folder)
+    lines = log.read(folder)
     last = [line["loss"] for line in lines if line["position"] > (1 - LAST) * lines[-1]["position"]]
     return {"loss": statistics.mean(last), "recall@1": answers["val"]["recall@1"], "gap": answers["test"]["gap"]}
 

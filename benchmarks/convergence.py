@@ -11,13 +11,13 @@ import json
 from pathlib import Path
 
 import torch
-
-from arcshard.console import Parser, UserError, progress, run
-from arcshard.files import write_text
 from convergence_arms import TASKS, Task, setting
 from convergence_photos import load
 from convergence_report import Runs, draw, table
 from convergence_run import train
+
+from arcshard.console import Parser, UserError, progress, run
+from arcshard.files import write_text
 
 
 def main() -> None:

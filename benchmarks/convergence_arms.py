@@ -7,7 +7,7 @@ from typing import Any
 
 from loader import View
 from model import HeadConfig, ModelConfig
-from training.train_config import TrainConfig
+from training.config import TrainConfig
 
 Changes = dict[str, Any]
 

@@ -2,9 +2,9 @@
 from typing import Any
 
 import torch
+from convergence_arms import Faults
 from torch import Tensor, nn
 
-from convergence_arms import Faults
 from model.embedder import Embedder
 
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # detectron2's, for pixels in 0..255

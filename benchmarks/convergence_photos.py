@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from convergence_arms import Task, setting
 from torch import Tensor
 
-from convergence_arms import Task, setting
 from loader import Batch, Loader
 from shards import Dataset
-from training.train_config import TrainConfig
+from training.config import TrainConfig
 
 OTHER_VIEWS = 1_000_000  # added to the seed of views that no run trains on
 

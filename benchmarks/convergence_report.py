@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from convergence_arms import BASELINE, UNTRAINED, Task
+from machine import spread
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from arcshard.files import whole_file
-from arcshard.report_figures import BLUE, INK, STYLE
-from convergence_arms import BASELINE, UNTRAINED, Task
-from machine import spread
+from pages.report_figures import BLUE, INK, STYLE
 
 Run = dict[str, Any]
 Runs = dict[str, dict[int, Run]]

@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from arcshard.distributed import World
 from convergence_arms import Setting
 from convergence_faults import frozen_part, put_in
 from convergence_photos import Photos, updates
+from torch import Tensor, nn
+
+from arcshard.distributed import World
 from loader import Batch
 from model import build_embedder, build_head
 from model.batchnorm import hold_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
-from model.instruments import Instruments, class_means, start_from
-from training import yardsticks
-from training.optimizers import build_optimizer, clip, set_lr, step_unless
+from model.stats import Instruments, class_means, start_from
+from training import monitor
+from training.optim import build_optimizer, clip, set_lr, step_unless
 from training.schedules import lr_factor, margin_at
 from training.step import Step, train_mode
 
@@ -55,7 +55,7 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
             nn.utils.clip_grad_value_(step.parameters(), CLIP_VALUE)
         step_unless(clip(step.parameters(), [], math.inf if fault.clip_value else c.clip), optimizer)
         if (number + 1) % LOG_EVERY == 0 or number + 1 == total:
-            level = yardsticks.collapsed(head.num_centers, float(head.scale), head.cost_of_one(photos.class_sizes))
+            level = monitor.collapsed(head.num_centers, float(head.scale), head.cost_of_one(photos.class_sizes))
             lines.append({"epoch": (number + 1) * c.global_batch / photos.epoch, "margin": margin, "collapsed": level,
                           **seen.means()})
     return {"lines": lines, **outcome(embedder, head, photos, lines)}
@@ -118,8 +118,8 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     return {
         "nearest_photo": share(nearest == val_labels), "nearest_centre": share(cosines.argmax(1) == val_labels),
         **instruments.read(),
-        "uniform": yardsticks.uniform(head.num_centers),
-        "untrained": yardsticks.untrained(head.num_centers, embedder.dim, scale, margin),
+        "uniform": monitor.uniform(head.num_centers),
+        "untrained": monitor.untrained(head.num_centers, embedder.dim, scale, margin),
         "collapsed": lines[-1]["collapsed"],
         "off_plateau": next((line["epoch"] for line in lines if line["right"] >= TOLD), None)}
 

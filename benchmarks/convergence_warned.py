@@ -9,18 +9,18 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from arcshard.console import Parser, UserError, run
 from convergence import read
 from convergence_arms import TASKS, UNTRAINED, Setting, Task, setting
 from convergence_faults import put_in
 from convergence_report import Run, Runs
 from convergence_run import TOLD
+
+from arcshard.console import Parser, UserError, run
 from loader import Batch, Loader
 from model import build_embedder
-from model.photometry import prepare
+from model.augment import prepare
 from shards import Dataset
-from training.plateau import odd_input, resting_level
-from training.yardsticks import is_stuck
+from training.monitor import is_stuck, odd_input, resting_level
 
 
 def main() -> None:

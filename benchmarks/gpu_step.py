@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from updates import IN_FLIGHT, Updates, waited
 
 from loader import Batch, tune
-from training.compiling import CompiledStep
-from training.train_config import TrainConfig
+from training.config import TrainConfig
+from training.step import CompiledStep
 
 ROUNDS, WARM_UP, TRACED = 3, 5, 8
 CLASSES = 81_313  # of Google Landmarks v2 clean

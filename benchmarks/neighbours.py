@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from arcshard.console import Parser, run, size_text
 from retrieval import nearest
-from retrieval.approximate import approximate
+from retrieval.search import approximate
 
 DIM, K, BLOCK = 512, 10, 65536
 CLUSTER = 20  # rows a centre

@@ -19,11 +19,11 @@ from updates import IN_FLIGHT, Updates, waited
 
 from arcshard.distributed import World
 from loader import Batch, Loader, View
-from loader.fetch import collect
 from loader.pipeline import build_pipeline, input_specs, inputs
 from loader.plan import Plan
+from loader.read import collect
 from shards import Dataset
-from training.train_config import TrainConfig
+from training.config import TrainConfig
 
 Read = tuple[Plan, list[Any]]  # a plan and its samples' bytes
 

@@ -5,11 +5,10 @@ from arcshard.distributed import World
 from loader import Batch
 from loader.pipeline import PREFETCH
 from model import HeadConfig, ModelConfig
-from training.bad_steps import KeptBuffers
-from training.learner import Learner, averaged, build_step, parallel
-from training.optimizers import build_optimizer
-from training.train_config import TrainConfig
-from training.update import update
+from training.config import TrainConfig
+from training.optim import build_optimizer
+from training.state import Learner, averaged, build_step, parallel, update
+from training.step import KeptBuffers
 
 IN_FLIGHT = PREFETCH + 2  # batches that are made while the step is timed alone: in DALI, resized, planned
 

@@ -1,8 +1,8 @@
 """Shards -> uint8 batches on the device, in a planned order."""
+from loader.augment import View
 from loader.loader import Batch, Handover, Loader
-from loader.selection import Selection
-from loader.sizes import GrowingSize
+from loader.plan import GrowingSize
+from loader.streams import Selection
 from loader.tuning import LoaderConfig, tune
-from loader.views import View
 
 __all__ = ["Batch", "GrowingSize", "Handover", "Loader", "LoaderConfig", "Selection", "View", "tune"]

@@ -23,10 +23,9 @@ from arcshard.files import whole_file
 from arcshard.presets import read_preset
 from loader import View
 from loader.order import sample_at
-from loader.pipeline import decode
+from loader.pipeline import Resources, decode
 from loader.plan import Plan, evaluation_plan, training_plan
-from loader.resources import Resources
-from model.photometry import prepare  # the one place where this room shows what another does
+from model.augment import prepare  # the one place where this room shows what another does
 from shards import Dataset
 
 GAP = 4  # pixels between pictures

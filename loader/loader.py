@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from loader import plan as planning
-from loader.fetch import Found, collect, one_ahead, read, read_or_replace
-from loader.pipeline import decode
+from loader.augment import View
 from loader.mixture import mixed, order_of
-from loader.prefetch import Hold, already_here, course_of, shards_ahead
-from loader.resources import HW_DECODER_LOAD, Resources, largest_photo, share_of_cores
-from loader.selection import Selection
-from loader.sizes import GrowingSize
-from loader.views import View
+from loader.pipeline import HW_DECODER_LOAD, Resources, decode, largest_photo, share_of_cores
+from loader.plan import GrowingSize
+from loader.read import Found, Hold, already_here, collect, course_of, one_ahead, read, read_or_replace, shards_ahead
+from loader.streams import Selection
 from shards import Dataset
 
 IntArray = NDArray[np.int64]
@@ -61,7 +59,7 @@ class Batch:
     ids: torch.Tensor
     """int64 (n,), rows of the dataset's index, on the CPU."""
     jitter: torch.Tensor
-    """float32 (n, 3) or (n, 8), what the training step is yet to do with the colours (loader/colours.py), on the
+    """float32 (n, 3) or (n, 8), what the training step is yet to do with the colours (loader/augment.py), on the
     loader's device."""
     replaced: int
     """Samples that rotted on disk and gave way to others."""

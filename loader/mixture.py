@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from arcshard.urls import is_url
-from loader.hashing import hash64
+from loader.draws import hash64
 from loader.order import sample_at
-from loader.selection import IntArray, Order, Selection, Stream, starts
-from loader.windows import WindowStream
+from loader.streams import IntArray, Order, Selection, Stream, WindowStream, starts
 from shards import Dataset
 
 MEMBER_STREAM = 600  # channel of randomness, beside those in views.py, fetch.py, selection.py and train.py

@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 
 from loader.loader import Loader
-from loader.resources import HW_DECODER_LOAD, share_of_cores
+from loader.pipeline import HW_DECODER_LOAD, share_of_cores
 
 WARM_UP = 3  # batches: a new pipeline's first ones allocate
 SECONDS = 3.0  # of a trial, at least a batch

@@ -1,8 +1,7 @@
 """Batch -> embedding -> loss. Knows no loader."""
-from model.adaface import AdaFace
 from model.embedder import Embedder, ModelConfig, UnitEmbedder, build_embedder
 from model.head_config import HeadConfig, build_head
-from model.heads import ArcFace, CosFace, MarginHead
+from model.heads import AdaFace, ArcFace, CosFace, MarginHead
 
 __all__ = ["AdaFace", "ArcFace", "CosFace", "Embedder", "HeadConfig", "MarginHead", "ModelConfig", "UnitEmbedder",
            "build_embedder", "build_head"]

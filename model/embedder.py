@@ -6,10 +6,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.neck import make_neck
-from model.photometry import prepare
-from model.pooling import Average, GeM
+from model.augment import prepare
 from model.weights import make_backbone
+
+# Pooled features -> embedding.
+
+NECKS = ("bn", "bn-prelu", "swish", "none")
+
+
+def make_neck(kind: str, in_features: int, dim: int) -> nn.Module:
+    """Linear(in_features, dim), then what `kind` says; "none" passes the pooled features on.
+
+    "bn": BatchNorm, as 2nd place 2020. "bn-prelu": BatchNorm and PReLU, as 1st place (their "option D").
+    "swish": x·sigmoid(x), as 3rd place.
+    """
+    if kind == "none":
+        return nn.Identity()
+    linear = nn.Linear(in_features, dim)
+    match kind:
+        case "bn":
+            return nn.Sequential(linear, nn.BatchNorm1d(dim))
+        case "bn-prelu":
+            return nn.Sequential(linear, nn.BatchNorm1d(dim), nn.PReLU())
+        case "swish":
+            return nn.Sequential(linear, nn.SiLU())
+    raise ValueError(f"neck must be one of {', '.join(NECKS)}; got {kind!r}")
+
+
+# Feature map -> one vector an image.
+
+class GeM(nn.Module):
+    """Generalised mean over positions: (mean x^p)^(1/p), p = 1 the average, p -> infinity the maximum.
+
+    Source: Radenović, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019, eq. 3.
+    Input (B, C, H, W), clamped to at least 1e-6; output (B, C) in the input's dtype, computed in float32.
+    """
+
+    def __init__(self, p: float = 3.0, learned: bool = True):
+        super().__init__()
+        if p <= 0:
+            raise ValueError(f"GeM's exponent p must be positive; got {p}")
+        self.p = nn.Parameter(torch.tensor(float(p)), requires_grad=learned)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # x^p overflows half precision
+            return x.float().clamp_min(1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p).to(x.dtype)
+
+
+class Average(nn.Module):
+    """Mean over positions: (B, C, H, W) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from arcshard.distributed import World
-from model.adaface import AdaFace
-from model.class_sizes import fixed_adacos_scale, log_weights, power_margins, range_margins
-from model.heads import ArcFace, CosFace, MarginHead, check_scale
-from model.shard import Shard
+from model.heads import AdaFace, ArcFace, CosFace, MarginHead, check_scale
+from model.margins import fixed_adacos_scale, log_weights, power_margins, range_margins
+from model.sharding import Shard
 
 HEADS: dict[str, type[MarginHead]] = {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 

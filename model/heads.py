@@ -12,10 +12,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.class_draw import draw
-from model.margins import add_angle, add_angle_if_near, subtract
-from model.no_logits import Form, Rows, no_logits_loss
-from model.shard import Shard
+from arcshard.console import UserError
+from model.loss import Form, Rows, no_logits_loss
+from model.margins import adapt, add_angle, add_angle_if_near, subtract
+from model.sharding import Shard
+
+# Which classes stand against a batch's own, drawn by a counter: the same key draws the same, on any device.
+#
+# Source: An et al., "Killing two birds with one stone: Efficient and robust training of face recognition CNNs by
+# Partial FC", CVPR 2022.
+
+MASK = {bits: (1 << 64 - bits) - 1 for bits in (27, 30, 31)}  # makes >> of a signed word that of an unsigned one
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
+
+
+GOLDEN, FIRST, SECOND = (_signed(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def mix64(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser on the bits of int64 words: that of loader/draws.py, where the batch is."""
+    x = (x ^ (x >> 30 & MASK[30])) * FIRST
+    x = (x ^ (x >> 27 & MASK[27])) * SECOND
+    return x ^ (x >> 31 & MASK[31])
+
+
+def draw(key: Tensor, first: int, count: int, number: int, labels_B: Tensor, held_B: Tensor) -> Tensor:
+    """`number` of the classes first … first + count - 1, as rising places int64 (number,) among these.
+
+    All classes of the batch are among them, if number >= B; the others are drawn evenly. No host sync.
+
+    Args:
+        key: int64 scalar.
+        labels_B: place of each photo's class, 0 … count - 1, where held_B; anything elsewhere.
+    """
+    classes = torch.arange(first, first + count + 1, device=labels_B.device)  # the last one only takes what is not held
+    scores = mix64(mix64(key + GOLDEN) + classes * GOLDEN) & torch.iinfo(torch.int64).max
+    scores.scatter_(0, torch.where(held_B, labels_B, count), torch.iinfo(torch.int64).max)
+    return scores[:count].topk(number, sorted=False).indices.sort().values
 
 
 def check_scale(scale: float) -> None:
@@ -40,7 +76,7 @@ class MarginHead(nn.Module):
         smoothing: part in [0, 1) of a photo's true probability that is spread evenly over all classes.
         margin_factors: (C,): class c has margin × factor; None: all have the same.
         class_weights: (C,): what a photo of class c counts in the mean; None: all the same.
-        focal: 0 or at least 1: a photo's loss L counts (1 - exp(-L))^focal times (model/no_logits.py).
+        focal: 0 or at least 1: a photo's loss L counts (1 - exp(-L))^focal times (model/loss.py).
         learn_scale: start from `scale` and learn its logarithm.
         straight_through: the margin changes the loss, but its derivative by the true cosine counts as 1, as in
             insightface's arcface_torch/losses.py.
@@ -229,3 +265,63 @@ class CosFace(MarginHead):
 
     def moved(self, cos_B: Tensor, margin_B: Tensor, norm_B: Tensor) -> tuple[Tensor, Tensor]:
         return subtract(cos_B, margin_B)
+
+
+# AdaFace: a margin that spares hard photos of low quality, which the norm of the embedding tells.
+
+NORMS = (0.001, 100.0)  # norms count as within these bounds
+START = (20.0, 100.0)  # mean and deviation before the first batch
+SHARE = 0.01  # of a batch in the running mean and deviation
+CONCENTRATION = 0.333  # h: how many deviations make a quality of 1, inverted
+
+
+class AdaFace(MarginHead):
+    """Target cos(θ − margin·quality) − margin·(1 + quality), quality being the norm's standing among recent norms.
+
+    margin in [0, π/2). The state also holds the running `norm_mean` and `norm_std`: each rank counts its own batches,
+    and `statistics` are there for rank 0's to be handed out before each update; the ranks of a sharded head count all
+    batches. They move in training alone, before use.
+    Source: Kim et al., CVPR 2022, with the constants of mk-minchul/AdaFace, head.py.
+    """
+
+    norm_mean: Tensor
+    norm_std: Tensor
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.register_buffer("norm_mean", torch.tensor(START[0]))
+        self.register_buffer("norm_std", torch.tensor(START[1]))
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        return [self.norm_mean, self.norm_std]
+
+    def moved(self, cos_B: Tensor, margin_B: Tensor, norm_B: Tensor) -> tuple[Tensor, Tensor]:
+        norm_B = norm_B.clamp(*NORMS)
+        if self.training:
+            self.norm_mean.lerp_(norm_B.mean(), SHARE)
+            self.norm_std.lerp_(norm_B.std(correction=min(1, len(norm_B) - 1)), SHARE)  # one photo deviates by 0
+        standing = (norm_B - self.norm_mean) / (self.norm_std + 1e-3)
+        return adapt(cos_B, margin_B, (CONCENTRATION * standing).clamp(-1, 1))
+
+    def target_of_one(self, margin_C: Tensor) -> Tensor:
+        """That of a photo of middling quality."""
+        return adapt(torch.ones_like(margin_C), margin_C, torch.zeros_like(margin_C))[0]
+
+
+# A head for another list of classes that takes over the centres of an old one.
+
+def take_over(head: MarginHead, old: dict[str, Any], old_classes: int, row: np.ndarray) -> None:
+    """Class c gets the centres that class row[c] had; where row[c] is -1 it keeps its own.
+
+    old: state of a head of so many classes; what it holds beside centres is taken over where this kind of head has it.
+    row: int64 (C,). Raises UserError unless both have as many centres a class, of one size.
+    """
+    ours = (head.centers, head.weight.shape[1])
+    theirs = (len(old["weight"]) // old_classes, old["weight"].shape[1])
+    if ours != theirs:
+        raise UserError(f"a stage takes over as many centres a class as there were, of the same size; it has {ours[0]} "
+                        f"of size {ours[1]}, the stage before had {theirs[0]} of {theirs[1]}: say classes new")
+    row, centres = row[head.shard.classes], head.weight.detach().unflatten(0, (-1, head.centers))
+    centres[row >= 0] = old["weight"].unflatten(0, (-1, head.centers))[row[row >= 0]].to(centres.device)
+    head.load_state_dict({k: v for k, v in old.items() if k != "weight" and k in head.state_dict()}, strict=False)

@@ -23,7 +23,6 @@ import argparse
 import pandas as pd
 
 from arcshard.console import run
-from preprocess.samples.class_folders import read_class_folders
 from preprocess.samples.classes import (
     at_most,
     labelled,
@@ -34,7 +33,7 @@ from preprocess.samples.classes import (
     with_landmarks,
 )
 from preprocess.samples.clean_options import parse_args
-from preprocess.samples.photo_table import LANDMARK, read_photos
+from preprocess.samples.photo_table import LANDMARK, read_class_folders, read_photos
 from preprocess.samples.queries import query_rows, read_queries
 from preprocess.samples.sample_table import check_ids, check_lines
 from preprocess.samples.splits import add_folds, every_val, like_another

@@ -13,8 +13,7 @@ import joblib
 
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
-from preprocess.demo.files import MISSING
-from preprocess.demo.plan import csv_files, query_photos, train_photos
+from preprocess.demo.plan import MISSING, csv_files, query_photos, train_photos
 from preprocess.demo.sources import check_package
 from preprocess.demo.writer import write_photos
 

@@ -29,16 +29,14 @@ from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.full_disk import full_disk_is_a_sentence
+from pages import duplicates_page as pages_duplicates_page
+from preprocess.dedup.hashes import Hashed, check_library, hash_photos
+from preprocess.dedup.pairs import MAX_PAIRS, Duplicates, TooManyPairs, find_duplicates
+from preprocess.dedup.report import failures, summary, write_report
+from preprocess.samples.classes import thin
 from preprocess.samples.sample_table import check_samples, read_samples
 from preprocess.samples.text_table import column_names, read_columns, write_table
-from preprocess.samples.thinning import thin
 from preprocess.sources import open_source
-from preprocess.twins import duplicates_page
-from preprocess.twins.duplicate_pairs import Duplicates, find_duplicates
-from preprocess.twins.duplicate_report import failures, summary, write_report
-from preprocess.twins.hash_photos import Hashed, hash_photos
-from preprocess.twins.near_pairs import MAX_PAIRS, TooManyPairs
-from preprocess.twins.photo_hash import check_library
 from preprocess.workers.engine import Engine
 
 # Of the demo's photos it finds 99 % scaled or encoded anew and 89 % with 2 % cut off, and no pair of different ones.
@@ -73,7 +71,7 @@ def report(args: argparse.Namespace, engine: Engine, samples: pd.DataFrame, stor
     if args.drop is not None:
         print(drop(args.samples, args.cleaned, samples, duplicates, args.drop))
     if args.html is not None:
-        write_text(args.html, duplicates_page.render(samples, duplicates, lines, source))
+        write_text(args.html, pages_duplicates_page.render(samples, duplicates, lines, source))
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,11 +13,9 @@ from pathlib import Path
 from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
 from arcshard.full_disk import full_disk_is_a_sentence
-from preprocess.fetching.download import download
-from preprocess.fetching.kaggle_source import ask
-from preprocess.fetching.part_file import MB, PartFile
-from preprocess.fetching.persist import persist
-from preprocess.fetching.wanted import Wanted, wanted_from
+from preprocess.kaggle.download import MB, PartFile, download
+from preprocess.kaggle.retry import persist
+from preprocess.kaggle.source import Wanted, ask, wanted_from
 
 COMPETITION = "landmark-recognition-2020"
 

@@ -1,8 +1,8 @@
 """Embeddings -> neighbours -> answers -> metrics -> submission: arrays in and out, no loader, no training."""
 from retrieval.evaluation import Evaluation, Questions, answer, evaluate
 from retrieval.metrics import count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
-from retrieval.neighbours import nearest
 from retrieval.pipeline import Pipeline, read_pipeline
+from retrieval.search import nearest
 from retrieval.state import Candidates, Vectors
 from retrieval.store import Embeddings
 from retrieval.submission import write_submission

@@ -13,24 +13,28 @@ rows int64, both (queries, k): higher score first, then smaller row of the galle
 import argparse
 import sys
 
-from answering import reranking, serving, stores  # the door to what needs a run as well; see answering/
 from arcshard.console import Parser, run
+from retrieval.run import (
+    embed,  # the door to what needs a run as well; see answering/
+    rerank,
+    serve,
+)
 
 
 def main() -> None:
     args = parse_args()
-    {"embed": stores.embed, "neighbours": stores.neighbours, "rerank": reranking.rerank,
-     "serve": serving.serve}[args.command](args)
+    {"embed": embed.embed, "neighbours": embed.neighbours, "rerank": rerank.rerank,
+     "serve": serve.serve}[args.command](args)
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(prog="python -m retrieval", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text, add_arguments in (
-            ("embed", "make stores of embeddings of a dataset's splits", stores.add_embed_arguments),
-            ("neighbours", "find the nearest of a gallery for each query", stores.add_neighbours_arguments),
-            ("rerank", "fit a judge of the candidates that a run's answers have", reranking.add_arguments),
-            ("serve", "answer the photos that are dropped on a web page of this machine", serving.add_arguments)):
+            ("embed", "make stores of embeddings of a dataset's splits", embed.add_embed_arguments),
+            ("neighbours", "find the nearest of a gallery for each query", embed.add_neighbours_arguments),
+            ("rerank", "fit a judge of the candidates that a run's answers have", rerank.add_arguments),
+            ("serve", "answer the photos that are dropped on a web page of this machine", serve.add_arguments)):
         add_arguments(commands.add_parser(name, help=text, description=text))
     return parser.parse_args()
 

@@ -1,17 +1,146 @@
 """How well embeddings answer queries: neighbours, answers and every metric of eval.json."""
+import csv
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from retrieval.metrics import Truths, count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
-from retrieval.neighbours import nearest
+from arcshard.console import UserError
+from retrieval.metrics import (
+    NO_LANDMARK,
+    Truths,
+    count_relevant,
+    gap,
+    gap_landmark_only,
+    is_true,
+    map_at_k,
+    recall_at_k,
+)
 from retrieval.pipeline import Pipeline, candidates
+from retrieval.search import nearest
 from retrieval.state import Candidates, CountInliers, State, Vectors
 from retrieval.steps.concatenate import concatenate
+
+# What a code contest on Kaggle hands out: the sample submission, and a train set that tells which run this is.
+
+PUBLIC_TRAIN = 1_580_470  # photos of Google Landmark Recognition 2020 that anyone may see
+TEST_PHOTOS = 117_577  # of Google Landmarks v2, as https://github.com/cvdfoundation/google-landmark counts them
+RERUN_HOURS = 12  # that Kaggle gives the hidden rerun
+
+
+def read_sample(path: Path) -> list[str]:
+    """Ids of a sample_submission.csv in its order. Raises UserError for another table and for an id twice."""
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        rows = csv.DictReader(f)
+        if list(rows.fieldnames or []) != ["id", "landmarks"]:
+            raise UserError(f"a sample submission has the columns id,landmarks; {path} has "
+                            f"{','.join(rows.fieldnames or []) or 'none'}: give Kaggle's sample_submission.csv")
+        ids = [row["id"] for row in rows]
+    twice = next((id for id, times in Counter(ids).items() if times > 1), None)
+    if twice is not None:
+        raise UserError(f"a sample submission has one row an image; {path} has {twice} more than once: "
+                        "give Kaggle's file as it came")
+    return ids
+
+
+def in_sample_order(ids: Sequence[str], sample: Sequence[str], path: Path) -> list[int]:
+    """Place in `ids` of each id of the sample. Raises UserError unless both hold the same ids, each once."""
+    place = {id: i for i, id in enumerate(ids)}
+    missing, extra = [id for id in sample if id not in place], place.keys() - set(sample)
+    if missing or extra:
+        one = missing[0] if missing else min(extra)
+        raise UserError(f"a submission answers exactly the ids of {path}, but {len(missing):,} of them have no photo "
+                        f"and {len(extra):,} photos are not among them, such as {one}: check the folder of photos")
+    return [place[id] for id in sample]
+
+
+def is_public_train(path: Path) -> bool:
+    """Whether a train.csv is the public one: the hidden rerun mounts a smaller train set under the same name."""
+    with open(path, "rb") as f:
+        return sum(1 for _ in f) - 1 == PUBLIC_TRAIN
+
+
+def budget(photos: int, seconds: float) -> str:
+    """Sentence on the rate of answering so many photos (at least 1), and on the contest's time at that rate."""
+    hours = TEST_PHOTOS * seconds / photos / 3600
+    limit = f"of its {RERUN_HOURS} h" if hours <= RERUN_HOURS else f"and it gives {RERUN_HOURS} h"
+    return (f"{photos:,} photos in {seconds:,.1f} s: {photos / seconds:,.1f}/s; the contest's {TEST_PHOTOS:,} photos "
+            f"would take {hours:,.1f} h {limit}")
+
+
+# How far apart right and wrong neighbours are: what decides whether one threshold can tell them.
+
+FloatArray = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+def own_and_other(queries: FloatArray, labels: Labels, gallery: FloatArray, gallery_labels: Labels,
+                  chunk: int = 8192) -> tuple[FloatArray, FloatArray]:
+    """Each query's greatest inner product with a gallery row of its label, and with one of another, float32 (Q,) each.
+
+    -inf where there is no such row. queries (Q, D), gallery (N, D); labels (Q,) and (N,), -1 is no label and never
+    equal. Memory: about 10 * Q * chunk bytes.
+    """
+    own, other = np.full((2, len(queries)), -np.inf, np.float32)
+    for start in range(0, len(gallery), chunk):
+        part = slice(start, start + chunk)
+        products = queries @ gallery[part].T
+        same = (labels[:, None] == gallery_labels[part]) & (labels >= 0)[:, None]
+        own = np.maximum(own, products.max(1, where=same, initial=-np.inf))
+        other = np.maximum(other, products.max(1, where=~same, initial=-np.inf))
+    return own, other
+
+
+# How each class fares: its queries, how many are answered rightly, how often it is a wrong answer.
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One label's part in the answers."""
+    label: int
+    queries: int
+    """That show it; a query of several landmarks counts for each."""
+    right: int
+    """Of them, answered with one of the query's labels."""
+    wrong: int
+    """Queries answered with it that do not show it."""
+
+    @property
+    def recall(self) -> float:
+        return self.right / self.queries if self.queries else 0.0
+
+
+def per_class(labels: ArrayLike, truths: Truths) -> list[ClassFigures]:
+    """A row for each label that some query shows or is answered with, by label. labels: int (Q,), -1 for none."""
+    labels = np.asarray(labels)
+    right = is_true(labels[:, None], truths)[:, 0]
+    queries: dict[int, int] = {}
+    answered: dict[int, int] = {}
+    for truth, hit in zip(truths, right.tolist()):
+        for label in truth:
+            queries[label] = queries.get(label, 0) + 1
+            answered[label] = answered.get(label, 0) + hit
+    missed, counts = np.unique(labels[~right & (labels != NO_LANDMARK)], return_counts=True)
+    wrong = dict(zip(missed.tolist(), counts.tolist()))
+    return [ClassFigures(label, queries.get(label, 0), answered.get(label, 0), wrong.get(label, 0))
+            for label in sorted(queries.keys() | wrong.keys())]
+
+
+def worst(figures: list[ClassFigures], n: int) -> list[ClassFigures]:
+    """The n classes of least recall, of equals those with more queries, then by label; without query: left out."""
+    asked = [figure for figure in figures if figure.queries]
+    return sorted(asked, key=lambda figure: (figure.recall, -figure.queries, figure.label))[:n]
+
+
+def mean_recall(figures: list[ClassFigures]) -> float:
+    """Recall averaged over the classes with a query, each alike however many it has; 0.0 for none."""
+    recalls = [figure.recall for figure in figures if figure.queries]
+    return float(np.mean(recalls)) if recalls else 0.0
+
 
 DEPTH = 100  # neighbours that mAP@100 looks at
 FOLDS = 2

@@ -137,3 +137,69 @@ def has_landmark(truths: Truths) -> NDArray[np.bool_]:
 
 def _mean(total: float, count: int) -> float:
     return float(total / count) if count else 0.0
+
+
+# How far GAP would move with other queries: percentile bootstrap over queries (Efron 1979).
+
+LEVEL = 0.95
+
+
+def resampled_gaps(labels: ArrayLike, scores: ArrayLike, truths: Truths, *, keys: Sequence[str] | None = None,
+                   rounds: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """`gap` of `rounds` samples of Q queries drawn with replacement, float64 (rounds,).
+
+    The same seed draws the same queries: differences of two pipelines are paired. Copies of a query are ranked one
+    after the other. Args as in `gap`.
+    """
+    ranked = ranking(labels, scores, truths, keys)
+    right = is_true(np.asarray(labels)[:, None], truths)[ranked, 0]
+    place = np.full(len(truths), len(ranked))  # behind the list: no prediction
+    place[ranked] = np.arange(len(ranked))
+    asked, rng = has_landmark(truths), np.random.default_rng(seed)
+
+    def one() -> float:
+        drawn = rng.integers(0, len(truths), len(truths))
+        order = np.sort(place[drawn])
+        count = asked[drawn].sum()
+        return precision_sum(right[order[order < len(ranked)]]) / count if count else 0.0
+
+    return np.array([one() for _ in range(rounds)]) if len(truths) else np.zeros(rounds)
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95 % of resampled values."""
+    least, most = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(least), float(most)
+
+
+# Accepting and refusing by one threshold: true accepts at a share of false ones.
+
+def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
+    """Greatest share of genuine scores accepted while at most a share `far` of the impostors is, in [0, 1].
+
+    A score is accepted above a threshold, equal scores alike; so TAR is the share of genuine scores above the
+    (floor(far * impostors) + 1)-th greatest impostor. Verification at a fixed false accept rate as in NIST IR 8238,
+    section 3, without interpolation. Without impostors the share of genuine scores above -inf.
+
+    Args: genuine, impostor: float, any scale; -inf is never accepted. far: in [0, 1].
+    Raises ValueError for far out of range and for NaN scores.
+    """
+    genuine, impostor = np.asarray(genuine, np.float64), np.sort(np.asarray(impostor, np.float64))
+    if not 0 <= far <= 1:
+        raise ValueError(f"far is a share of the impostors in [0, 1], got {far}")
+    if np.isnan(genuine).any() or np.isnan(impostor).any():
+        raise ValueError("a threshold orders scores and NaN has no order: give -inf to what is never accepted")
+    allowed = int(np.floor(far * len(impostor) + 1e-9))  # 0.07 * 100 is 7.000…1, and 0.29 * 100 is 28.99…
+    threshold = impostor[-allowed - 1] if allowed < len(impostor) else -np.inf
+    return float((genuine > threshold).mean()) if len(genuine) else 0.0
+
+
+def answers_at_far(labels: ArrayLike, scores: ArrayLike, truths: Truths, far: float) -> float:
+    """Share of the landmark queries answered rightly above the score that a share `far` of the other queries reaches.
+
+    This is the detection and identification rate of open-set identification. Args as in `gap`.
+    """
+    labels = np.asarray(labels)
+    scores = np.where(labels != NO_LANDMARK, np.asarray(scores, np.float64), -np.inf)
+    asked, right = has_landmark(truths), is_true(labels[:, None], truths)[:, 0]
+    return tar_at_far(np.where(right, scores, -np.inf)[asked], scores[~asked], far)

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.neighbours import nearest
+from retrieval.search import nearest
 from retrieval.state import Matrix
 
 Lists = dict[int, list[int]]

@@ -4,7 +4,7 @@
     ds = Dataset("data/x", split="train")
     len(ds), ds.labels, ds.read(0)
 """
-from shards.cache_config import CacheConfig
 from shards.dataset import CorruptSample, Dataset, splits
+from shards.remote import CacheConfig
 
 __all__ = ["CacheConfig", "CorruptSample", "Dataset", "splits"]

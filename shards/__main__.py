@@ -17,8 +17,7 @@ from arcshard.urls import is_url
 from shards.adopt import adopt
 from shards.info import info
 from shards.repair import repair
-from shards.verify import verify
-from shards.verify_remote import verify_remote
+from shards.verify import verify, verify_remote
 
 
 def main() -> int:
@@ -58,7 +57,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     print(info(args.dataset))
     if args.html:
-        from shards.info_page import page  # here, since it imports matplotlib, which the other commands never need
+        from pages.info_page import page  # here, since it imports matplotlib, which the other commands never need
         write_text(args.html, page(args.dataset))
         print(f"page: {args.html}")
     return 0

@@ -10,11 +10,10 @@ import numpy as np
 
 from arcshard.console import UserError
 from arcshard.urls import is_url
-from shards.cache_config import CacheConfig
-from shards.csv_table import read_table
 from shards.folder import open_folder
 from shards.format import CLASSES, CLASSES_COLUMNS, NO_LANDMARK, index_name, labels_name, shard_name, truths_name
-from shards.truths import read_truths
+from shards.remote import CacheConfig
+from shards.tables import read_table, read_truths
 
 
 class CorruptSample(UserError):

@@ -12,11 +12,9 @@ import numpy as np
 from arcshard.console import UserError
 from arcshard.files import sha256
 from arcshard.urls import is_url
-from shards.cache import Cache
-from shards.cache_config import CacheConfig
-from shards.download import download, read_object
 from shards.format import MANIFEST, shard_name
 from shards.manifest import parse_manifest, read_manifest
+from shards.remote import Cache, CacheConfig, download, read_object
 
 # A Python mmap keeps a file descriptor (until 3.13), and a process often has only 1024 of them.
 MAX_OPEN_SHARDS = 256

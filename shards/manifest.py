@@ -1,12 +1,72 @@
 """Read and write dataset.json, the file that makes a folder a dataset."""
+import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypedDict
 
 from arcshard.console import UserError
-from arcshard.files import write_text
+from arcshard.files import sha256, write_text
 from shards.format import FORMAT_VERSION, MANIFEST, SPLIT_PATTERN, UNFINISHED, shard_name
+
+# Size and sha256 of what passes through a file, so that nobody needs to read it again.
+
+
+class HashingStream:
+    """A binary file that is read or written from its start to its end.
+
+        with open(path, "wb") as f:
+            stream = HashingStream(f)
+            rows, labels = write_tar(stream, samples)
+        stream.size, stream.sha256
+    """
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self._digest, self.size = stream, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`."""
+        self._pass(data)
+        return self._stream.write(data)
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end of the file."""
+        data = self._stream.read(size)
+        self._pass(data)
+        return data
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the bytes so far."""
+        return self._digest.hexdigest()
+
+    def _pass(self, data: bytes) -> None:
+        self._digest.update(data)
+        self.size += len(data)
+
+
+# What dataset.json says of each other file: its size and sha256.
+
+class Entry(TypedDict):
+    """Size in bytes, and the hex digest of the content."""
+
+    size: int
+    sha256: str
+
+
+def file_entry(path: Path) -> Entry:
+    """The entry of a file as it is."""
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def entry_faults(name: str, found: Entry, packed: Entry) -> Iterator[str]:
+    """At most one sentence on how the file `name` differs from the entry that it was packed with."""
+    if found["size"] != packed["size"]:
+        yield f"{name}: has {found['size']} bytes, was packed with {packed['size']}"
+    elif found["sha256"] != packed["sha256"]:
+        yield f"{name}: its sha256 is not the one it was packed with"
+
 
 KEYS = {"format_version", "num_classes", "packing", "splits", "files"}
 DIGEST = re.compile("[0-9a-f]{64}")

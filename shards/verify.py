@@ -4,20 +4,285 @@ Each tar is an independent task: it is read once, and what it holds is compared 
 its .idx and with its sha256. Memory does not grow with the number of photos, but for about 45 bytes each while the
 tables are checked (4.1 million: 190 MB).
 """
+import os
 from collections.abc import Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from arcshard.console import progress
-from shards.file_entry import entry_faults, file_entry
-from shards.format import CLASSES, MANIFEST, REJECTED, index_name, labels_name, shard_name, truths_name
-from shards.manifest import read_manifest
-from shards.tables import Tables, labels_of, read_tables
-from shards.verify_shard import ShardCheck, shard_faults
-from shards.verify_tables import class_faults, count_faults, key_faults, label_faults, truth_faults
+from arcshard.urls import filesystem, reaching
+from shards.content import UNREADABLE, ShardContent, read_shard
+from shards.folder import read_remote_manifest
+from shards.format import (
+    CLASSES,
+    CLASSES_COLUMNS,
+    MANIFEST,
+    NO_LANDMARK,
+    REJECTED,
+    index_name,
+    labels_name,
+    shard_name,
+    truths_name,
+)
+from shards.manifest import Entry, entry_faults, file_entry, read_manifest
+from shards.remote import WrongBytes, download
+from shards.tables import RowFile, Tables, labels_of, read_table, read_tables, read_truths, repeated_keys
+
+# Compare a dataset in object storage with its dataset.json; nothing is kept here.
+
+THREADS = 4
+
+
+def verify_remote(url: str) -> list[str]:
+    """One sentence for each file that is not as it was packed, its name first; [] if all are.
+
+    dataset.json holds the sha256 of every other file, so what `verify` found whole is whole here if these agree. Raises
+    UserError for what is no dataset, and if the server cannot be reached.
+    """
+    url = url.rstrip("/")
+    files, sizes = read_remote_manifest(url)["files"], _sizes(url)
+    faults = [*_remote_listing_faults(files, sizes)]
+    sound = [name for name, entry in files.items() if sizes.get(name) == entry["size"]]
+    with progress(total=len(sound), unit="file", what="verify") as bar, ThreadPoolExecutor(THREADS) as pool:
+        for found in pool.map(lambda name: _content_faults(url, name, files[name]), sound):
+            faults += found
+            bar.update()
+    return faults
+
+
+def _sizes(url: str) -> dict[str, int]:
+    """Bytes of each file in the folder."""
+    with reaching(url):
+        fs, path = filesystem(url)
+        fs.invalidate_cache()
+        return {info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(path, detail=True)}
+
+
+def _remote_listing_faults(files: dict[str, Entry], sizes: dict[str, int]) -> Iterator[str]:
+    for name in sorted(sizes.keys() - {MANIFEST, *files}):
+        yield f"{name}: an extra file that {MANIFEST} does not list"
+    for name, entry in sorted(files.items()):
+        if name not in sizes:
+            yield f"{name}: missing"
+        elif sizes[name] != entry["size"]:
+            yield f"{name}: has {sizes[name]} bytes, was packed with {entry['size']}"
+
+
+def _content_faults(url: str, name: str, entry: Entry) -> list[str]:
+    with open(os.devnull, "wb") as nowhere:
+        try:
+            download(f"{url}/{name}", entry, nowhere, Event())
+        except WrongBytes:
+            return [f"{name}: its sha256 is not the one it was packed with"]
+    return []
+
+
+# Compare one tar with its rows of index and labels, its .idx, and what dataset.json says of both.
+
+FIELDS = ["offset", "size", "width", "height", "crc32", "key"]
+MAX_FAULTS = 100  # of one shard; the others are counted
+
+
+@dataclass(frozen=True)
+class ShardCheck:
+    """A shard to check, in any process: its files, their entries in dataset.json, and its rows."""
+
+    folder: Path
+    split: str
+    number: int
+    tar: Entry
+    idx: Entry
+    index: RowFile | None
+    """None: the index is not sound enough to be compared."""
+    first: int
+    """Its first row in the index."""
+    rows: int
+    labels: np.ndarray
+    """(rows,) int32; shorter: the labels are not sound enough to be compared."""
+
+    @property
+    def name(self) -> str:
+        """File name of its tar."""
+        return f"{shard_name(self.split, self.number)}.tar"
+
+
+def shard_faults(check: ShardCheck) -> list[str]:
+    """One sentence for each fault of the shard; a missing file is named elsewhere."""
+    faults = [*_faults(check)]
+    if len(faults) > MAX_FAULTS:
+        faults[MAX_FAULTS:] = [f"{check.name}: {len(faults) - MAX_FAULTS} more faults of this shard"]
+    return faults
+
+
+def _faults(check: ShardCheck) -> Iterator[str]:
+    tar = check.folder / check.name
+    idx, content = tar.with_suffix(".idx"), None
+    if tar.is_file():
+        content = read_shard(tar)
+        yield from _tar_faults(check, content)
+    if not idx.is_file():
+        return
+    if content and _as_packed(check, content) and idx.read_bytes() != content.idx:
+        yield f"{idx.name}: stale, it is not the index of {tar.name}"
+    else:
+        yield from entry_faults(idx.name, file_entry(idx), check.idx)
+
+
+def _as_packed(check: ShardCheck, content: ShardContent) -> bool:
+    return content.entry == check.tar
+
+
+def _tar_faults(check: ShardCheck, content: ShardContent) -> Iterator[str]:
+    """Its sha256 speaks only where nothing says more."""
+    faults = [f"{check.name}: {fault}" for fault in content.faults]
+    if check.index:
+        faults += _differences(check, content, check.index.read(check.first, check.rows))
+    if not any(fault.startswith(f"{check.name}:") for fault in faults):
+        faults += entry_faults(check.name, content.entry, check.tar)
+    yield from faults
+
+
+def _differences(check: ShardCheck, content: ShardContent, rows: np.ndarray) -> Iterator[str]:
+    """What differs between the tar and its rows; the blame lies with the file whose sha256 is not the packed one."""
+    if len(rows) == len(content.rows):
+        for i in np.flatnonzero(_unequal(check, content, rows)).tolist():
+            yield from _sample_faults(check, content, rows[i], i, i)
+        return
+    places = {offset: j for j, offset in enumerate(content.rows["offset"].tolist())}
+    for i, offset in enumerate(rows["offset"].tolist()):
+        yield from _sample_faults(check, content, rows[i], i, places.pop(offset, None))
+    for offset, j in places.items():
+        key = _show(content.rows["key"][j])
+        yield f"{check.name}: holds a sample {key} at offset {offset} that {index_name(check.split)} lacks"
+
+
+def _unequal(check: ShardCheck, content: ShardContent, rows: np.ndarray) -> np.ndarray:
+    """Whether something differs, bool (rows,)."""
+    unequal = np.zeros(len(rows), bool)
+    for name in FIELDS:
+        unequal |= rows[name] != content.rows[name]
+    return unequal | (check.labels != content.labels) if len(check.labels) == len(rows) else unequal
+
+
+def _sample_faults(check: ShardCheck, content: ShardContent, row: np.void, i: int, j: int | None) -> Iterator[str]:
+    """How sample i of the tables differs from sample j of the tar."""
+    place = f"sample {_show(row['key'])} at offset {row['offset']}"
+    if j is None:
+        yield f"{check.name}: {place} is not there any more"
+        return
+    found = content.rows[j]
+    sized = found["width"] > 0  # else the photo is not in the form, which has been said
+    fields = [name for name in FIELDS if row[name] != found[name] and (sized or name not in ("width", "height"))]
+    if fields and _as_packed(check, content):
+        texts = [f"{name} is {_show(row[name])}, but {check.name} has {_show(found[name])}" for name in fields]
+        yield f"{index_name(check.split)}: row {check.first + i}, {place}: {'; '.join(texts)}"
+    elif fields:
+        texts = ["the photo's bytes are not those that were packed" if name == "crc32" else
+                 f"{name} is {_show(found[name])}, was packed with {_show(row[name])}" for name in fields]
+        yield f"{check.name}: {place}: {'; '.join(texts)}"
+    if len(check.labels) == check.rows and content.labels[j] not in (check.labels[i], UNREADABLE):
+        yield _label_fault(check, content, place, i, j)
+
+
+def _label_fault(check: ShardCheck, content: ShardContent, place: str, i: int, j: int) -> str:
+    found, packed = content.labels[j], check.labels[i]
+    if _as_packed(check, content):
+        return (f"{labels_name(check.split)}: row {check.first + i}, {place}: label is {packed}, "
+                f"but {check.name} has {found}")
+    return f"{check.name}: {place}: label is {found}, was packed with {packed}"
+
+
+def _show(value: object) -> str:
+    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+# What can be wrong with the files that bind the shards: index, labels, classes, truths.
+
+def count_faults(tables: Tables, samples: int) -> Iterator[str]:
+    """Index and labels that have not `samples` rows."""
+    rows = {index_name(tables.split): None if tables.index is None else tables.index.rows,
+            labels_name(tables.split): None if tables.labels is None else len(tables.labels)}
+    for name, count in rows.items():
+        if count not in (None, samples):
+            yield f"{name}: has {count} rows, {MANIFEST} counts {samples} samples"
+
+
+def label_faults(tables: Tables, num_classes: int) -> Iterator[str]:
+    """Labels that are no class."""
+    if tables.labels is not None:
+        wrong = (tables.labels < NO_LANDMARK) | (tables.labels >= num_classes)
+        if wrong.any():
+            yield f"{labels_name(tables.split)}: {wrong.sum()} labels are not -1 to {num_classes - 1}"
+
+
+def key_faults(tables: list[Tables]) -> Iterator[str]:
+    """Keys that name several samples, in one split or in several."""
+    first: dict[bytes, str] = {}
+    for key, table, row in repeated_keys(tables):
+        name = index_name(table.split)
+        if key in first:
+            yield f"{name}: row {row} has the key {key.decode('ascii', 'backslashreplace')}, which {first[key]} has too"
+        first.setdefault(key, f"row {row} of {name}")
+
+
+def class_faults(path: Path, train: np.ndarray | None, num_classes: int) -> Iterator[str]:
+    """What classes.csv gets wrong: labels, landmark ids, the number of a class's train photos; the first of each.
+
+    train: labels of split train; None: they are not sound enough to be counted.
+    """
+    if not path.is_file():
+        return
+    try:
+        rows = read_table(path, CLASSES_COLUMNS)
+    except ValueError as error:
+        yield f"{path.name}: {error}"
+        return
+    if len(rows) != num_classes:
+        yield f"{path.name}: has {len(rows)} classes, {MANIFEST} counts {num_classes}"
+    if wrong := [row[0] for number, row in enumerate(rows) if row[0] != str(number)]:
+        yield f"{path.name}: its labels must be 0, 1, 2, … in order, not {wrong[0]!r}"
+    if len({row[1] for row in rows}) < len(rows):
+        yield f"{path.name}: it has a landmark_id twice"
+    if train is not None:
+        yield from _image_count_faults(path.name, [row[2] for row in rows], train)
+
+
+def truth_faults(path: Path, tables: Tables, num_classes: int) -> Iterator[str]:
+    """What SPLIT.truths.csv gets wrong about the split's samples; the first of each kind."""
+    try:
+        truths = read_truths(path)
+    except ValueError as error:
+        yield f"{path.name}: {error}"
+        return
+    for key, labels in truths.items():
+        if max(labels) >= num_classes or len({*labels}) < len(labels):
+            yield f"{path.name}: sample {key} must have labels of 0 to {num_classes - 1}, each once, not {labels}"
+            break
+    if truths and tables.index and tables.labels is not None and tables.index.rows == len(tables.labels):
+        yield from _own_label_faults(path.name, truths, tables.labels_by_key({*truths}))
+
+
+def _own_label_faults(name: str, truths: dict[str, list[int]], own: dict[str, int]) -> Iterator[str]:
+    if unknown := truths.keys() - own.keys():
+        yield f"{name}: the split has no sample {min(unknown)}"
+    if wrong := [key for key, label in own.items() if truths[key][0] != label]:
+        key = min(wrong)
+        yield f"{name}: the first label of sample {key} must be its own, {own[key]}, not {truths[key][0]}"
+
+
+def _image_count_faults(name: str, counts: list[str], labels: np.ndarray) -> Iterator[str]:
+    images = np.bincount(labels[(labels >= 0) & (labels < len(counts))], minlength=len(counts)).tolist()
+    for label, (count, right) in enumerate(zip(counts, images)):
+        if count != str(right):
+            yield f"{name}: says that class {label} has {count!r} images, split train has {right}"
+            return
+
 
 SHARD_KINDS = (".tar", ".idx")
 

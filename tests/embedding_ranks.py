@@ -2,9 +2,9 @@
 import os
 from functools import partial
 
-from answering import stores
 from retrieval import __main__ as command
-from retrieval.parts import Parts
+from retrieval.run import embed
+from retrieval.store import Parts
 
 write = Parts.write
 
@@ -16,5 +16,5 @@ def told(parts, number, vectors):
 
 if __name__ == "__main__":
     Parts.write = told
-    stores.write_split = partial(stores.write_split, part_rows=16)
+    embed.write_split = partial(embed.write_split, part_rows=16)
     command.main()

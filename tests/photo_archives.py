@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
 from preprocess.sources import Place
 
 KEYS = [f"{number * 2654435761 % 2**32:08x}" for number in range(1, 13)]

@@ -8,11 +8,9 @@ import torch
 
 from arcshard import distributed
 from model import AdaFace, ArcFace, CosFace
-from model.instruments import Instruments, class_means, start_from
-from model.shard import Shard
-from model.sharded_state import own_state, whole_state
-from training.clipping import clip_grad_norm
-from training.loss_scale import LossScale
+from model.sharding import Shard
+from model.stats import Instruments, class_means, start_from
+from training.optim import LossScale, clip_grad_norm, own_state, whole_state
 
 CLASSES, DIM, BATCH = 11, 8, 12  # for 2 and for 3 ranks
 CASES = {

@@ -14,8 +14,6 @@ import evaluate
 import predict
 import retrieval.__main__
 import tune
-from answering.serving import is_loopback
-from answering.web_answers import load_answerer
 from arcshard import checkpoint
 from arcshard.console import UserError
 from loader import View
@@ -24,6 +22,7 @@ from retrieval import Pipeline, read_pipeline
 from retrieval.local_features import extract, verify
 from retrieval.neighbours_picture import GAP, WIDTH
 from retrieval.reranker import Reranker
+from retrieval.run.serve import is_loopback, load_answerer
 from retrieval.steps import Search
 from retrieval.web import Unreadable
 from shards import Dataset
@@ -209,7 +208,7 @@ def test_only_an_address_of_this_machine_is_loopback():
 
 @pytest.mark.parametrize("host, warned", [("127.0.0.1", False), ("0.0.0.0", True)])
 def test_serving_others_is_warned_of(page, monkeypatch, answerer, run_folder, dataset_path, host, warned):
-    monkeypatch.setattr("answering.web_answers.load_answerer", lambda *_: answerer)
+    monkeypatch.setattr("retrieval.run.serve.load_answerer", lambda *_: answerer)
     served = []
     monkeypatch.setattr("retrieval.web.serve", lambda app, *place: served.append((app.config["TRUSTED_HOSTS"], place)))
     printed = page(retrieval.__main__, "serve", dataset_path, "--run", run_folder, "--host", host)
@@ -218,7 +217,7 @@ def test_serving_others_is_warned_of(page, monkeypatch, answerer, run_folder, da
 
 
 def test_the_public_train_set_copies_the_sample(page, run_folder, photo_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.contest.PUBLIC_TRAIN", 1)
+    monkeypatch.setattr("retrieval.evaluation.PUBLIC_TRAIN", 1)
     (tmp_path / "train.csv").write_text("id,landmark_id\na,1\n")
     (tmp_path / "sample.csv").write_text("id,landmarks\nz,5 0.1\n")
     page(predict, "--run", run_folder, "--index", "never/read", "--images", photo_folder, "--out", tmp_path / "s.csv",

@@ -7,10 +7,6 @@ import torch
 import torch.nn.functional as F
 
 import retrieval.__main__ as command
-from answering import embedding
-from answering.embedding import embed_rows, embed_split, write_split
-from answering.run_model import load_model
-from answering.tta import Tta, embed_views, read_tta
 from arcshard import checkpoint
 from arcshard.alone import alone
 from arcshard.console import UserError
@@ -18,6 +14,9 @@ from arcshard.distributed import World
 from loader import View
 from model import ModelConfig, build_embedder
 from retrieval import Embeddings, nearest
+from retrieval.run import embed
+from retrieval.run.embed import embed_rows, embed_split, write_split
+from retrieval.run.model import Tta, embed_views, load_model, read_tta
 from shards import Dataset
 
 
@@ -66,7 +65,7 @@ def test_what_was_finished_before_a_kill_is_not_embedded_again(run_folder, datas
             seen.append(start)
             yield whole.vectors[start:min(start + 8, rows.stop)]
 
-    monkeypatch.setattr("answering.embedding.embed_rows", rows)
+    monkeypatch.setattr("retrieval.run.embed.embed_rows", rows)
     with pytest.raises(KeyboardInterrupt):
         write_split(model, dataset, tmp_path / "s", batch=8, part_rows=16)
     with pytest.raises(UserError, match="which has none"):
@@ -81,8 +80,8 @@ def test_ranks_write_one_store_together(run_folder, dataset_path, whole, tmp_pat
     """Rank 1 before rank 0, which writes the store: gloo's barriers are tested by a real pair below."""
     monkeypatch.setattr(World, "wait", lambda self: None)
     model, dataset = load_model(run_folder), Dataset(dataset_path)
-    monkeypatch.setattr(embedding.Parts, "missing", lambda self: [0, 1, 2, 3])
-    embedding.Parts(tmp_path, embedding.made(model, dataset), 60, "float32", 16).begin()
+    monkeypatch.setattr(embed.Parts, "missing", lambda self: [0, 1, 2, 3])
+    embed.Parts(tmp_path, embed.made(model, dataset), 60, "float32", 16).begin()
     for rank in (1, 0):
         write_split(model, dataset, tmp_path, world=World(rank, 2, torch.device("cpu")), part_rows=16)
     np.testing.assert_allclose(Embeddings.load(tmp_path).vectors, whole.vectors, atol=1e-5)

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from answering.gallery import NEIGHBOURS, gallery_data, num_shown
 from retrieval import Pipeline, Questions, Vectors
+from retrieval.run.gallery import NEIGHBOURS, gallery_data, num_shown
 from retrieval.steps import Concatenate, FrequentClass, LocalFeatures, Search, Vote
 from retrieval.trace import Stage, trace
 from shards import Dataset

@@ -4,8 +4,8 @@ import pytest
 
 from arcshard.console import UserError
 from arcshard.files import sha256
-from preprocess.packing.local_output import LocalOutput
 from preprocess.packing.options import PackOptions
+from preprocess.packing.output import LocalOutput
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset

@@ -16,14 +16,12 @@ from PIL import Image
 from scipy.fft import dctn, idctn
 from torchvision.transforms import functional
 
-from loader import Loader, View, randaugment, warping
-from loader.colours import CUTOUT, draw_jitter, draw_qualities
-from loader.framing import draw_boxes, whole_frames
-from loader.hashing import uniform
-from loader.pipeline import build_pipeline, finish_on_gpu, input_specs, inputs
+from loader import Loader, View, augment
+from loader.augment import CUTOUT, draw_boxes, draw_jitter, draw_qualities, whole_frames
+from loader.draws import uniform
+from loader.pipeline import Resources, build_pipeline, finish_on_gpu, input_specs, inputs
 from loader.plan import training_plan
-from loader.resources import Resources
-from model.photometry import autocontrast, cut_out, prepare
+from model.augment import autocontrast, cut_out, prepare
 from shards import Dataset
 
 THIRD = View(framing="squash", warp=0.7, rotate=10, scale=0.2, shift=0.2, cutout=0.5, jpeg=(99, 100))
@@ -92,7 +90,7 @@ def test_pixels_equal_arithmetic_on_the_whole_photo(train, view):
     rows, positions = train.index[batch.ids.numpy()], np.arange(12)
     boxes = draw_boxes(view, 4, positions, rows["width"], rows["height"])
     for image, sample, matrix in zip(batch.images.numpy(), batch.ids.tolist(),
-                                     warping.draw_warps(view, 4, positions, boxes)):
+                                     augment.draw_warps(view, 4, positions, boxes)):
         photo = np.asarray(Image.open(io.BytesIO(train.read(sample))).convert("RGB"), np.float64)
         error = np.abs(image - sampled_from_whole(photo, matrix, 24))
         assert error.mean() < 1 and error.max() < 24
@@ -140,8 +138,8 @@ def test_the_gpu_graph_warps_and_compresses_on_the_gpu():
 def test_what_is_decoded_covers_what_is_touched(rotate, scale, shift, width, height):
     view, positions = View(framing="squash", rotate=rotate, scale=scale, shift=shift), np.arange(50)
     w, h = np.full(50, width, np.int32), np.full(50, height, np.int32)
-    matrices = warping.draw_warps(view, 0, positions, draw_boxes(view, 0, positions, w, h))
-    regions = warping.regions(matrices, w, h)
+    matrices = augment.draw_warps(view, 0, positions, draw_boxes(view, 0, positions, w, h))
+    regions = augment.regions(matrices, w, h)
     assert np.all(regions[:, 2:] >= 1) and np.all(regions[:, :2] >= 0)
     assert np.all(regions[:, 0] + regions[:, 2] <= width) and np.all(regions[:, 1] + regions[:, 3] <= height)
     points = np.random.default_rng(0).uniform(size=(100, 2))
@@ -154,11 +152,11 @@ def test_what_is_decoded_covers_what_is_touched(rotate, scale, shift, width, hei
 def test_warps_turn_enlarge_and_shift_within_their_limits():
     view, positions = View(framing="squash", warp=0.7, rotate=10, scale=0.2, shift=0.1), np.arange(4000)
     boxes = np.tile([100.0, 50, 40, 20], (4000, 1))
-    matrices = warping.draw_warps(view, 0, positions, boxes)
+    matrices = augment.draw_warps(view, 0, positions, boxes)
     unit = matrices[:, :, :2] / [40, 20]
     angles, enlarged = np.rad2deg(np.arctan2(unit[:, 1, 0], unit[:, 0, 0])), 1 / np.hypot(unit[:, 0, 0], unit[:, 1, 0])
     still = np.isclose(angles, 0)
-    assert abs(still.mean() - 0.3) < 0.03 and np.allclose(matrices[still], warping.of_boxes(boxes)[still])
+    assert abs(still.mean() - 0.3) < 0.03 and np.allclose(matrices[still], augment.of_boxes(boxes)[still])
     assert 9.8 < np.abs(angles).max() <= 10 and 0.8 <= enlarged.min() < 0.81 and 1.19 < enlarged.max() <= 1.2
     centres = (matrices @ [0.5, 0.5, 1] - [120, 60]) / [40, 20]
     assert 0.098 < np.abs(centres).max() <= 0.1 + 1e-9
@@ -166,13 +164,13 @@ def test_warps_turn_enlarge_and_shift_within_their_limits():
 
 def test_randaugment_equals_a_loop_over_its_operations():
     number, seed = 3, 7
-    drawn = randaugment.draw(number, seed, np.arange(200))
+    drawn = augment.draw(number, seed, np.arange(200))
     seen = set()
     for position in range(200):
         angle, shear, shift, factors, hole, full = 0.0, [0, 0], [0, 0], [1.0, 1, 1], 0.0, False
         for k in range(number):
-            u = [float(uniform(seed, position, randaugment.CHANNEL + which * number + k)[0]) for which in range(3)]
-            name, m = randaugment.OPERATIONS[int(u[0] * 11)], (1 + int(9 * u[1])) / 10
+            u = [float(uniform(seed, position, augment.CHANNEL + which * number + k)[0]) for which in range(3)]
+            name, m = augment.OPERATIONS[int(u[0] * 11)], (1 + int(9 * u[1])) / 10
             sign = -1 if u[2] < 0.5 else 1
             seen.add(name)
             if name == "rotate":
@@ -191,7 +189,7 @@ def test_randaugment_equals_a_loop_over_its_operations():
         assert np.allclose(drawn.angle[position], angle) and np.allclose(drawn.shear[position], shear)
         assert np.allclose(drawn.shift[position], shift) and np.allclose(drawn.factors[position], factors)
         assert np.isclose(drawn.hole[position], hole) and drawn.autocontrast[position] == full
-    assert seen == set(randaugment.OPERATIONS)
+    assert seen == set(augment.OPERATIONS)
 
 
 def test_holes_have_their_side_unless_the_border_cuts_them():

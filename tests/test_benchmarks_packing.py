@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from preprocess.normal_form.normalise import normalise
+from preprocess.images.normalize import normalise
 
 ROOT = Path(__file__).parent.parent
 PACKING = "benchmarks/packing.py"

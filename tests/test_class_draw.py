@@ -7,16 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader import hashing
+from loader import draws
 from model import ArcFace
-from model.class_draw import draw, mix64
+from model.heads import draw, mix64
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20))
 def test_mix64_is_the_loaders(words):
     words = np.array(words, np.uint64)
     assert mix64(torch.from_numpy(words.view(np.int64))).numpy().view(np.uint64).tolist() == \
-        hashing.mix64(words).tolist()
+        draws.mix64(words).tolist()
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 40), st.data())

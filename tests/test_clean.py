@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from arcshard.console import UserError, run
 from preprocess.clean import main
 from preprocess.samples.classes import large_classes
-from preprocess.samples.folds import stratified_folds
+from preprocess.samples.splits import stratified_folds
 
 SCRIPT = Path(__file__).parents[1] / "preprocess" / "clean.py"
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from preprocess.normal_form.colour import is_srgb, to_rgb
-from preprocess.normal_form.normalise import normalise
+from preprocess.images.decode import is_srgb, to_rgb
+from preprocess.images.normalize import normalise
 from tests.icc_profiles import (
     ADOBE_RGB,
     COARSE_SRGB,

@@ -11,13 +11,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from arcshard.distributed import World
 from model import HeadConfig, build_head
 from model.batchnorm import hold_statistics
-from model.embedder import Embedder
-from model.pooling import GeM
-from training import compiling
-from training.compiling import CompiledStep, choose_form, may_compile
-from training.optimizers import build_optimizer, clip, step_unless
-from training.step import Step
-from training.train_config import TrainConfig
+from model.embedder import Embedder, GeM
+from training import step as training_step
+from training.config import TrainConfig
+from training.optim import build_optimizer, clip, step_unless
+from training.step import CompiledStep, Step, choose_form, may_compile
 
 ALONE = World(0, 1, torch.device("cpu"))
 ALWAYS = TrainConfig(compile="always")
@@ -98,7 +96,7 @@ def test_the_heads_gradient_is_there_before_the_backbones_backward_pass():
 def test_a_synced_batchnorm_leaves_the_embedder_as_it_is_and_says_so():
     c, counter = TrainConfig(compile="always", batchnorm="synced"), CompileCounterWithBackend("eager")
     _, said = choose_form(make_step(), inputs(), c, ALONE, counter)
-    assert said == compiling.NO_SYNCED and counter.frame_count == 1
+    assert said == training_step.NO_SYNCED and counter.frame_count == 1
 
 
 def test_choosing_leaves_no_trace():
@@ -117,7 +115,7 @@ def test_choosing_leaves_no_trace():
 @pytest.mark.parametrize("plain, fast, outcome", [(0.02, 0.01, "compiled"), (0.01, 0.0125, "as it is")])
 def test_the_faster_form_is_taken_and_both_figures_are_said(plain, fast, outcome, monkeypatch):
     figures = iter([plain, fast])
-    monkeypatch.setattr(compiling, "seconds_of", lambda *args: next(figures))
+    monkeypatch.setattr(training_step, "seconds_of", lambda *args: next(figures))
     step = make_step()
     form, said = choose_form(step, inputs(), TrainConfig(), ALONE, "eager")
     assert (form is step) is (outcome == "as it is")

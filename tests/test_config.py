@@ -8,8 +8,7 @@ import timm
 from arcshard.config import as_plain, differences
 from loader import View
 from model import HeadConfig, ModelConfig
-from training.arguments import SECTIONS, read_arguments
-from training.train_config import TrainConfig
+from training.config import SECTIONS, TrainConfig, read_arguments
 
 VIEWS = sorted((Path(__file__).parent.parent / "configs" / "views").glob("*.yaml"))
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.normal_form.decode import check
-from preprocess.normal_form.normalise import normalise
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected, check
+from preprocess.images.normalize import normalise
 from tests.pictures import encoded, exif_of, normal_jpeg, strict, texture
 
 JPEGS = {

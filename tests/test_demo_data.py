@@ -19,10 +19,11 @@ from PIL import Image, ImageOps
 from arcshard.console import UserError
 from preprocess import demo_data
 from preprocess.demo import views
-from preprocess.demo.files import HTML, encode
 from preprocess.demo.plan import (
+    HTML,
     class_sizes,
     csv_files,
+    encode,
     generator,
     landmark_ids,
     planted,

@@ -20,18 +20,17 @@ from PIL import Image
 
 from arcshard.alone import alone
 from arcshard.console import UserError
+from pages import duplicates_page as pages_duplicates_page
 from preprocess import duplicates as duplicates_command
+from preprocess.dedup import hashes
+from preprocess.dedup import pairs as dedup_pairs
+from preprocess.dedup.hashes import RECORD_DTYPE, Hashed, hash_photo, hash_photos, photo_keys
+from preprocess.dedup.pairs import TooManyPairs, find_duplicates
+from preprocess.dedup.report import failures, summary, write_report
 from preprocess.duplicates import compare
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
+from preprocess.samples.classes import thin
 from preprocess.samples.sample_table import class_ids, read_samples
-from preprocess.samples.thinning import thin
-from preprocess.twins import duplicate_pairs, duplicates_page, hash_store, near_pairs
-from preprocess.twins.duplicate_pairs import find_duplicates
-from preprocess.twins.duplicate_report import failures, summary, write_report
-from preprocess.twins.hash_photos import Hashed, hash_photos, photo_keys
-from preprocess.twins.hash_store import RECORD_DTYPE
-from preprocess.twins.near_pairs import TooManyPairs
-from preprocess.twins.photo_hash import hash_photo
 from preprocess.workers.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +52,7 @@ def clustered_hashes(draw):
 @settings(deadline=None)
 def test_near_pairs_finds_what_comparing_each_with_each_finds(a, b, shared, distance):
     b = np.concatenate([b, a[:shared]])
-    found = near_pairs.near_pairs(a, b, distance)
+    found = dedup_pairs.near_pairs(a, b, distance)
     distances = np.bitwise_count(a[:, None] ^ b[None])
     expected = [(i, j, distances[i, j]) for i, j in np.argwhere(distances <= distance)]
     assert sorted(zip(found.a, found.b, found.distance)) == expected
@@ -64,25 +63,25 @@ def test_differences_spread_over_all_bits_are_found(distance):
     """A bit in each of `distance` equal parts, wherever those begin: one band fewer would miss some."""
     spread = [sum(1 << (64 * part // distance + shift) % 64 for part in range(distance)) for shift in range(16)]
     base = 0x0123456789ABCDEF
-    found = near_pairs.near_pairs(np.array([base], np.uint64), np.array([base ^ bits for bits in spread], np.uint64),
+    found = dedup_pairs.near_pairs(np.array([base], np.uint64), np.array([base ^ bits for bits in spread], np.uint64),
                                   distance)
     assert sorted(found.b.tolist()) == list(range(16)) and set(found.distance.tolist()) == {distance}
 
 
 def test_a_bucket_larger_than_a_block_is_compared_whole(monkeypatch):
     a = np.arange(100, dtype=np.uint64)  # all in one bucket of the upper bands
-    whole = near_pairs.near_pairs(a, a[:7], 3)
-    monkeypatch.setattr(near_pairs, "BLOCK", 20)
-    assert sorted(zip(*near_pairs.near_pairs(a, a[:7], 3))) == sorted(zip(*whole))
+    whole = dedup_pairs.near_pairs(a, a[:7], 3)
+    monkeypatch.setattr(dedup_pairs, "BLOCK", 20)
+    assert sorted(zip(*dedup_pairs.near_pairs(a, a[:7], 3))) == sorted(zip(*whole))
     assert len(whole.a) == (np.bitwise_count(a[:, None] ^ a[None, :7]) <= 3).sum()
 
 
 def test_too_many_pairs_are_refused_before_they_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(near_pairs, "MAX_PAIRS", 99)
+    monkeypatch.setattr(dedup_pairs, "MAX_PAIRS", 99)
     same = np.zeros(10, np.uint64)
     with pytest.raises(TooManyPairs):
-        near_pairs.near_pairs(same, same, 0)
-    assert len(near_pairs.near_pairs(same[:9], same, 0).a) == 90
+        dedup_pairs.near_pairs(same, same, 0)
+    assert len(dedup_pairs.near_pairs(same[:9], same, 0).a) == 90
 
 
 # ---- pairs of photos
@@ -127,7 +126,7 @@ def test_find_duplicates_lists_each_pair_once_in_order(table, distance, within):
 def test_a_crowd_names_every_photo_in_few_true_pairs(table, distance, within, crowd):
     expected = brute_force(*table, distance, within)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicate_pairs, "CROWD", crowd)
+        patch.setattr(dedup_pairs, "CROWD", crowd)
         found = find_duplicates(*table, distance, within)
     for splits, of_splits in found.items():
         pairs = of_splits.pairs.tolist()
@@ -237,14 +236,14 @@ def test_a_truncated_photo_is_rejected():
 def test_the_store_returns_each_key_once(tmp_path):
     one, two = np.zeros(3, RECORD_DTYPE), np.zeros(2, RECORD_DTYPE)
     one["key"], one["content"], two["key"] = [5, 2, 9], [b"a" * 16, b"b" * 15 + b"\0", b"\0" * 16], [9, 1]
-    hash_store.save(tmp_path, one)
-    hash_store.save(tmp_path, two)
+    hashes.save(tmp_path, one)
+    hashes.save(tmp_path, two)
     (tmp_path / "half.npy.part").write_bytes(b"left by a kill")
-    hash_store.save(tmp_path, one[:0])
+    hashes.save(tmp_path, one[:0])
     assert len(list(tmp_path.glob("*.npy"))) == 2
-    assert hash_store.load(tmp_path)["key"].tolist() == [1, 2, 5, 9]
-    assert hash_store.load(tmp_path)[1:3].tolist() == one[[1, 0]].tolist()
-    assert len(hash_store.load(tmp_path / "none")) == 0
+    assert hashes.load(tmp_path)["key"].tolist() == [1, 2, 5, 9]
+    assert hashes.load(tmp_path)[1:3].tolist() == one[[1, 0]].tolist()
+    assert len(hashes.load(tmp_path / "none")) == 0
 
 
 # ---- the report
@@ -268,7 +267,7 @@ def test_a_long_report_is_written_in_batches(tmp_path, monkeypatch):
     samples = samples_of("a" * 9 + "b" * 9, list(range(18)))
     found = found_in(samples, list(range(18)))
     write_report(tmp_path / "whole.csv", samples, found)
-    monkeypatch.setattr("preprocess.twins.duplicate_report.BATCH", 7)
+    monkeypatch.setattr("preprocess.dedup.report.BATCH", 7)
     write_report(tmp_path / "parts.csv", samples, found)
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len((tmp_path / "parts.csv").read_text().splitlines()) == 1 + len(found["a", "b"].pairs) > 50
@@ -378,7 +377,7 @@ train and val: 2 exact and 0 near pairs, 0 of them with different landmarks; pho
 def test_hashes_are_used_again_and_failed_photos_tried_again(duplicates, tmp_path):
     duplicates("--workers", "1", "--distance", "0")
     report = (tmp_path / "duplicates.csv").read_text()
-    assert len(hash_store.load(tmp_path / "duplicates.csv.hashes")) == 11
+    assert len(hashes.load(tmp_path / "duplicates.csv.hashes")) == 11
     done = duplicates("--workers", "1", "--distance", "12", "--within")
     assert done.stdout.startswith("hashed 0 photos, 11 were hashed before")
     assert "within train: no duplicates" in done.stdout and "file not found: 1 (gone)" in done.stdout
@@ -490,11 +489,11 @@ def test_page_shows_the_most_distant_pairs_and_says_which_photo_is_gone(monkeypa
     samples = samples_of("aaabbb", [0] * 6)
     found = found_in(samples, [0, 2 ** 20 - 1, 2 ** 50 - 1, 1, 2 ** 20 - 4, 2 ** 50 - 16])
     assert sorted(found["a", "b"].pairs["distance"]) == [1, 2, 4]
-    monkeypatch.setattr(duplicates_page, "PAIRS", 2)
-    page = duplicates_page.render(samples, found, ["a line"], Folder())
+    monkeypatch.setattr(pages_duplicates_page, "PAIRS", 2)
+    page = pages_duplicates_page.render(samples, found, ["a line"], Folder())
     assert re.findall(r"near, (\d) of", page) == ["4", "2"] and "2 of 3 pairs" in page and "cannot be read" not in page
-    monkeypatch.setattr(duplicates_page, "PAIRS", 50)
-    page = duplicates_page.render(samples, found, [], Folder())
+    monkeypatch.setattr(pages_duplicates_page, "PAIRS", 50)
+    page = pages_duplicates_page.render(samples, found, [], Folder())
     assert re.findall(r"near, (\d) of", page) == ["4", "2", "1"] and page.count("photo cannot be read") == 1
 
 
@@ -553,7 +552,7 @@ def test_a_table_of_one_split_needs_within(call, leaky, tmp_path, refused):
 
 
 def test_too_many_pairs_are_a_sentence(monkeypatch):
-    monkeypatch.setattr(duplicate_pairs, "MAX_PAIRS", 3)
+    monkeypatch.setattr(dedup_pairs, "MAX_PAIRS", 3)
     samples, hashed = samples_of("aabb", [0] * 4), Hashed(np.zeros(4, RECORD_DTYPE), {}, 0)
     with pytest.raises(UserError, match="^a report lists at most 20,000,000 pairs, but --distance 4 finds more: choose "
                                         "a smaller one$"):

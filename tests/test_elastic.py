@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training import metrics_log
+from training import log
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16", "--train.size", "32",
@@ -59,12 +59,12 @@ def test_a_run_goes_on_with_fewer_and_with_more_machines(dataset_path, tmp_path)
     def until(ranks, more=5):
         """Wait until so many ranks have taken some steps."""
         limit, enough = time.monotonic() + 120, None
-        while enough is None or len(metrics_log.read(run)) < enough:
+        while enough is None or len(log.read(run)) < enough:
             assert time.monotonic() < limit and agents[0].process.poll() is None
             if {agent.world_size() for agent in agents} != {ranks}:
                 enough = None
             elif enough is None:
-                enough = len(metrics_log.read(run)) + more
+                enough = len(log.read(run)) + more
             time.sleep(0.05)
 
     try:
@@ -80,7 +80,7 @@ def test_a_run_goes_on_with_fewer_and_with_more_machines(dataset_path, tmp_path)
         until(ranks=1)
     finally:
         said = [agent.lose() for agent in agents]
-    positions = [line["position"] for line in metrics_log.read(run)]
+    positions = [line["position"] for line in log.read(run)]
     assert positions == list(range(12, 12 * len(positions) + 1, 12)), said
     assert said[0].count("rank 0 lost another (its connection ended)") == 1, said
     assert said[0].count("the same command continues\n") == 2, said

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from training.ema import SHARE, AveragedWeights, decay
+from training.optim import SHARE, AveragedWeights, decay
 
 
 def test_a_weight_one_half_life_ago_counts_half():

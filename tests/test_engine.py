@@ -118,8 +118,7 @@ def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos
 
 
 def _attempt_or_die(task):
-    from preprocess.packing.attempts import begin
-    from preprocess.packing.pack import _attempt
+    from preprocess.packing.pack import _attempt, begin
     if (task.split, task.number) != ("train", 3):
         return _attempt(task)
     if begin(task.output, "train-000003"):

@@ -12,15 +12,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import export as export_page
-from answering.embedding import embed_split
-from answering.run_model import load_model
 from arcshard import checkpoint, console
 from arcshard.config import as_plain
 from loader import View
-from model import HeadConfig, ModelConfig, UnitEmbedder, build_embedder, onnx_file
-from model.timm_files import read_timm, write_timm
+from model import HeadConfig, ModelConfig, UnitEmbedder, build_embedder
+from model import export as model_export
+from model.export import read_timm, write_timm
+from retrieval.run.embed import embed_split
+from retrieval.run.model import load_model
 from shards import Dataset
-from training.train_config import TrainConfig
+from training.config import TrainConfig
 
 DOCS = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
 SIZE = 48
@@ -138,7 +139,7 @@ def test_mistakes_are_one_sentence(export, monkeypatch, tmp_path):
     refused("--out must be a name in .onnx or .safetensors; got m.pt", "m.pt")
     refused("--checkpoint must be a file of the run", tmp_path / "m.onnx", "--checkpoint", "none.pt")
     refused("there is no folder", tmp_path / "m.safetensors", "--data", tmp_path / "none")
-    monkeypatch.setattr(onnx_file, "LARGEST", 1000)
+    monkeypatch.setattr(model_export, "LARGEST", 1000)
     refused("an ONNX file holds less than 2.1 GB, and this network has 0.0 GB: give --out", tmp_path / "m.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     refused("ONNX needs a package that is missing (onnxscript): pip install -e '.[export]'", tmp_path / "m.onnx")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step, render
+from pages.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step, render
 from retrieval.trace import StepFigures
 from tests.test_report_page import CHROMIUM, HOSTILE, Page, browse, jpeg, share_of
 

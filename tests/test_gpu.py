@@ -8,8 +8,8 @@ import torch
 import train as train_page
 from loader import Loader, View
 from shards import Dataset
-from training.metrics_log import MetricsLog
-from training.update import update
+from training.log import MetricsLog
+from training.state import update
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 

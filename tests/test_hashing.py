@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.hashing import GOLDEN, hash64, mix64, uniform
+from loader.draws import GOLDEN, hash64, mix64, uniform
 
 MASK = 2**64 - 1
 

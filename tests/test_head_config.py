@@ -7,7 +7,7 @@ import torch
 
 from arcshard.distributed import World
 from model import AdaFace, ArcFace, CosFace, HeadConfig, build_head
-from model.class_sizes import log_weights, range_margins
+from model.margins import log_weights, range_margins
 
 SIZES = np.array([1, 4, 300])
 

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize, one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import AdaFace, ArcFace, CosFace
-from model.no_logits import CENTRES, ROWS, _tangential
+from model.loss import CENTRES, ROWS, _tangential
 
 HEADS = {"arcface": ArcFace, "easy": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 

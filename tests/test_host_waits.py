@@ -19,16 +19,14 @@ from torch.utils._pytree import tree_leaves
 from arcshard.distributed import World
 from loader import Batch
 from model import ArcFace
-from model.class_sizes import log_weights, power_margins
 from model.embedder import ModelConfig, build_embedder
 from model.head_config import HEADS
-from model.no_logits import CUDA_ROWS
-from training.bad_steps import KeptBuffers, poison
-from training.loss_scale import LossScale
-from training.metrics_log import MetricsLog
-from training.optimizers import build_optimizer, clip, step_unless
-from training.step import Step
-from training.train_config import TrainConfig
+from model.loss import CUDA_ROWS
+from model.margins import log_weights, power_margins
+from training.config import TrainConfig
+from training.log import MetricsLog
+from training.optim import LossScale, build_optimizer, clip, step_unless
+from training.step import KeptBuffers, Step, poison
 
 OPTIONS = {
     "plain": {}, "smoothing": {"smoothing": 0.1}, "focal": {"focal": 2.0}, "learned scale": {"learn_scale": True},

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcshard.distributed import World
 from model import ArcFace
-from model.instruments import Instruments, class_means, start_from
-from model.shard import Shard
+from model.sharding import Shard
+from model.stats import Instruments, class_means, start_from
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.normal_form.jpeg_header import read_header, without_metadata
-from preprocess.normal_form.normalise import normalise
-from preprocess.normal_form.orientation import read_orientation
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
+from preprocess.images.jpeg_header import read_header, read_orientation, without_metadata
+from preprocess.images.normalize import normalise
 from tests.icc_profiles import ADOBE_RGB
 from tests.pictures import encoded, exif_of, normal_jpeg, pixels, scene, strict, with_orientation
 

@@ -18,10 +18,9 @@ from PIL import Image
 import loader.pipeline as pipeline
 from arcshard.console import UserError
 from loader import GrowingSize, Loader, Selection, View
+from loader.augment import draw_crops, draw_flips
 from loader.order import sample_at
-from loader.pipeline import build_pipeline
-from loader.framing import draw_crops, draw_flips
-from loader.resources import Resources
+from loader.pipeline import Resources, build_pipeline
 from shards import CorruptSample, Dataset
 
 VIEW = View(brightness=0.3)

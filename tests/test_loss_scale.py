@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from arcshard.distributed import World
-from training import loss_scale
-from training.accumulation import autocast
-from training.loss_scale import LossScale
-from training.train_config import TrainConfig
+from training import optim
+from training.config import TrainConfig
+from training.optim import LossScale
+from training.step import autocast
 
 ALONE = World(0, 1, torch.device("cpu"))
 GOOD, OVERFLOW = torch.tensor(False), torch.tensor(True)
@@ -15,7 +15,7 @@ LOSS = torch.tensor(1.0)
 
 def test_it_moves_as_torchs_own(monkeypatch):
     """Against torch.amp.GradScaler around a real optimizer, over overflows near and far from each other."""
-    monkeypatch.setattr(loss_scale, "INTERVAL", 3)
+    monkeypatch.setattr(optim, "INTERVAL", 3)
     ours, weight = LossScale(ALONE), torch.zeros(2, requires_grad=True)
     theirs, optimizer = torch.amp.GradScaler("cpu", growth_interval=3), torch.optim.SGD([weight], lr=0.1)
     for overflows in map(int, "0010000000110001000"):

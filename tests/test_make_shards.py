@@ -17,8 +17,8 @@ from PIL import Image
 
 from arcshard.console import UserError
 from arcshard.files import sha256
-from preprocess.packing.local_output import LocalOutput
 from preprocess.packing.options import PackOptions
+from preprocess.packing.output import LocalOutput
 from preprocess.packing.pack import pack
 from preprocess.samples.sample_table import read_samples, shuffled
 from preprocess.workers.engine import Engine

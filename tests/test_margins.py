@@ -6,8 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.class_sizes import fixed_adacos_scale, log_weights, power_margins, range_margins
-from model.margins import adapt, add_angle, add_angle_if_near, subtract
+from model.margins import (
+    adapt,
+    add_angle,
+    add_angle_if_near,
+    fixed_adacos_scale,
+    log_weights,
+    power_margins,
+    range_margins,
+    subtract,
+)
 
 inside = st.floats(-0.999, 0.999)
 angle = st.floats(0, 1.5)

@@ -2,8 +2,7 @@
 import numpy as np
 import pytest
 
-from retrieval.local_features import Inliers
-from retrieval.match_picture import GAP, HEIGHT, WIDTH, match_picture
+from retrieval.local_features import GAP, HEIGHT, WIDTH, Inliers, match_picture
 
 
 def inliers(*points):

@@ -11,8 +11,8 @@ from arcshard import checkpoint
 from arcshard.console import UserError
 from loader import Loader, Selection
 from loader.mixture import MixedStream, Mixture, join_classes
-from loader.resources import largest_photo
-from loader.selection import Stream
+from loader.pipeline import largest_photo
+from loader.streams import Stream
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine

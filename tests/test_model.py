@@ -6,9 +6,8 @@ import torchvision.transforms.v2.functional as tv
 
 from arcshard.console import UserError
 from model import HeadConfig, ModelConfig, build_embedder
-from model.neck import NECKS, make_neck
-from model.photometry import color_jitter, prepare
-from model.pooling import Average, GeM
+from model.augment import color_jitter, prepare
+from model.embedder import NECKS, Average, GeM, make_neck
 
 
 def test_gem_is_the_generalised_mean_of_its_paper():

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from answering.landmarks import title
 from retrieval.neighbours_picture import FONT, GAP, HEIGHT, LINE, LINES, WIDTH, Shown, _clipped, neighbours_picture
+from retrieval.run.gallery import title
 from tests.test_report_page import jpeg
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from preprocess.normal_form.normalise import Packed, normalise
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
+from preprocess.images.normalize import Packed, normalise
 from tests.conftest import ROOT
 from tests.pictures import encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
@@ -240,7 +240,7 @@ def test_any_jpeg_comes_out_upright_capped_and_stays_so(width, height, short_sid
 
 DIGEST = """
 import hashlib, sys
-from preprocess.normal_form.normalise import normalise
+from preprocess.images.normalize import normalise
 sizes = iter(sys.argv[1:])
 for size in sizes:
     print(hashlib.sha256(normalise(sys.stdin.buffer.read(int(size)), 40, 88).data).hexdigest())

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.bad_steps import KeptBuffers, poison
-from training.optimizers import build_optimizer, clip, parameter_groups, set_lr, step_unless
-from training.train_config import TrainConfig
+from training.config import TrainConfig
+from training.optim import build_optimizer, clip, parameter_groups, set_lr, step_unless
+from training.step import KeptBuffers, poison
 
 
 class Tiny(nn.Module):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import loader.bijections as bijections
+import loader.order as bijections
 from loader.order import sample_at
 from loader.plan import rank_positions
 

@@ -10,8 +10,8 @@ from s3fs import S3FileSystem
 
 from arcshard.files import sha256
 from preprocess.packing.options import PackOptions
+from preprocess.packing.output import RemoteOutput
 from preprocess.packing.pack import pack
-from preprocess.packing.remote_output import RemoteOutput
 from preprocess.workers.engine import Engine
 
 OPTIONS = PackOptions(shard_size=20)

@@ -11,17 +11,17 @@ import torch
 
 import evaluate as evaluate_page
 import predict as predict_page
-from answering.embedding import embed_split
-from answering.photos import pack_photos
-from answering.run_model import load_model, load_untrained
 from arcshard import checkpoint, console
 from arcshard.config import as_plain
 from arcshard.files import write_text
 from loader import View
 from model import HeadConfig, ModelConfig, build_embedder
 from retrieval import Embeddings
+from retrieval.run.embed import embed_split
+from retrieval.run.model import load_model, load_untrained
+from retrieval.run.photos import pack_photos
 from shards import Dataset
-from training.train_config import TrainConfig
+from training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")

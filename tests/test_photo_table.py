@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
-from preprocess.samples.class_folders import read_class_folders
-from preprocess.samples.photo_ids import ids_from_paths
-from preprocess.samples.photo_table import Columns, read_photos
+from preprocess.samples.names import ids_from_paths
+from preprocess.samples.photo_table import Columns, read_class_folders, read_photos
 from shards.format import is_key
 
 

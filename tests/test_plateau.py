@@ -8,9 +8,17 @@ import pytest
 import torch
 
 from model import HeadConfig, build_head
-from training.plateau import Circumstances, Level, Plateau, likely_causes, odd_input, resting_level, stuck_sentence
-from training.train_config import TrainConfig
-from training.yardsticks import LINES
+from training.config import TrainConfig
+from training.monitor import (
+    LINES,
+    Circumstances,
+    Level,
+    Plateau,
+    likely_causes,
+    odd_input,
+    resting_level,
+    stuck_sentence,
+)
 
 SOUND = Circumstances(mean=-0.2, std=1.1, weights="timm", frozen="none", optimizer="sgd", lr=0.05, backbone_lr=1.0,
                       clip=5.0, scale=30.0, num_classes=1448)

@@ -10,7 +10,7 @@ import train as train_page
 from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.presets import read_preset
-from training import metrics_log
+from training import log
 
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 SMALL = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
@@ -33,7 +33,7 @@ def test_every_preset_trains_each_of_its_stages(preset, dataset_path, tmp_path):
     args = read(preset, "--model.backbone", "test_efficientnet", "--model.weights", "none", "--data", dataset_path,
                 "--out", tmp_path, "--train.device", "cpu", "--loader.num_threads", 1, *words)
     assert train_page.train(args, World(0, 1, torch.device("cpu"))) == 0
-    lines = metrics_log.read(tmp_path)
+    lines = log.read(tmp_path)
     assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
     assert all(math.isfinite(line["loss"]) for line in lines)
 

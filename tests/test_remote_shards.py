@@ -21,12 +21,12 @@ from s3fs import S3FileSystem
 
 from arcshard.console import UserError
 from loader import Loader, Selection, View
-from loader.prefetch import ShardsAhead
+from loader.read import ShardsAhead
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
-from shards import CacheConfig, CorruptSample, Dataset, cache, download, splits
-from shards.verify_remote import verify_remote
+from shards import CacheConfig, CorruptSample, Dataset, remote, splits
+from shards.verify import verify_remote
 from tests.faulty_s3 import BUCKET, running
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def server(packed):
 @pytest.fixture
 def front(server, monkeypatch):
     server[0].mend()
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.001)
     yield server[0]
     server[0].mend()
 
@@ -64,12 +64,12 @@ def config(tmp_path):
 
 def kept(config):
     """What the cache holds, but for its lock."""
-    return [path for path in config.path.iterdir() if path.name != cache.LOCK]
+    return [path for path in config.path.iterdir() if path.name != remote.LOCK]
 
 
 def held(config):
     """Bytes of the cache's files while nobody reserves or renames any."""
-    watched = cache.Cache(config.path, config.size)
+    watched = remote.Cache(config.path, config.size)
     with watched._locked():
         return sum(file.size for file in watched._files())
 
@@ -193,7 +193,7 @@ def test_the_cache_stays_within_its_limit_and_drops_what_was_used_longest_ago(fr
 
 
 def test_a_shard_in_use_is_never_evicted(front, packed, config, monkeypatch):
-    monkeypatch.setattr(cache, "PATIENCE", 0.2)
+    monkeypatch.setattr(remote, "PATIENCE", 0.2)
     small = limited(config, packed, 2)
     holder, other = train(small), train(small)
     views = [holder.view(0), holder.view(10)]
@@ -224,7 +224,7 @@ def test_a_cache_too_small_for_the_windows_is_one_sentence(front, packed, config
 @pytest.mark.parametrize("window, batch_size", [(1, 2), (1, 9), (2, 3), (3, 4), (4, 1)])
 def test_the_least_cache_that_is_accepted_is_enough(front, config, monkeypatch, window, batch_size):
     """Two ranks in step over two epochs, with an evaluation of val beside them: nobody waits for room in vain."""
-    monkeypatch.setattr(cache, "PATIENCE", 10)
+    monkeypatch.setattr(remote, "PATIENCE", 10)
 
     def loaders(size):
         small = CacheConfig(config.folder, size / 1e9, window)
@@ -368,7 +368,7 @@ def test_processes_that_want_the_same_shards_fetch_them_once(front, packed, conf
     expected = sum(len(Dataset(packed, "train").read(i)) for i in range(60))
     assert [int(process.communicate(timeout=60)[0]) for process in readers] == [expected] * 3
     assert {name: front.gets[name] for name in SHARDS} == {name: 1 for name in SHARDS}
-    assert not [path for path in kept(config) if path.name.endswith(cache.PART)]
+    assert not [path for path in kept(config) if path.name.endswith(remote.PART)]
 
 
 MANY = """
@@ -403,19 +403,19 @@ def test_kill_9_in_a_fetch_leaves_a_cache_that_goes_on(front, packed, config):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert [path for path in kept(config) if path.name.endswith(cache.PART)], "it died in the middle"
+    assert [path for path in kept(config) if path.name.endswith(remote.PART)], "it died in the middle"
     assert train(config).read(18) == Dataset(packed, "train").read(18)
     assert front.gets[SHARDS[2]] == 1 and front.gets[SHARDS[3]] == 2
-    assert not [path for path in kept(config) if path.name.endswith(cache.PART)]
+    assert not [path for path in kept(config) if path.name.endswith(remote.PART)]
 
 
 def test_what_a_kill_left_makes_way_for_others(front, packed, config):
     dataset = train(config)
     dataset.read(0)
-    (config.path / ("ab" * 32 + cache.PART)).write_bytes(b"x" * 10**6)
+    (config.path / ("ab" * 32 + remote.PART)).write_bytes(b"x" * 10**6)
     used = sum(path.stat().st_size for path in kept(config))
     small = CacheConfig(config.folder, size_gb=used / 1e9)
-    assert train(small).read(59) and not (config.path / ("ab" * 32 + cache.PART)).exists()
+    assert train(small).read(59) and not (config.path / ("ab" * 32 + remote.PART)).exists()
 
 
 def test_a_cut_file_in_the_cache_is_fetched_again_and_a_rotten_one_named(front, packed, config):
@@ -518,7 +518,7 @@ def test_a_full_disk_is_one_sentence(front, config, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match="the disk must have room for .*No space left on device"):
         dataset.read(0)
-    assert not [path for path in kept(config) if path.name.endswith(cache.PART)]
+    assert not [path for path in kept(config) if path.name.endswith(remote.PART)]
 
 
 def test_wrong_options_are_one_sentence():

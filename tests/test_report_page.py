@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from arcshard.report_charts import LEARNING, SPEED, drawn, stage_starts
-from arcshard.report_figures import Line, chart, photo
-from arcshard.report_page import Neighbour, Query, ReportData, choose_queries, render, score_rows, tiles
+from pages.report_charts import LEARNING, SPEED, drawn, stage_starts
+from pages.report_figures import Line, chart, photo
+from pages.report_page import Neighbour, Query, ReportData, choose_queries, render, score_rows, tiles
 
 HOSTILE = """<script>alert(1)</script><img src=http://x/y.png onerror=a> "'&amp;"""
 CHROMIUM = shutil.which("chromium")

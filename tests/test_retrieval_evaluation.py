@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from retrieval import Pipeline, Questions, Vectors, answer, evaluate, gap, read_pipeline
-from retrieval.ablation import ablation
-from retrieval.details import details
 from retrieval.evaluation import folds
 from retrieval.pipeline import write_pipeline
 from retrieval.steps import STEPS, FrequentClass, GalleryPenalty, Merge, QueryPenalty, Search, Vote
-from retrieval.tuning import tune
+from retrieval.submission import details
+from retrieval.tuning import ablation, tune
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "answers"
 

@@ -4,11 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.bootstrap import interval, resampled_gaps
-from retrieval.classes import ClassFigures, mean_recall, per_class, worst
+from retrieval.evaluation import ClassFigures, mean_recall, per_class, worst
 from retrieval.metric_variants import gap_first_place, gap_second_place, gap_third_place
-from retrieval.metrics import gap, gap_landmark_only
-from retrieval.open_set import answers_at_far, tar_at_far
+from retrieval.metrics import answers_at_far, gap, gap_landmark_only, interval, resampled_gaps, tar_at_far
 
 QUERY = st.tuples(st.integers(-1, 3), st.sampled_from([0.0, 0.25, 0.5]), st.sets(st.integers(0, 3), max_size=2))
 

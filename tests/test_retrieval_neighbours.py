@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from retrieval import nearest
-from retrieval.approximate import approximate
-from retrieval.neighbours import first_by_faiss, first_by_torch
+from retrieval.search import approximate, first_by_faiss, first_by_torch
 
 
 def full_sort(queries, gallery, k):

@@ -9,15 +9,14 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from retrieval import Pipeline, Questions, Vectors, gap, read_pipeline
-from retrieval.ablation import ablation
 from retrieval.evaluation import answer, final_states, folds
 from retrieval.pipeline import write_pipeline
 from retrieval.reciprocal import lists_around
-from retrieval.rerank_fitting import fit, fit_reranker, told_and_right
 from retrieval.reranker import FOLDS, Reranker, fold_of
+from retrieval.run.rerank import fit, fit_reranker, told_and_right
 from retrieval.state import Candidates, Neighbours, State
 from retrieval.steps import KReciprocal, LocalFeatures, Merge, NonLandmarkRule, Rerank, Search, Vote
-from retrieval.tuning import tune
+from retrieval.tuning import ablation, tune
 
 
 def vectors(seed, rows, dim=6):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from retrieval.separation import own_and_other
+from retrieval.evaluation import own_and_other
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100])

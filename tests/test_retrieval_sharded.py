@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from retrieval import nearest
-from retrieval.sharded import merge_lists, nearest_in_part, part_of
+from retrieval.search import merge_lists, nearest_in_part, part_of
 
 
 @given(st.integers(0, 500), st.integers(1, 9), st.integers(1, 70))

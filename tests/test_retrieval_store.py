@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from retrieval import Embeddings
-from retrieval.parts import Parts, in_parts, runs, share
-from retrieval.store import KEYS, LABELS, LANDMARK_IDS, META, VECTORS, Made, write_store
+from retrieval.store import KEYS, LABELS, LANDMARK_IDS, META, VECTORS, Made, Parts, in_parts, runs, share, write_store
 
 MADE = Made("0f", "ab", "test")
 

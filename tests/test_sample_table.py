@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import preprocess.samples.hash_order
+import preprocess.samples.names
 import preprocess.samples.sample_table
 from arcshard.console import UserError
-from preprocess.samples.hash_order import hash_order
+from preprocess.samples.names import hash_order
 from preprocess.samples.sample_table import check_ids, check_samples, class_ids, digest, read_samples, shuffled
 
 COLUMNS = ["id", "landmark_id", "label", "split"]
@@ -54,7 +54,7 @@ def test_pieces_do_not_change_the_digest_nor_the_order(monkeypatch):
     table = pd.DataFrame({"id": [f"k{i}" for i in range(100)], "landmark_id": "1", "label": 0, "split": "train"})
     before = digest(table), hash_order(table["id"], 7).tolist()
     monkeypatch.setattr(preprocess.samples.sample_table, "BATCH", 7)
-    monkeypatch.setattr(preprocess.samples.hash_order, "BATCH", 7)
+    monkeypatch.setattr(preprocess.samples.names, "BATCH", 7)
     assert (digest(table), hash_order(table["id"], 7).tolist()) == before
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from arcshard.console import UserError
 from loader import Loader, Selection
 from loader.order import sample_at
-from loader.selection import Stream, shares
+from loader.streams import Stream, shares
 from shards import Dataset
 
 CLASS_SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)

@@ -7,7 +7,7 @@ import torch
 
 from arcshard.console import UserError
 from arcshard.distributed import World
-from model.shard import Shard
+from model.sharding import Shard
 
 spec = importlib.util.spec_from_file_location("sharded_ranks", Path(__file__).with_name("sharded_ranks.py"))
 ranks = importlib.util.module_from_spec(spec)

@@ -20,9 +20,8 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset
-from shards.format import INDEX_DTYPE, KEY_PATTERN, TAR_BLOCK
-from shards.hashing import HashingStream
-from shards.idx import idx_text
+from shards.format import INDEX_DTYPE, KEY_PATTERN, TAR_BLOCK, idx_text
+from shards.manifest import HashingStream
 from shards.writer import Sample, write_tar
 
 LONGEST = "z" * 96

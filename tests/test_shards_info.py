@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from arcshard.console import UserError
+from pages.info_figures import histogram, octave_bars, size_map
+from pages.info_page import page
 from shards import CorruptSample, Dataset
-from shards.info import info
-from shards.info_figures import histogram, octave_bars, size_map
-from shards.info_page import page
-from shards.statistics import octaves
+from shards.info import info, octaves
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert('x')</script>\"&"

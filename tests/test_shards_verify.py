@@ -21,12 +21,10 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
 from shards import Dataset
-from shards.file_entry import file_entry
-from shards.format import KEY_PATTERN
-from shards.idx import idx_text
-from shards.keys import hash_keys, repeated
-from shards.manifest import read_manifest, write_manifest
+from shards.format import KEY_PATTERN, idx_text
+from shards.manifest import file_entry, read_manifest, write_manifest
 from shards.repair import repair
+from shards.tables import hash_keys, repeated
 from shards.verify import verify
 from shards.writer import Sample, write_tar
 
@@ -438,7 +436,7 @@ def test_other_keys_have_other_hashes(keys):
 
 
 def test_the_faults_of_a_shard_are_counted_where_they_are_many(whole, copy, monkeypatch):
-    monkeypatch.setattr("shards.verify_shard.MAX_FAULTS", 5)
+    monkeypatch.setattr("shards.verify.MAX_FAULTS", 5)
     swap_shards(copy)
     faults = verify(copy)
     assert len([fault for fault in faults if fault.startswith("train-000000")]) == 6

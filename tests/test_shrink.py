@@ -8,10 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.normal_form.decode import decode
-from preprocess.normal_form.jpeg_header import read_header
-from preprocess.normal_form.normalise import normalise
-from preprocess.normal_form.shrink import blur_reach, blur_sigma, shrink, target_size
+from preprocess.images.decode import blur_reach, blur_sigma, decode, shrink, target_size
+from preprocess.images.jpeg_header import read_header
+from preprocess.images.normalize import normalise
 from tests.pictures import antialiased, encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
 SIDES = st.integers(1, 90)

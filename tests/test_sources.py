@@ -133,7 +133,7 @@ def test_places_are_read_by_other_processes(tmp_path, cache, monkeypatch):
 
 
 def test_a_pattern_names_many_archives_and_a_name_that_looks_like_one_is_itself(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("preprocess.sources.lookup.ROWS_A_SLICE", 1)
+    monkeypatch.setattr("preprocess.sources.index.ROWS_A_SLICE", 1)
     for number in range(3):
         files = {kaggle_path(key): PHOTOS[key] for key in KEYS[number::3]}
         (tmp_path / f"images_{number}.tar").write_bytes(tar_bytes(files))

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import preprocess.sources.index
-import preprocess.sources.lookup
 from arcshard.console import UserError
 from preprocess.sources import PhotoSource, open_source
 from tests.photo_archives import ARCHIVES, KEYS, NAMED, PHOTOS, TARS, kaggle_path, outcome, tar_bytes, zip_bytes
@@ -149,7 +148,7 @@ def test_a_photo_that_claims_more_than_memory_is_rejected_before_it_is_read(monk
 
 
 def test_names_with_one_hash_give_no_wrong_photo(monkeypatch):
-    for module in (preprocess.sources.index, preprocess.sources.lookup):
+    for module in (preprocess.sources.index, preprocess.sources.index):
         monkeypatch.setattr(module, "name_hash", lambda name: 1)
     for kind in ("ustar", "stored"):
         for found in (by_key(ARCHIVES[kind], *KEYS), by_path(ARCHIVES[kind], *NAMED)):

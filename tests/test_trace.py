@@ -4,14 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pages.gallery_choice import choose
 from retrieval import Candidates, Pipeline, Questions, Vectors, answer, gap
-from retrieval.confusion import confusions
-from retrieval.gallery_choice import choose
 from retrieval.metrics import is_true
 from retrieval.state import Neighbours
-from retrieval.steps import (Concatenate, FrequentClass, GalleryPenalty, LocalFeatures, Merge, QueryPenalty,
-                             Search, Vote)
-from retrieval.trace import NEAREST, Stage, by_nearest, places, rank_of_truth, step_figures, trace
+from retrieval.steps import Concatenate, FrequentClass, GalleryPenalty, LocalFeatures, Merge, QueryPenalty, Search, Vote
+from retrieval.trace import NEAREST, Stage, by_nearest, confusions, places, rank_of_truth, step_figures, trace
 
 LIST = (GalleryPenalty(2), Search(8), LocalFeatures(4), Merge(k=6), Vote(), QueryPenalty(3))
 

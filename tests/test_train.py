@@ -19,20 +19,23 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train as train_page
-from answering.run_model import load_model
 from arcshard import checkpoint, console
 from arcshard.distributed import World
-from arcshard.report_charts import LEARNING, SPEED
 from loader import Batch, Selection
-from loader.selection import Stream
+from loader.streams import Stream
 from model import ModelConfig, build_embedder
+from pages.report_charts import LEARNING, SPEED
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
+from retrieval.run.model import load_model
 from shards import Dataset
-from training import accumulation, centres, compiling, keeping, learner, loss_scale, metrics_log, validation
-from training.course import stage_seed
+from training import checkpointer, optim
+from training import log as training_log
+from training import state as training_state
+from training import step as training_step
 from training.schedules import passed
+from training.stage import stage_seed
 from training.step import Step
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16",
@@ -64,7 +67,7 @@ def train_here(dataset_path, monkeypatch, capsys):
 
 def losses(run):
     """(step, position, loss) of each logged step."""
-    return [(line["step"], line["position"], line["loss"]) for line in metrics_log.read(run)]
+    return [(line["step"], line["position"], line["loss"]) for line in training_log.read(run)]
 
 
 def start(out, dataset_path, *options, command=()):
@@ -89,12 +92,12 @@ def unbroken(tmp_path_factory, dataset_path):
 
 
 def test_metrics_hold_what_the_contract_names(unbroken):
-    steps = metrics_log.read(unbroken)
+    steps = training_log.read(unbroken)
     assert [line["step"] for line in steps] == list(range(1, 21))
     assert steps[-1].keys() >= {"step", "position", "epoch", "loss", "lr", "margin", "images_per_s", "data_wait_share"}
     assert steps[-1]["position"] == 240 and steps[-1]["epoch"] == 4.0
     assert all(line["images_per_s"] > 0 and 0 <= line["data_wait_share"] <= 1 for line in steps)
-    validated = metrics_log.read(unbroken, metrics_log.VALIDATION)
+    validated = training_log.read(unbroken, training_log.VALIDATION)
     assert [line["epoch"] for line in validated] == [1.0, 2.0, 3.0, 4.0]
     assert validated[-1]["val_recall@1"] > 0.5, "the made-up classes differ in colour"
     first, last = validated[0], validated[-1]
@@ -103,13 +106,13 @@ def test_metrics_hold_what_the_contract_names(unbroken):
 
 
 def test_the_logs_have_every_figure_that_the_report_draws(unbroken):
-    logs = [metrics_log.read(unbroken, name) for name in (metrics_log.NAME, metrics_log.VALIDATION)]
+    logs = [training_log.read(unbroken, name) for name in (training_log.NAME, training_log.VALIDATION)]
     logged = {key for log in logs for key in log[-1]}
     assert {curve.key for chart in (*LEARNING, *SPEED) for curve in chart.curves} - logged == {"cuda_peak_mb"}
 
 
 def test_it_learns(unbroken):
-    loss = [line["loss"] for line in metrics_log.read(unbroken)]
+    loss = [line["loss"] for line in training_log.read(unbroken)]
     assert sum(loss[-4:]) < 0.8 * sum(loss[:4])
 
 
@@ -143,8 +146,8 @@ def test_after_kill_9_it_continues_from_the_last_checkpoint_to_the_same_end(tmp_
 
 def test_a_step_that_was_traced_and_tried_trains_to_the_same_losses(train_here, unbroken, tmp_path, monkeypatch):
     """Up to rounding, though the graph runs without a compiler: the gradients' sums may have another order."""
-    make = compiling.CompiledStep
-    monkeypatch.setattr(compiling, "CompiledStep", lambda step, c, backend: make(step, c, "eager"))
+    make = training_step.CompiledStep
+    monkeypatch.setattr(training_step, "CompiledStep", lambda step, c, backend: make(step, c, "eager"))
     done = train_here(tmp_path / "run", "--train.epochs", "4", "--train.compile", "always")
     assert done.returncode == 0 and done.stdout.startswith("the step runs compiled\n"), done.stdout
     assert [loss for _, _, loss in losses(tmp_path / "run")] == pytest.approx(
@@ -234,7 +237,7 @@ def test_two_ranks_validate_as_one_and_go_on_exactly_when_one_dies(tmp_path, dat
     said = process.communicate(timeout=120)
     assert process.returncode == 0 and "trained 720 images" in said[0], said
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken") != []
-    for line in metrics_log.read(tmp_path / "run", metrics_log.VALIDATION):
+    for line in training_log.read(tmp_path / "run", training_log.VALIDATION):
         assert line["val_recall@1"] * 18 == pytest.approx(round(line["val_recall@1"] * 18))
 
 
@@ -305,7 +308,7 @@ def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("and 1.79 is that of embeddings which all point one way") == 1  # ln 6
     assert "likely because train.lr 1e-09 is below 0.001, the least that sgd is known to do with" in done.stdout
-    assert metrics_log.read(tmp_path / "run")[-1]["collapsed_loss"] == pytest.approx(math.log(6))
+    assert training_log.read(tmp_path / "run")[-1]["collapsed_loss"] == pytest.approx(math.log(6))
 
 
 @pytest.mark.parametrize("options, sentence", [
@@ -407,10 +410,10 @@ def test_a_killed_run_goes_on_with_other_data(train_here, tmp_path, monkeypatch,
 @pytest.fixture
 def fp16_by_float32(monkeypatch):
     """train.amp fp16 without float16's products, which are slow on a CPU; at first its factor overflows float32."""
-    for room in (accumulation, centres, keeping, validation):
+    for room in (training_step, training_state, checkpointer, checkpointer):
         monkeypatch.setattr(room, "autocast", lambda c, world: nullcontext())
-    monkeypatch.setattr(loss_scale, "START", 2.0 ** 94)
-    monkeypatch.setattr(loss_scale, "INTERVAL", 2)
+    monkeypatch.setattr(optim, "START", 2.0 ** 94)
+    monkeypatch.setattr(optim, "INTERVAL", 2)
 
 
 def test_adamw_with_scaled_losses_from_class_means_resumes_exactly(train_here, stopped_after, tmp_path, monkeypatch,
@@ -419,26 +422,26 @@ def test_adamw_with_scaled_losses_from_class_means_resumes_exactly(train_here, s
 
     Some updates overflow: they are left out and counted, but no loss was bad.
     """
-    begun, begin = [], learner.begin_at_means
+    begun, begin = [], training_state.begin_at_means
 
     def begin_and_note(course, step):
         before = step.head.weight.detach().clone()
         begin(course, step)
         begun.append(F.cosine_similarity(step.head.weight, before).max().item())
 
-    monkeypatch.setattr(learner, "begin_at_means", begin_and_note)
+    monkeypatch.setattr(training_state, "begin_at_means", begin_and_note)
     options = ["--train.epochs", "2", "--train.optimizer", "adamw", "--train.schedule", "constant",
                "--train.lr", "1e-3", "--train.amp", "fp16", "--head.init", "means", "--train.log_every", "2"]
     train_here(tmp_path / "unbroken", *options)
     stopped_after(5, tmp_path / "run", *options)
     assert len(begun) == 2 and begun[0] == begun[1] < 0.99, "once in each run, and every centre turns"
-    ours, theirs = (metrics_log.read(tmp_path / name) for name in ("run", "unbroken"))
+    ours, theirs = (training_log.read(tmp_path / name) for name in ("run", "unbroken"))
     for name in ("loss", "loss_scale", "overflowed", "skipped"):
         assert [line[name] for line in ours] == [line[name] for line in theirs], name
     assert 0 < sum(line["overflowed"] for line in ours) < 10 and sum(line["skipped"] for line in ours) == 0
-    assert metrics_log.read(tmp_path / "run", metrics_log.BAD) == []
+    assert training_log.read(tmp_path / "run", training_log.BAD) == []
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
-    assert metrics_log.read(tmp_path / "run")[-1]["lr"] == 1e-3
+    assert training_log.read(tmp_path / "run")[-1]["lr"] == 1e-3
     state = checkpoint.load(tmp_path / "run")["optimizer"]["state"]
     assert all(torch.any(moments["exp_avg_sq"] > 0) for moments in state.values())
 
@@ -481,8 +484,8 @@ def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, s
     train_here(tmp_path / "unbroken", *options)
     stopped_after(5, tmp_path / "run", *options)
     ours, theirs = (checkpoint.load(tmp_path / name) for name in ("run", "unbroken"))
-    assert metrics_log.read(tmp_path / "run", metrics_log.VALIDATION) == metrics_log.read(tmp_path / "unbroken",
-                                                                                          metrics_log.VALIDATION)
+    assert training_log.read(tmp_path / "run", training_log.VALIDATION) == training_log.read(tmp_path / "unbroken",
+                                                                                          training_log.VALIDATION)
     for part in ("embedder", "head"):
         for name, value in theirs["ema"][part].items():
             assert torch.equal(ours["ema"][part][name], value), name
@@ -494,7 +497,7 @@ def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, s
 def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, tmp_path, refused, monkeypatch):
     """Validated 0.2, 0.5, 0.4, 0.5 after the epochs: the second is the best, the last two stay, and all can be used."""
     values = iter([0.2, 0.5, 0.4, 0.5])
-    monkeypatch.setattr(keeping, "validate", lambda *args: {"val_recall@1": next(values)})
+    monkeypatch.setattr(checkpointer, "validate", lambda *args: {"val_recall@1": next(values)})
     options = ["--train.epochs", "4", "--train.keep", "2", "--train.best", "val_recall@1"]
     stopped_after(15, tmp_path / "run", *options)
     names = sorted(path.name for path in (tmp_path / "run").glob("check*"))
@@ -509,17 +512,17 @@ def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, t
 def test_a_validation_that_a_kill_prevented_is_made_up_for(train_here, tmp_path, monkeypatch):
     """Killed while validating the first epoch, then the last: every epoch has its line, as in an unbroken run."""
     train_here(tmp_path / "unbroken", "--train.epochs", "2")
-    validate, calls = keeping.validate, iter(range(9))
+    validate, calls = checkpointer.validate, iter(range(9))
 
     def die_at_first(*args):
         if next(calls) in (0, 2):
             raise console.UserError("killed")
         return validate(*args)
 
-    monkeypatch.setattr(keeping, "validate", die_at_first)
+    monkeypatch.setattr(checkpointer, "validate", die_at_first)
     codes = [train_here(tmp_path / "run", "--train.epochs", "2").returncode for _ in range(4)]
     assert codes == [2, 2, 0, 0]
-    ours, theirs = (metrics_log.read(tmp_path / name, metrics_log.VALIDATION) for name in ("run", "unbroken"))
+    ours, theirs = (training_log.read(tmp_path / name, training_log.VALIDATION) for name in ("run", "unbroken"))
     assert ours == theirs and len(ours) == 2
 
 
@@ -542,7 +545,7 @@ def test_an_epoch_of_a_selection_has_its_length_and_resumes_exactly(dataset_path
     stream = Stream(Dataset(dataset_path), Selection(block=str(tmp_path / "block"), per_class=5), 0)
     assert stream.epoch_size < 48, "the 48 that are left lie in classes of more than 5"
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
-    last = metrics_log.read(tmp_path / "run")[-1]
+    last = training_log.read(tmp_path / "run")[-1]
     assert last["epoch"] >= 2 > (last["position"] - 12) / stream.epoch_size
     done = train_here(tmp_path / "run", *options, "--select.block", tmp_path / "moved")
     assert "already trained" in done.stdout, "where the list lies may change"
@@ -574,14 +577,14 @@ class Waited:
 def test_on_a_gpu_a_line_has_what_the_device_waited(tmp_path, monkeypatch):
     """Two batches, 2 seconds: the host's share and the device's are of the same time."""
     clock = iter([0.0, 2.0, 2.0])
-    monkeypatch.setattr(metrics_log.time, "perf_counter", lambda: next(clock))
-    log = metrics_log.MetricsLog(tmp_path, 0, World(0, 1, torch.device("cpu")))
+    monkeypatch.setattr(training_log.time, "perf_counter", lambda: next(clock))
+    log = training_log.MetricsLog(tmp_path, 0, World(0, 1, torch.device("cpu")))
     batch = Batch(torch.zeros(3, 2, 2, 3), torch.zeros(3), torch.arange(3), torch.zeros(3, 3), 0, wait=0.1,
                   handover=Waited())
     for _ in range(2):
         log.count(torch.tensor(1.0), torch.tensor(False), batch)
     log.line(2, 6, 0.1)
-    line, = metrics_log.read(tmp_path)
+    line, = training_log.read(tmp_path)
     assert (line["data_wait_share"], line["device_wait_share"]) == (0.1, 0.25) and log.wait_share == 0.25
 
 
@@ -589,9 +592,9 @@ def test_metrics_lines_after_the_checkpoint_are_dropped(tmp_path):
     """What a killed run logged beyond its last checkpoint will be logged again."""
     lines = [{"position": p, "loss": 1.0} for p in (12, 24, 36)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / metrics_log.NAME).write_text(text + '{"position": 48, "lo')
-    metrics_log.MetricsLog(tmp_path, 24, World(0, 1, torch.device("cpu")))
-    assert metrics_log.read(tmp_path) == lines[:2]
+    (tmp_path / training_log.NAME).write_text(text + '{"position": 48, "lo')
+    training_log.MetricsLog(tmp_path, 24, World(0, 1, torch.device("cpu")))
+    assert training_log.read(tmp_path) == lines[:2]
 
 
 def bad_step(monkeypatch, *numbers):
@@ -611,7 +614,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_photos(train_here
     done = train_here(tmp_path / "run", "--train.log_every", "3", "--train.checkpoint_every", "0.6")
     assert done.returncode == 2 and "the loss must stay finite" in done.stderr.splitlines()[-1]
     assert "in step 2, whose photos are the last line of" in done.stderr
-    record, = metrics_log.read(tmp_path / "run", metrics_log.BAD)
+    record, = training_log.read(tmp_path / "run", training_log.BAD)
     dataset = Dataset(dataset_path)
     assert (record["step"], record["position"]) == (2, 24)
     assert record["ids"] == Stream(dataset, Selection(), 0).sample_at(np.arange(12, 24)).tolist()
@@ -625,9 +628,9 @@ def test_a_bad_update_is_left_out_and_counted(train_here, tmp_path, monkeypatch)
     done = train_here(tmp_path / "run", "--train.epochs", "1", "--train.log_every", "2", "--train.on_bad_loss", "skip",
                       "--train.warmup", "0")
     assert done.returncode == 0, done.stderr
-    lines = metrics_log.read(tmp_path / "run")
+    lines = training_log.read(tmp_path / "run")
     assert [line["skipped"] for line in lines] == [1, 1, 0] and all(math.isfinite(line["loss"]) for line in lines)
-    assert [line["step"] for line in metrics_log.read(tmp_path / "run", metrics_log.BAD)] == [1, 4]
+    assert [line["step"] for line in training_log.read(tmp_path / "run", training_log.BAD)] == [1, 4]
     saved = checkpoint.load(tmp_path / "run")
     assert all(value.isfinite().all() for part in ("embedder", "head") for value in saved[part].values())
 
@@ -636,7 +639,7 @@ def test_skipping_ends_where_no_update_is_good(train_here, tmp_path, monkeypatch
     bad_step(monkeypatch, *range(5, 100))
     done = train_here(tmp_path / "run", "--train.log_every", "7", "--train.on_bad_loss", "skip")
     assert done.returncode == 2 and "in step 24, whose photos" in done.stderr and "in the 19 before" in done.stderr
-    assert [line["loss"] is None for line in metrics_log.read(tmp_path / "run")] == [False, True, True]
+    assert [line["loss"] is None for line in training_log.read(tmp_path / "run")] == [False, True, True]
 
 
 STAGES = """
@@ -656,7 +659,7 @@ def staged(tmp_path):
 def test_stages_follow_each_other_with_options_of_their_own(train_here, staged, dataset_path, tmp_path):
     done = train_here(tmp_path / "run", *staged, "--stages.high.view.flip", "0", "--stages.low.lr=0.04")
     assert done.returncode == 0 and "stage high: trained 180 images" in done.stdout, done.stderr
-    lines = metrics_log.read(tmp_path / "run")
+    lines = training_log.read(tmp_path / "run")
     assert [line["stage"] for line in lines] == 5 * ["low"] + 10 * ["high"]
     assert [line["step"] for line in lines] == list(range(1, 16)), "steps and positions run on"
     assert [line["position"] for line in lines] == list(range(12, 181, 12))
@@ -666,7 +669,7 @@ def test_stages_follow_each_other_with_options_of_their_own(train_here, staged, 
     saved = checkpoint.load(tmp_path / "run")
     assert (saved["stage"], saved["config"]["view"]["area"], saved["config"]["view"]["flip"]) == (
         "high", [0.8, 1.0], 0.0)
-    assert [line["stage"] for line in metrics_log.read(tmp_path / "run", metrics_log.VALIDATION)] == [
+    assert [line["stage"] for line in training_log.read(tmp_path / "run", training_log.VALIDATION)] == [
         "low", "high", "high"]
     seeds = [saved["loader"]["fingerprint"]["seed"], saved["config"]["train"]["seed"]]
     assert seeds[0] == stage_seed(0, 1) != seeds[1] == 0
@@ -759,13 +762,13 @@ class Reads(TorchDispatchMode):
 def test_no_step_reads_the_device_between_two_lines(train_here, tmp_path, monkeypatch, fp16_by_float32, options):
     """Steps 2 to 9 of 10 come without a line, a checkpoint or a validation; the lines show that reads are seen."""
     seen = []
-    count = metrics_log.MetricsLog.count
+    count = training_log.MetricsLog.count
 
     def counted(self, *args):
         count(self, *args)
         seen.append(reads.count)
 
-    monkeypatch.setattr(metrics_log.MetricsLog, "count", counted)
+    monkeypatch.setattr(training_log.MetricsLog, "count", counted)
     with Reads() as reads:
         done = train_here(tmp_path / "run", "--train.epochs", "2", "--train.log_every", "10",
                           "--train.checkpoint_every", "9", *options)

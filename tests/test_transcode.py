@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from preprocess.normal_form import normalise as normal_form
-from preprocess.normal_form.normalise import normalise
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images import normalize as normal_form
+from preprocess.images.decode import Rejected
+from preprocess.images.normalize import normalise
 from tests.icc_profiles import SRGB
 from tests.pictures import encoded, exif_of, pixels, strict, texture
 

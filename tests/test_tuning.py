@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader import Loader, LoaderConfig, tuning
-from loader.pipeline import build_pipeline
-from loader.resources import RESERVED, Resources, largest_photo
+from loader.augment import View
+from loader.pipeline import RESERVED, Resources, build_pipeline, largest_photo
 from loader.tuning import Trial, thread_counts, tune
-from loader.views import View
 from shards import Dataset
 from shards.format import INDEX_DTYPE
 

@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.hashing import uniform
-from loader.colours import draw_jitter
-from loader.framing import CROP, TRIES, draw_crops, draw_flips, whole_frames
-from loader.views import View
+from loader.augment import CROP, TRIES, View, draw_crops, draw_flips, draw_jitter, whole_frames
+from loader.draws import uniform
 
 
 def crop_of_torchvision(view, seed, position, width, height):

@@ -9,9 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from arcshard.console import UserError
 from arcshard.distributed import World
 from loader import Batch
-from training import metrics_log
-from training.metrics_log import VALIDATION, MetricsLog
-from training.watching import numbers, watched
+from training import log as training_log
+from training.log import VALIDATION, MetricsLog, numbers, watched
 
 ALONE = World(0, 1, torch.device("cpu"))
 BATCH = Batch(torch.zeros(12, 2, 2, 3), torch.zeros(12), torch.arange(12), torch.zeros(12, 3), replaced=0, wait=0.0)
@@ -33,8 +32,8 @@ def curve(reader, tag):
     return [(event.step, pytest.approx(event.value)) for event in reader.Scalars(tag)]
 
 
-def logged(run, key, name=metrics_log.NAME):
-    return [(line["position"], line[key]) for line in metrics_log.read(run, name)]
+def logged(run, key, name=training_log.NAME):
+    return [(line["position"], line[key]) for line in training_log.read(run, name)]
 
 
 def test_tensorboard_has_each_line_once_however_often_the_run_was_killed(tmp_path):
@@ -52,8 +51,8 @@ def test_tensorboard_has_each_line_once_however_often_the_run_was_killed(tmp_pat
 
 def test_only_numbers_of_the_two_logs_are_drawn():
     line = {"stage": "low", "step": 3, "position": 36, "loss": None, "lr": 0.1, "skipped": 3}
-    assert numbers(metrics_log.NAME, line) == {"train/lr": 0.1, "train/skipped": 3.0}
-    assert numbers(metrics_log.BAD, line) == {}
+    assert numbers(training_log.NAME, line) == {"train/lr": 0.1, "train/skipped": 3.0}
+    assert numbers(training_log.BAD, line) == {}
 
 
 def test_wandb_gets_the_same_without_a_network(tmp_path, monkeypatch):

@@ -16,8 +16,8 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from arcshard.console import UserError
-from preprocess.normal_form.normalise import normalise
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
+from preprocess.images.normalize import normalise
 from retrieval.web import Answer, Candidate, Match, Neighbour, Unreadable, create_app, serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from loader import Selection
-from loader.fetch import another
 from loader.plan import rank_positions
-from loader.windows import InOrder, WindowStream, window_bounds
+from loader.read import another
+from loader.streams import InOrder, WindowStream, window_bounds
 from shards import CacheConfig
 
 COUNTS = st.lists(st.integers(1, 30), min_size=1, max_size=25)  # samples of each shard

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.packing import write_behind
-from preprocess.packing.write_behind import WriteBehind
+from preprocess.packing import shard_task
+from preprocess.packing.shard_task import WriteBehind
 
 
 @settings(deadline=None, max_examples=100)
@@ -15,7 +15,7 @@ def test_stretches_follow_each_other_and_lag_less_than_one(sizes, tmp_path_facto
     path, advised = tmp_path_factory.mktemp("behind") / "f", []
     parts = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
     with open(path, "wb") as f, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write_behind, "STRETCH", 16)
+        patch.setattr(shard_task, "STRETCH", 16)
         patch.setattr(os, "posix_fadvise", lambda fileno, *advice: advised.append(advice))
         stream = WriteBehind(f, f.fileno())
         for part in parts:

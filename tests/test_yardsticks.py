@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from model import ArcFace, HeadConfig, build_head
-from training.yardsticks import LINES, collapsed, is_stuck, uniform, untrained
+from training.monitor import LINES, collapsed, is_stuck, uniform, untrained
 
 SETTINGS = [(64, 30.0, 0.3), (1000, 45.0, 0.3), (27_756, 45.0, 0.4), (10, 10.0, 0.0), (2, 64.0, 0.5)]
 

@@ -1,12 +1,88 @@
 """What a training step computes forward, as one module."""
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from arcshard.console import UserError
+from arcshard.distributed import World
 from model.batchnorm import hold_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
-from training.train_config import TrainConfig
+from training.config import TrainConfig
+
+# One update's gradients, added up over micro-batches and averaged over the ranks.
+
+
+def micro_batches(c: TrainConfig, world: World) -> int:
+    """How many a rank's part of the global batch is cut into."""
+    part = c.global_batch // world.size
+    micro_batch = c.micro_batch or part
+    if part % micro_batch:
+        raise UserError(f"train.micro_batch must divide each rank's part of the global batch; got {micro_batch} for "
+                        f"{part} images: choose {math.gcd(micro_batch, part)}, or another global_batch")
+    return part // micro_batch
+
+
+def backward(forward: Any, batch: Any, parts: int, c: TrainConfig, world: World, scale: Tensor | float = 1.0) -> Tensor:
+    """Add up the gradients of the batch × scale, micro-batch by micro-batch; returns its mean loss, on the device."""
+    total = torch.zeros((), device=world.device)
+    pieces = zip(*(whole.chunk(parts) for whole in (batch.images, batch.jitter, batch.labels)))
+    for number, piece in enumerate(pieces, start=1):
+        # The ranks average their gradients once, with the last micro-batch.
+        with forward.no_sync() if world.size > 1 and number < parts else nullcontext():
+            with autocast(c, world):
+                loss = forward(*piece) / parts
+            loss.backward(poison(loss, scale))
+        total += loss.detach()
+    return total
+
+
+def autocast(c: TrainConfig, world: World) -> torch.autocast:
+    """Around what runs in the number format of train.amp."""
+    amp = ("bf16" if world.device.type == "cuda" else "none") if c.amp == "auto" else c.amp
+    return torch.autocast(world.device.type, torch.float16 if amp == "fp16" else torch.bfloat16, enabled=amp != "none")
+
+
+def poison(loss: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """What to begin the backward pass with: the scale, or NaN for a loss that is not finite."""
+    return torch.where(loss.isfinite(), scale, torch.nan)
+
+
+def float_buffers(module: nn.Module) -> list[Tensor]:
+    """The module's running statistics, and constants that are buffers."""
+    return [b for b in module.buffers() if b.is_floating_point() and b.numel()]
+
+
+class KeptBuffers:
+    """The module's running statistics, which a forward pass that overflows would spoil for good.
+
+    `settle` takes them back where the step was bad, on the device.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._buffers = float_buffers(module)
+        self.keep()
+
+    def keep(self) -> None:
+        """Count what they are now as good."""
+        self._kept = self._flat()
+
+    def settle(self, bad: Tensor) -> None:
+        """Call it after each step; bad: bool scalar on the device."""
+        if self._buffers:
+            self._kept = torch.where(bad, self._kept, self._flat())
+            values = self._kept.split([b.numel() for b in self._buffers])
+            torch._foreach_copy_(self._buffers, [v.view_as(b) for v, b in zip(values, self._buffers)])
+
+    def _flat(self) -> Tensor:
+        return torch.cat([b.flatten() for b in self._buffers]) if self._buffers else torch.zeros(0)
 
 
 class Step(nn.Module):
@@ -38,3 +114,97 @@ def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
         hold_statistics(step.embedder.backbone)
     if c.batchnorm_frozen_from is not None and epoch >= c.batchnorm_frozen_from:
         hold_statistics(step)
+
+
+# Whether the step runs compiled: measured before the first update, which leaves no trace.
+#
+# Embedder and head are a graph each: the head's gradient is then there before the backward pass of the backbone
+# begins,
+# and DDP sends it meanwhile. Of one graph DDP gets all gradients at its end (pytorch/pytorch#109774).
+
+# torch 2.14 looks at the gradient of what the embedder gives the head, which has none, when it traces the head.
+warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+
+WARM_UP, TIMED = 3, 10  # passes
+LONGEST = 200  # characters of a reason
+
+
+NO_SYNCED = ("torch cannot compile a synced BatchNorm without breaking the graph, so with train.batchnorm synced only "
+             "the head is compiled")
+
+
+class CompiledStep(nn.Module):
+    """The step with embedder and head compiled; parameters and buffers are the step's own, under `step`.
+
+    Shapes are fixed, unless the images grow: then the second size makes them symbols. An embedder with SyncBatchNorm
+    runs as it is (pytorch/pytorch#156680).
+    """
+
+    def __init__(self, step: Step, c: TrainConfig, backend: Any = "inductor"):
+        super().__init__()
+        self.step = step
+        options: dict[str, Any] = {"fullgraph": True, "dynamic": False if c.first_size is None else None,
+                                   "backend": backend}
+        # In a tuple, as they would be registered as further modules otherwise.
+        self._forms = (step.embedder if c.batchnorm == "synced" else torch.compile(step.embedder, **options),
+                       torch.compile(step.head, **options))
+
+    def forward(self, images: Tensor, jitter: Tensor, labels: Tensor) -> Tensor:
+        embed, loss = self._forms
+        value: Tensor = loss(embed(images, jitter), labels)
+        return value
+
+
+def may_compile(c: TrainConfig, world: World) -> bool:
+    """Whether there is something to choose."""
+    return c.compile == "always" or c.compile == "auto" and world.device.type == "cuda"
+
+
+def choose_form(step: Step, inputs: tuple[Tensor, ...], c: TrainConfig, world: World, backend: Any = "inductor"
+                ) -> tuple[Any, str]:
+    """The step compiled or as it is, and a sentence that says which and why.
+
+    inputs: a micro-batch for the step. All ranks must call, and choose alike.
+    """
+    form, reason, seconds = CompiledStep(step, c, backend), "", 0.0
+    with unchanged(step):
+        plain = seconds_of(step, inputs, c, world) if c.compile == "auto" else 0.0
+        try:
+            seconds = seconds_of(form, inputs, c, world)
+        except RuntimeError as error:  # a graph break, no C++ compiler, no Triton, no memory
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST]
+    if world.any(bool(reason)):
+        return step, f"the step cannot be compiled ({reason or 'on another rank'}): it runs as it is"
+    if c.compile == "always":
+        return form, NO_SYNCED if c.batchnorm == "synced" else "the step runs compiled"
+    plain, seconds = (total / world.size for total in world.sum(plain, seconds))
+    faster = seconds < plain
+    return form if faster else step, (f"forward and backward took {1000 * plain:.1f} ms as it is and "
+                                      f"{1000 * seconds:.1f} ms compiled: the step runs "
+                                      f"{'compiled' if faster else 'as it is'}"
+                                      + (f" ({NO_SYNCED})" if c.batchnorm == "synced" else ""))
+
+
+def seconds_of(form: Any, inputs: tuple[Tensor, ...], c: TrainConfig, world: World) -> float:
+    """Median of a forward and backward pass."""
+    seconds = []
+    for _ in range(WARM_UP + TIMED):
+        began = time.perf_counter()
+        with autocast(c, world):
+            loss = form(*inputs)
+        loss.backward()
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[WARM_UP:])
+
+
+@contextmanager
+def unchanged(step: nn.Module) -> Iterator[None]:
+    """Forget what passes inside do to gradients, running statistics and the generators of random numbers."""
+    kept = [(buffer, buffer.clone()) for buffer in step.buffers()]
+    with torch.random.fork_rng({p.device.index for p in step.parameters() if p.is_cuda}):
+        yield
+    for buffer, value in kept:
+        buffer.copy_(value)
+    step.zero_grad(set_to_none=True)

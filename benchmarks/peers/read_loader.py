@@ -6,7 +6,7 @@ from itertools import islice
 from loader_runner import WARM, parse_args, rate
 
 from loader import Loader
-from loader.fetch import collect
+from loader.read import collect
 from shards import Dataset
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ from joblib import Parallel, delayed
 
 from arcshard.console import progress
 from arcshard.files import whole_file
-from preprocess.demo.files import encode
-from preprocess.demo.plan import Photo, generator
+from preprocess.demo.plan import Photo, encode, generator
 from preprocess.demo.sources import PLACES
 from preprocess.demo.views import load_source, render_view
 

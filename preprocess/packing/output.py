@@ -4,15 +4,170 @@ Both give the packer the same promises: a file or a finished shard appears whole
 the work folder `.packing` is never taken for a dataset. Object storage has no rename and no lock: a shard there
 counts as kept when its part.json, uploaded last, is there, and two packers of one plan write the same bytes.
 """
-from contextlib import AbstractContextManager
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 import fsspec
 
+from arcshard.alone import alone
 from arcshard.console import UserError
-from preprocess.packing.local_output import LocalOutput
-from preprocess.packing.remote_output import RemoteOutput
+from arcshard.files import sync_folder, whole_file
+from preprocess.packing.shard_plan import PART, SCRATCH
+from shards.format import UNFINISHED
+
+# A dataset written to object storage: whole uploads, server-side copies, no lock.
+
+
+class RemoteOutput:
+    """See Output: whole uploads and server-side copies."""
+
+    def __init__(self, url: str):
+        self.url = url
+        # Listings are never cached: other processes write here.
+        self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+
+    def __reduce__(self) -> tuple:
+        return RemoteOutput, (self.url,)
+
+    def _at(self, name: str) -> str:
+        return f"{self.root}/{name}".rstrip("/")
+
+    def names(self, folder: str = "") -> set[str]:
+        try:
+            return {path.rstrip("/").rpartition("/")[2] for path in self.fs.ls(self._at(folder), detail=False)}
+        except FileNotFoundError:
+            return set()
+
+    def open(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, self.fs.open(self._at(name), "rb"))
+
+    def write(self, name: str, data: bytes) -> None:
+        self.fs.pipe_file(self._at(name), data)
+
+    def put(self, path: Path, name: str) -> None:
+        self.fs.put_file(str(path), self._at(name))
+
+    def move(self, source: str, name: str) -> None:
+        if self.fs.exists(self._at(source)):
+            self.fs.mv(self._at(source), self._at(name))
+
+    def remove(self, name: str) -> None:
+        if self.fs.exists(self._at(name)):
+            self.fs.rm_file(self._at(name))
+
+    def remove_tree(self, folder: str) -> None:
+        if self.fs.exists(self._at(folder)):
+            self.fs.rm(self._at(folder), recursive=True)
+
+    def keep(self, folder: Path, name: str) -> None:
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == PART):
+            self.put(path, f"{UNFINISHED}/{name}/{path.name}")
+
+    def kept(self) -> set[str]:
+        work = self._at(UNFINISHED)
+        found = self.fs.find(work) if self.fs.exists(work) else []
+        return {path.rsplit("/", 2)[1] for path in found if path.endswith(f"/{PART}")}
+
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="arcshard-", ignore_cleanup_errors=True)
+
+    def local_work(self) -> Path:
+        folder = Path(tempfile.gettempdir()) / f"arcshard-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def remove_work(self) -> None:
+        self.remove_tree(UNFINISHED)
+        shutil.rmtree(self.local_work(), ignore_errors=True)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Nothing: object storage has no lock that the death of its holder frees."""
+        yield
+
+
+# A dataset written to a local folder: files are written aside and renamed, the kernel keeps the lock.
+
+class LocalOutput:
+    """See Output: renames and a lock of the kernel."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.path, self.work = Path(url), Path(url) / UNFINISHED
+
+    def names(self, folder: str = "") -> set[str]:
+        try:
+            return {entry.name for entry in (self.path / folder).iterdir()}
+        except FileNotFoundError:
+            return set()
+
+    def open(self, name: str) -> BinaryIO:
+        return open(self.path / name, "rb")
+
+    def write(self, name: str, data: bytes) -> None:
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.path / name) as f:
+            f.write(data)
+
+    def put(self, path: Path, name: str) -> None:
+        os.replace(path, self.path / name)
+
+    def move(self, source: str, name: str) -> None:
+        if (self.path / source).exists():
+            os.replace(self.path / source, self.path / name)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def remove_tree(self, folder: str) -> None:
+        shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def keep(self, folder: Path, name: str) -> None:
+        for path in folder.iterdir():
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+        sync_folder(folder)
+        try:
+            os.rename(folder, self.work / name)
+        except OSError as error:
+            # A worker that outlived a killed packer may have been first; the same task gives the same bytes.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        sync_folder(self.work)
+
+    def kept(self) -> set[str]:
+        return {path.parent.name for path in self.work.glob(f"*/{PART}") if not path.parent.name.startswith(SCRATCH)}
+
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self.work, ignore_cleanup_errors=True)
+
+    def local_work(self) -> Path:
+        self.work.mkdir(parents=True, exist_ok=True)
+        return self.work
+
+    def remove_work(self) -> None:
+        self.remove_tree(UNFINISHED)
+
+    def free_bytes(self) -> int | None:
+        there = next(path for path in [self.path, *self.path.parents] if path.exists())
+        return shutil.disk_usage(there).free
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The folder is made if missing."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with alone(self.path):
+            yield
 
 
 class Output(Protocol):

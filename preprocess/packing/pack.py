@@ -7,6 +7,7 @@ with the same bytes.
 """
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,15 +17,12 @@ import pandas as pd
 
 from arcshard.console import UserError, progress, size_text
 from arcshard.full_disk import DISK_FULL, full_disk_is_a_sentence
-from preprocess.packing.addition import added_rows, refuse_without_dataset, with_addition
-from preprocess.packing.attempts import ATTEMPTS, MAX_ATTEMPTS, begin
-from preprocess.packing.before import Before
+from preprocess.packing.before import Before, added_rows, refuse_without_dataset, with_addition
+from preprocess.packing.estimate import rehearse
 from preprocess.packing.options import PackOptions, refuse_changes
 from preprocess.packing.output import Output, open_output
 from preprocess.packing.publish import finish, kept_shard, prepare
-from preprocess.packing.rehearsal import rehearse
-from preprocess.packing.shard_part import SCRATCH
-from preprocess.packing.shard_plan import Cut, cuts
+from preprocess.packing.shard_plan import SCRATCH, Cut, cuts
 from preprocess.packing.shard_task import ShardTask, pack_shard
 from preprocess.packing.tables import Contents
 from preprocess.samples.names import names_digest
@@ -32,6 +30,20 @@ from preprocess.samples.sample_table import check_samples, class_ids, digest, sh
 from preprocess.sources import PhotoSource, open_source
 from preprocess.workers.engine import Engine, run_tasks
 from shards.format import UNFINISHED, shard_name
+
+# Count the beginnings of a task, so that a photo that kills its worker ends in a sentence, not in a circle.
+
+ATTEMPTS = f"{UNFINISHED}/attempts"
+MAX_ATTEMPTS = 3  # dask gives a task up at its fourth death, with an error that names no shard
+
+
+def begin(output: Output, name: str) -> bool:
+    """Note that task `name` begins; False if it began MAX_ATTEMPTS times before and never ended."""
+    before = len(output.names(f"{ATTEMPTS}/{name}"))
+    if before < MAX_ATTEMPTS:
+        output.write(f"{ATTEMPTS}/{name}/{uuid.uuid4().hex}", b"-")
+    return before < MAX_ATTEMPTS
+
 
 PLAN = f"{UNFINISHED}/plan.json"
 REHEARSED = 64  # photos that tell beforehand whether the disk has room for all

@@ -13,11 +13,10 @@ from typing import Any
 from arcshard.console import UserError
 from preprocess.packing.before import Before
 from preprocess.packing.output import Output
-from preprocess.packing.shard_part import IDX, PART, TAR
+from preprocess.packing.shard_plan import IDX, PART, TAR
 from preprocess.packing.tables import Contents, Shard, write_tables
-from shards.file_entry import file_entry
 from shards.format import MANIFEST, UNFINISHED, shard_name
-from shards.manifest import manifest_text
+from shards.manifest import file_entry, manifest_text
 
 PUBLISH = f"{UNFINISHED}/publish.json"
 TABLES = f"{UNFINISHED}/tables"

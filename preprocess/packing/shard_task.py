@@ -3,6 +3,7 @@
 A task holds all that it needs, so any process that reaches the photos and the output can do it.
 """
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,39 @@ from pathlib import Path
 import numpy as np
 
 from arcshard.memory import keep_freed_memory
-from preprocess.normal_form.normalise import normalise
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
+from preprocess.images.normalize import normalise
 from preprocess.packing.options import PackOptions
 from preprocess.packing.output import Output
-from preprocess.packing.shard_part import IDX, LABELS, PART, ROWS, TAR
-from preprocess.packing.write_behind import WriteBehind
+from preprocess.packing.shard_plan import IDX, LABELS, PART, ROWS, TAR
 from preprocess.sources import Place
-from shards.file_entry import Entry, file_entry
-from shards.format import shard_name
-from shards.hashing import HashingStream
-from shards.idx import idx_text
-from shards.writer import Sample, write_tar
+from shards.format import idx_text, shard_name
+from shards.manifest import Entry, HashingStream, file_entry
+from shards.writer import Sample, Stream, write_tar
+
+# A file that goes to the disk while it is written, so that the fsync at its end has little to wait for.
+
+STRETCH = 8 << 20  # bytes
+
+
+class WriteBehind:
+    """Around a stream into the empty file `fileno`.
+
+    On a shard of 70 MB fsync waits 5 ms instead of 35, of the 780 ms that packing it takes.
+    """
+
+    def __init__(self, stream: Stream, fileno: int):
+        self._stream, self._fileno, self._size, self._begun = stream, fileno, 0, 0
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`."""
+        self._stream.write(data)
+        self._size += len(data)
+        if self._size - self._begun >= STRETCH:
+            # The kernel starts to write the dirty pages of the stretch, and does not wait for them.
+            os.posix_fadvise(self._fileno, self._begun, self._size - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self._size
+        return len(data)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import numpy as np
 from arcshard.files import whole_file
 from preprocess.packing.before import Before
 from preprocess.packing.output import Output
-from preprocess.packing.shard_part import LABELS, ROWS
-from shards.csv_table import write_table
+from preprocess.packing.shard_plan import LABELS, ROWS
 from shards.format import (
     CLASSES,
     CLASSES_COLUMNS,
@@ -27,6 +26,7 @@ from shards.format import (
     labels_name,
     truths_name,
 )
+from shards.tables import write_table
 
 
 class Shard(NamedTuple):

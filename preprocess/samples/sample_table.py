@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arcshard.console import UserError
-from preprocess.samples.hash_order import hash_order
+from preprocess.samples.names import hash_order
 from preprocess.samples.text_table import column_names, read_columns
 from shards.format import KEY_PATTERN, KEY_RULE, NO_LANDMARK, SPLIT_PATTERN
 

@@ -4,9 +4,8 @@ import os
 from typing import NamedTuple
 
 from arcshard.console import UserError
-from preprocess.normal_form.rejected import Rejected
-from preprocess.sources.entry import MAX_PHOTO, TOO_LARGE
-from preprocess.sources.names import base_name
+from preprocess.images.decode import Rejected
+from preprocess.sources.entry import MAX_PHOTO, TOO_LARGE, base_name
 from preprocess.sources.urls import is_local, read_file
 
 FOLDERS = ("{0}/{1}/{2}/", "train/{0}/{1}/{2}/", "test/{0}/{1}/{2}/", "index/{0}/{1}/{2}/", "")

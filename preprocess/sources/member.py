@@ -2,10 +2,9 @@
 import posixpath
 from typing import NamedTuple
 
-from preprocess.normal_form.rejected import Rejected
-from preprocess.sources.entry import MAX_PHOTO, TAR, TOO_LARGE
-from preprocess.sources.names import base_name, clean_name
-from preprocess.sources.tar_archive import tar_member
+from preprocess.images.decode import Rejected
+from preprocess.sources.archive import tar_member
+from preprocess.sources.entry import MAX_PHOTO, TAR, TOO_LARGE, base_name, clean_name
 from preprocess.sources.urls import read_range
 from preprocess.sources.zip_archive import unpack, zip_member
 

@@ -3,12 +3,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
+from preprocess.sources.entry import base_name, clean_name
 from preprocess.sources.folder import Folder
-from preprocess.sources.index import index_archives
-from preprocess.sources.lookup import By, look_up, sorted_rows
+from preprocess.sources.index import By, index_archives, look_up, sorted_rows
 from preprocess.sources.member import Member
-from preprocess.sources.names import base_name, clean_name
 from preprocess.sources.urls import Found, find
 
 Candidates = tuple[Folder | Member, ...]

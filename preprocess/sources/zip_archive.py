@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
 
-from preprocess.normal_form.rejected import Rejected
+from preprocess.images.decode import Rejected
 from preprocess.sources.entry import DEFLATED, STORED, Damaged, Entry
 
 END = struct.Struct("<4s4H2LH")  # 4.3.16

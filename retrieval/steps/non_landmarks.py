@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.neighbours import nearest
+from retrieval.search import nearest
 from retrieval.state import Candidates, Matrix, State, Step
 from retrieval.steps.concatenate import concatenate
 

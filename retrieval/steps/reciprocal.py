@@ -3,8 +3,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retrieval.neighbours import nearest
 from retrieval.reciprocal import Encoder, lists_around
+from retrieval.search import nearest
 from retrieval.state import Matrix, Neighbours, State, Step
 
 

@@ -6,8 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.approximate import approximate
-from retrieval.neighbours import nearest
+from retrieval.search import approximate, nearest
 from retrieval.state import Matrix, Neighbours, State, Step, Vectors
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.neighbours import nearest
+from retrieval.search import nearest
 from retrieval.state import Matrix, State, Step, unit
 
 CHUNK = 4096

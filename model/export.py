@@ -1,0 +1,70 @@
+"""A network as one ONNX file: uint8 photos in, unit embeddings out, the normalisation of pixels inside."""
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from arcshard.console import UserError
+from model.embedder import Embedder, ModelConfig, UnitEmbedder, build_embedder
+
+# A network as two safetensors files: the backbone under timm's own names, and what follows it.
+
+
+def neck_file(path: Path) -> Path:
+    """Where pooling and neck lie that belong to the backbone at `path`."""
+    return path.with_name(f"{path.stem}-neck.safetensors")
+
+
+def write_timm(path: Path, embedder: Embedder, about: dict[str, str]) -> None:
+    """Write the backbone to `path` and pooling.* and neck.* to `neck_file(path)`, `about` as both files' metadata."""
+    rest = {f"{part}.{name}": tensor for part in ("pooling", "neck")
+            for name, tensor in getattr(embedder, part).state_dict().items()}
+    for file, tensors in ((path, embedder.backbone.state_dict()), (neck_file(path), rest)):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, about)
+
+
+def read_timm(path: Path, config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """What the files compute, the backbone read by timm: uint8 (B, S, S, 3) -> float32 (B, D)."""
+    embedder = build_embedder(replace(config, weights=str(path)))
+    embedder.load_state_dict(embedder.state_dict() | load_file(neck_file(path)))
+    return UnitEmbedder(embedder.eval())
+
+
+LARGEST = 2**31  # bytes that one protobuf message may have
+
+
+def write_onnx(path: Path, network: UnitEmbedder, size: int, about: dict[str, str]) -> None:
+    """Write `network`, on the CPU and in eval mode, with `about` as the file's metadata.
+
+    Input "images", uint8 (B, size, size, 3); output "embeddings", float32 (B, D); any B. Raises UserError for a
+    network that one file cannot hold, and without the packages of the extra `export`.
+    """
+    _require()
+    if (weights := sum(tensor.nbytes for tensor in network.state_dict().values())) >= LARGEST:
+        raise UserError(f"an ONNX file holds less than 2.1 GB, and this network has {weights / 1e9:.1f} GB: "
+                        "give --out a name in .safetensors")
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # torch.export takes a dimension of 1 for a constant
+    program = torch.onnx.export(network, (example,), dynamo=True, verbose=False, input_names=["images"],
+                                output_names=["embeddings"], dynamic_shapes=({0: torch.export.Dim("B")},))
+    assert program is not None
+    program.model.metadata_props.update(about)
+    program.save(path, external_data=False)
+
+
+def read_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    """What the file computes on the CPU: uint8 (B, S, S, 3) -> float32 (B, D)."""
+    from onnxruntime import InferenceSession
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _require() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"ONNX needs a package that is missing ({error.name}): pip install -e '.[export]'") from error

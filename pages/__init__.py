@@ -1,0 +1,1 @@
+"""Pages of HTML about runs, datasets and answers, and their charts."""

@@ -1,0 +1,65 @@
+"""The report of duplicates: a CSV with a row a pair, and lines for the user."""
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from arcshard.files import whole_file
+from preprocess.dedup.pairs import CROWD, Duplicates
+
+COLUMNS = ["id_a", "split_a", "landmark_a", "id_b", "split_b", "landmark_b", "kind", "distance"]
+BATCH = 100_000  # rows that are text at a time
+EXAMPLES = 3  # photos named for a reason
+
+
+def write_report(path: Path, samples: pd.DataFrame, duplicates: Duplicates) -> None:
+    """Write COLUMNS of each pair: by split_a, split_b, kind (exact, near), distance, id_a, id_b.
+
+    samples: the table in the order of its ids, which the pairs' rows refer to.
+    """
+    with whole_file(path) as f:
+        f.write(f"{','.join(COLUMNS)}\n".encode())
+        for found in duplicates.values():
+            for start in range(0, len(found.pairs), BATCH):
+                rows = pair_rows(samples, found.pairs[start:start + BATCH])
+                f.write(rows.to_csv(index=False, header=False, lineterminator="\n").encode())
+
+
+def pair_rows(samples: pd.DataFrame, pairs: np.ndarray) -> pd.DataFrame:
+    """COLUMNS of PAIR_DTYPE pairs."""
+    a, b = (samples.iloc[pairs[side]] for side in "ab")
+    columns = [*(photos[name].to_numpy() for photos in (a, b) for name in ("id", "split", "landmark_id")),
+               np.where(pairs["near"], "near", "exact"), pairs["distance"]]
+    return pd.DataFrame(dict(zip(COLUMNS, columns)))
+
+
+def summary(samples: pd.DataFrame, duplicates: Duplicates) -> Iterator[str]:
+    """What was found between each two splits, a line each, and a further one where there are crowds."""
+    for (a, b), found in duplicates.items():
+        yield f"{f'{a} and {b}' if a != b else f'within {a}'}: {_counts(samples, found.pairs, a, b)}"
+        if found.crowds:
+            yield (f"  crowds: {found.crowds:,} times more than {CROWD:,} pairs have the same two hashes; there each "
+                   "photo is listed with one other only")
+
+
+def failures(samples: pd.DataFrame, reasons: dict[int, str]) -> Iterator[str]:
+    """How many photos could not be hashed, why (row -> reason), and the first of each kind."""
+    if reasons:
+        yield f"{len(reasons):,} photos could not be hashed and were not compared"
+    kinds = pd.Series({row: reasons[row].partition(":")[0] for row in sorted(reasons)}, dtype=str)
+    for kind, rows in kinds.groupby(kinds).groups.items():
+        examples = ", ".join(samples["id"].iloc[rows[:EXAMPLES]])
+        yield f"  {kind}: {len(rows):,} ({examples}{', …' if len(rows) > EXAMPLES else ''})"
+
+
+def _counts(samples: pd.DataFrame, pairs: np.ndarray, a: str, b: str) -> str:
+    if not len(pairs):
+        return "no duplicates"
+    near, labels = int(pairs["near"].sum()), samples["label"].to_numpy()
+    others = int((labels[pairs["a"]] != labels[pairs["b"]]).sum())
+    photos = ([(a, np.unique(pairs["a"])), (b, np.unique(pairs["b"]))] if a != b else
+              [(a, np.union1d(pairs["a"], pairs["b"]))])
+    concerned = " and ".join(f"{len(rows):,} of {split}" for split, rows in photos)
+    return (f"{len(pairs) - near:,} exact and {near:,} near pairs, {others:,} of them with different landmarks; "
+            f"photos concerned: {concerned}")

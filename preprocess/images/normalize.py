@@ -1,0 +1,117 @@
+"""The one form that every packed photo has: RGB, upright, baseline JPEG with 4:2:0 chroma.
+
+NVIDIA's hardware decoder takes baseline JPEG only, and a DALI pipeline dies on the first file that it cannot
+decode (its maintainers in NVIDIA/DALI#3913), so what fails here must not reach a shard.
+"""
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import jpeglib
+import numpy as np
+import simplejpeg
+
+from preprocess.images.decode import Photo, Rejected, check_size, decode, is_srgb, shrink, target_size, to_rgb
+from preprocess.images.decode import check as check_decodes
+from preprocess.images.jpeg_header import BASELINE, JpegHeader, read_header, upright, without_metadata
+
+# Progressive JPEG -> baseline with the same DCT coefficients: only the entropy coding is done anew.
+
+jpeglib.version.set("turbo210")  # of simplejpeg's line; the default, libjpeg 6b, complains to stderr of fine files
+LOCK = threading.Lock()  # jpeglib counts markers in global variables: without it, 8 threads made it fail
+
+
+def to_baseline(data: bytes) -> bytes | None:
+    """The same photo as baseline JPEG without metadata; None where jpeglib cannot.
+
+    data: a JPEG that passed strict decoding, since damage can crash jpeglib. The caller compares the pixels. Raises
+    OSError only when the temporary folder cannot be written.
+    """
+    with LOCK, TemporaryDirectory() as folder:
+        source, target = Path(folder, "source.jpg"), Path(folder, "target.jpg")
+        source.write_bytes(without_metadata(data))
+        try:
+            jpeg = jpeglib.read_dct(source)
+            jpeg.load()
+            jpeg.qt = 0  # a number: keep the tables of the source, and with them its component ids
+            jpeg.write_dct(target, flags=["+OPTIMIZE_CODING"])
+        except OSError as error:
+            if error.errno:
+                raise
+            return None
+        return target.read_bytes()
+
+
+SAMPLING_420 = (0x22, 0x11, 0x11)
+
+
+class Packed(NamedTuple):
+    """A whole JPEG in normal form and its size in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+def normalise(data: bytes, short_side: int | None, quality: int, check: bool = True) -> Packed:
+    """Bring an image file into normal form, decoding it once; equal arguments give equal bytes.
+
+    A file that has the form keeps its bytes, its metadata (EXIF, XMP, an sRGB profile) among them: none of it changes
+    how the photo looks. A progressive JPEG whose pixels may stay becomes baseline with the same pixels. All others
+    are encoded once, without metadata.
+
+    short_side: pixels; a longer one is scaled down to it (antialiased), a shorter one stays; None keeps all sizes.
+    quality: JPEG quality (1-100) of what must be encoded. check: decode files that keep their bytes as well.
+    Raises Rejected, and nothing else, whatever `data` is; OSError when the temporary folder cannot be written.
+    """
+    if not data:
+        raise Rejected("empty file")
+    header = read_header(data)
+    if header is None or not _pixels_stay(header, short_side):
+        return _encoded(decode(data, header, short_side), short_side, quality)
+    check_size(header.width, header.height)
+    if not _is_baseline(header):
+        return _recoded(data, header, quality)
+    if check:
+        check_decodes(data)
+    return Packed(data, header.width, header.height)
+
+
+def _pixels_stay(header: JpegHeader, short_side: int | None) -> bool:
+    """Whether only the entropy coding may be wrong."""
+    return (header.bits == 8 and header.is_ycbcr and header.sampling == SAMPLING_420 and header.orientation == 1
+            and target_size(header.width, header.height, short_side) == (header.width, header.height)
+            and is_srgb(header.profile))
+
+
+def _is_baseline(header: JpegHeader) -> bool:
+    return header.process == BASELINE and header.interleaved and header.has_8_bit_tables
+
+
+def _recoded(data: bytes, header: JpegHeader, quality: int) -> Packed:
+    """Baseline with the same pixels; encoded anew where that does not come out (rare scripts of scans)."""
+    photo = decode(data, header, None)
+    baseline = to_baseline(data)
+    if baseline is None or not _has_pixels(baseline, photo.pixels):
+        return _encoded(photo, None, quality)
+    return Packed(baseline, photo.width, photo.height)
+
+
+def _has_pixels(data: bytes, pixels: np.ndarray) -> bool:
+    header = read_header(data)
+    if header is None or not (_pixels_stay(header, None) and _is_baseline(header)):
+        return False
+    try:
+        return np.array_equal(decode(data, header, None).pixels, pixels)
+    except Rejected:
+        return False
+
+
+def _encoded(photo: Photo, short_side: int | None, quality: int) -> Packed:
+    """Shrunk before it is turned and coloured: that is fewer pixels."""
+    size = target_size(photo.width, photo.height, short_side)
+    pixels = to_rgb(upright(shrink(photo.pixels, *size), photo.orientation), photo.profile)
+    height, width = pixels.shape[:2]
+    check_size(width, height)
+    return Packed(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420"), width, height)

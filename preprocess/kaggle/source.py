@@ -1,0 +1,233 @@
+"""Asks Kaggle where a competition's or a dataset's files lie, through the package kaggle.
+
+Read from kaggle 2.2.4, which shapes the code below: importing it logs in at once (up to two requests), prints on stdout
+and may exit; with VERBOSE=1 it prints the token; its requests have no time limit; its errors hold signed links.
+"""
+import io
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path, PurePosixPath
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from arcshard.console import UserError
+from arcshard.files import write_text
+
+# What fetch.py is asked for, and the name that it gets here.
+
+
+class Wanted(NamedTuple):
+    """A competition ("landmark-recognition-2020") or a dataset ("owner/name"), whole (one zip) or one file of it."""
+
+    source: str
+    file: str | None = None
+
+    @property
+    def is_dataset(self) -> bool:
+        return "/" in self.source
+
+    @property
+    def page(self) -> str:
+        """Its page at Kaggle, where its name can be checked and its rules accepted."""
+        return f"https://www.kaggle.com/{'datasets' if self.is_dataset else 'competitions'}/{self.source}"
+
+    @property
+    def name(self) -> str:
+        """The name that the fetched file is to have, unless Kaggle serves it zipped."""
+        return PurePosixPath(self.file).name if self.file else f"{self.source.rpartition('/')[2]}.zip"
+
+    def name_at(self, url: str) -> str:
+        """`name`, with .zip where `url` says that the one file comes zipped; nothing else of `url` is trusted."""
+        zipped = unquote(urlsplit(url).path).endswith(".zip")
+        return f"{self.name}.zip" if zipped and not self.name.endswith(".zip") else self.name
+
+
+def wanted_from(competition: str, dataset: str | None, file: str | None) -> Wanted:
+    """The dataset, or else the competition. Raises UserError where a name cannot be one."""
+    for option, name, pattern in (("--competition", competition, r"[\w-]+"), ("--dataset", dataset, r"[\w-]+/[\w-]+")):
+        if name is not None and not re.fullmatch(pattern, name):
+            shape = "NAME" if option == "--competition" else "OWNER/NAME"
+            raise UserError(f"{option} must be {shape} as in the address of its page at Kaggle, not {name!r}: copy it")
+    if file is not None and PurePosixPath(file).name in ("", ".."):
+        raise UserError(f"--file must name one file as Kaggle's page lists it, not {file!r}: leave it out to fetch all")
+    return Wanted(dataset or competition, file)
+
+
+# What a server says about a file, and the record of it that lies beside the bytes fetched so far.
+
+CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")  # RFC 9110, section 14.4
+
+
+class ServedFile(NamedTuple):
+    """Size in bytes, validators (RFC 9110, section 8.8), MD5 and CRC32C in base64; None: not said."""
+
+    size: int | None
+    etag: str | None
+    modified: str | None
+    md5: str | None
+    crc32c: str | None
+
+    def is_same(self, other: "ServedFile | None") -> bool:
+        """True only where the headers prove that both are the same bytes."""
+        return bool(self.etag or self.modified) and other is not None and self[:3] == other[:3]
+
+
+def served_file(response: requests.Response) -> ServedFile:
+    """Read the headers of a 200 or 206; the hashes are Google Cloud Storage's, of the whole file also in a 206.
+
+    Every file there has a CRC32C; one that was composed of parts has no MD5.
+
+    Source: https://cloud.google.com/storage/docs/xml-api/reference-headers#xgooghash
+    """
+    headers = response.headers
+    part = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+    size = part[2] if part else headers.get("Content-Length")
+    hashes = dict(re.findall(r"(md5|crc32c)=([\w+/]+=*)", headers.get("x-goog-hash", "")))
+    return ServedFile(int(size) if size is not None else None, headers.get("ETag"), headers.get("Last-Modified"),
+                      hashes.get("md5"), hashes.get("crc32c"))
+
+
+def first_byte(response: requests.Response) -> int:
+    """Position in the file of the body's first byte; 0 if the server ignored or refused (416) the wish for another."""
+    part = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    return int(part[1]) if part else 0
+
+
+def write_record(path: Path, served: ServedFile) -> None:
+    """Write it as JSON: no address, no token."""
+    write_text(path, json.dumps(served._asdict()) + "\n")
+
+
+def read_record(path: Path) -> ServedFile | None:
+    """What `write_record` wrote; None where there is nothing of the kind."""
+    try:
+        return ServedFile(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+# Kaggle's refusals as sentences. None holds what a server sent: it could hold a token or a signed link.
+
+TOKEN_PAGE = "https://www.kaggle.com/settings/api"
+
+
+def refuse_without_token(wanted: Wanted) -> NoReturn:
+    """Raise the UserError for a log-in that failed: no token at all, or one that Kaggle does not know."""
+    from kagglesdk import get_access_token_from_env
+    token, place = get_access_token_from_env()
+    if token:
+        _refuse_token(f"does not know the one of {place}")
+    raise UserError(f"Kaggle gives files to those who show a token, but none was found: make one at {TOKEN_PAGE} "
+                    "(Generate New Token), put it into ~/.kaggle/access_token or the environment variable "
+                    f"KAGGLE_API_TOKEN, {_consent(wanted)}, and run the same command again")
+
+
+def refuse(response: requests.Response, wanted: Wanted) -> None:
+    """Raise a UserError if trying again cannot help; a storage's refusal may pass with a fresh link."""
+    status = _status(response)
+    if response.history or status in (408, 429) or status >= 500:
+        return
+    if status == 401:
+        _refuse_token("refused the one that was found (401)")
+    if status == 403:
+        raise UserError(f"{wanted.source} is for those who may have it, but Kaggle refused you (403): "
+                        f"{_consent(wanted)}, check the name, and run the same command again")
+    what = wanted.source if wanted.file is None else f"{wanted.source} with the file {wanted.file}"
+    if status == 404:
+        raise UserError(f"--competition, --dataset and --file must be names that Kaggle knows, but it has no {what} "
+                        f"(404): take them from {wanted.page}")
+    raise UserError(f"Kaggle must understand the question for {what}, but answered {status}: check the names on "
+                    f"{wanted.page}, or upgrade the package kaggle")
+
+
+def _refuse_token(fault: str) -> NoReturn:
+    raise UserError(f"the token must be valid, but Kaggle {fault}: make a new one at {TOKEN_PAGE} (Generate New Token),"
+                    " put it where the old one is (~/.kaggle or a KAGGLE_ variable), and run the same command again")
+
+
+def _consent(wanted: Wanted) -> str:
+    if wanted.is_dataset:
+        return f"see that {wanted.page} opens while you are logged in"
+    return f"accept the rules on {wanted.page}/rules (Join or Late Submission)"
+
+
+def _status(response: requests.Response) -> int:
+    """The HTTP status, or the code in the JSON of a 200: kaggle raises for both."""
+    if response.status_code != 200:
+        return response.status_code
+    found = re.search(r'"code"\s*:\s*(\d+)', response.text)
+    return int(found[1]) if found else 200
+
+
+TIME_LIMIT = 120.0  # seconds for logging in and asking
+
+
+def ask(wanted: Wanted) -> requests.PreparedRequest:
+    """A request that gets the file from its storage: valid for a while, and as secret as a token.
+
+    Kaggle's redirect is followed, the body is not read. Raises UserError for what the user can mend (no token, a wrong
+    one, rules not accepted, no such name) and requests.RequestException or TimeoutError for what may pass. Main thread
+    only (signal.setitimer).
+    """
+    for variable in ("VERBOSE", "VERBOSE_OUTPUT"):
+        os.environ.pop(variable, None)  # they make kaggle print the token
+    try:
+        with redirect_stdout(io.StringIO()), _time_limit(TIME_LIMIT):
+            return _ask(wanted)
+    except SystemExit:
+        refuse_without_token(wanted)
+    except requests.HTTPError as error:
+        if error.response is not None:
+            refuse(error.response, wanted)
+        raise
+
+
+def _ask(wanted: Wanted) -> requests.PreparedRequest:
+    from kaggle import KaggleApi  # here, since it logs in
+    api = KaggleApi()
+    api.authenticate()  # again at each question: a token may expire during a long download
+    with api.build_kaggle_client() as client:
+        response = _question(client, wanted)
+        response.close()
+        return response.request
+
+
+def _question(client: Any, wanted: Wanted) -> requests.Response:
+    from kagglesdk.competitions.types.competition_api_service import (
+        ApiDownloadDataFileRequest,
+        ApiDownloadDataFilesRequest,
+    )
+    from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+    if wanted.is_dataset:
+        dataset = ApiDownloadDatasetRequest()
+        dataset.owner_slug, dataset.dataset_slug = wanted.source.split("/")
+        dataset.file_name = wanted.file
+        return client.datasets.dataset_api_client.download_dataset(dataset)
+    if wanted.file is None:
+        everything = ApiDownloadDataFilesRequest()
+        everything.competition_name = wanted.source
+        return client.competitions.competition_api_client.download_data_files(everything)
+    one = ApiDownloadDataFileRequest()
+    one.competition_name, one.file_name = wanted.source, wanted.file
+    return client.competitions.competition_api_client.download_data_file(one)
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in this block after `seconds`: kaggle's own requests would wait for ever."""
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # again, since importing kaggle swallows the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,197 @@
+"""A run's embeddings of a dataset's splits, computed once and kept below the run."""
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from arcshard import distributed
+from arcshard.alone import alone
+from arcshard.console import UserError, progress
+from arcshard.distributed import World
+from arcshard.files import whole_file
+from arcshard.memory import keep_freed_memory
+from loader import Loader
+from retrieval.run.model import RunModel, Tta, add_checkpoint, add_tta, embed_views, load_model
+from retrieval.run.queries import GALLERY, query_splits
+from retrieval.search import nearest_over_ranks
+from retrieval.store import DTYPES, ROWS, Embeddings, Made, Parts, in_parts, is_store, runs, share, write_store
+from shards import Dataset, splits
+
+BATCH = 64
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def store(out: Path, split: str, tta: Tta = Tta()) -> Path:
+    """Where a run keeps the embeddings of a split."""
+    return out / "embeddings" / (split if tta == Tta() else f"{split}.{tta.name}")
+
+
+def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool = True) -> Embeddings:
+    """The split's embeddings: from the store `path` if it holds just these, else computed; `keep` writes them there."""
+    if path and (kept := load_kept(path, model, dataset)):
+        return kept
+    if path and keep:
+        write_split(model, dataset, path)
+        return Embeddings.load(path)
+    vectors = np.concatenate([*embed_rows(model, dataset, range(len(dataset)))])
+    return Embeddings(vectors, *rows_of(dataset), made(model, dataset))
+
+
+def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "float32", batch: int = BATCH,
+                world: World = ALONE, part_rows: int = ROWS) -> None:
+    """Write the store of a split, each rank a contiguous share of what an interrupted try left; all ranks must call.
+
+    part_rows: a kill costs each rank fewer. Raises UserError for embeddings that are not finite, and if another process
+    writes there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    parts = Parts(path, made(model, dataset), len(dataset), dtype, part_rows)
+    with alone(path) if world.is_main else nullcontext():
+        if world.is_main:
+            parts.begin()
+        world.wait()
+        own = share(parts.missing(), world.rank, world.size)
+        world.wait()  # every rank has looked before one writes
+        for first, last in runs(own):
+            vectors = embed_rows(model, dataset, parts.rows_of(first, last), batch, show=world.is_main)
+            for number, part in enumerate(in_parts(vectors, part_rows), first):
+                parts.write(number, part)
+        world.wait()
+        if world.is_main:
+            try:
+                write_store(path, parts.blocks(), *rows_of(dataset), made(model, dataset))
+            except ValueError as error:
+                parts.remove()
+                raise UserError(f"{path}: {error}: choose another checkpoint of the run") from error
+            parts.remove()
+        world.wait()
+
+
+def embed_rows(model: RunModel, dataset: Dataset, rows: range, batch: int = BATCH, show: bool = True
+               ) -> Iterator[NDArray[np.float32]]:
+    """Embeddings (n, D) of length 1 of rows of a split, a batch at a time."""
+    views = [Loader(dataset, batch_size=batch, size=size, train=False, rows=rows, view=model.view,
+                    device="gpu" if model.device.type == "cuda" else "cpu") for size in model.tta.sizes(model.size)]
+    with progress(total=len(rows), unit="photos", what=f"embed {dataset.split}", disable=not show) as bar:
+        for batches in zip(*views, strict=True):
+            yield embed_views(model.embedder, batches, model.tta.flip)
+            bar.update(len(batches[0].ids))
+
+
+def made(model: RunModel, dataset: Dataset) -> Made:
+    """What tells this model's embeddings of this split from all others."""
+    return Made(model.fingerprint, dataset.fingerprint, dataset.split, model.tta.name)
+
+
+def rows_of(dataset: Dataset) -> tuple[list[str], NDArray[np.int64], list[str]]:
+    """Keys, labels and landmark ids of a split's samples."""
+    labels = dataset.labels.astype(np.int64)
+    return ([key.decode() for key in dataset.index["key"]], labels,
+            [dataset.landmark_ids[label] if label >= 0 else "" for label in labels])
+
+
+def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | None:
+    """What `path` holds, if it is whole and of these weights, photos and views; the rest is computed again."""
+    try:
+        kept = Embeddings.load(path)
+    except UserError:
+        return None
+    return kept if kept.made == made(model, dataset) else None
+
+
+def embed_all(model: RunModel, data: str, out: Path | None) -> dict[str, Embeddings]:
+    """Embeddings of the gallery and of every split with queries, kept below the run's folder if one is given."""
+    return {split: embed_split(model, Dataset(data, split, model.cache), store(out, split, model.tta) if out else None)
+            for split in (GALLERY, *query_splits(data, model.cache))}
+
+
+# What `python -m retrieval` does with stores of embeddings: make them, search one in another; on all ranks.
+
+def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, nargs="+", required=True, help="folders that train.py wrote")
+    parser.add_argument("--data", required=True, help="dataset: folder, or s3://… (read through the run's cache)")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all")
+    parser.add_argument("--out", type=Path, help="folder for the stores (default: each run's own)")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=f"default: {DTYPES[0]}")
+    parser.add_argument("--batch", type=int, default=BATCH, help=f"photos at a time on each rank (default: {BATCH})")
+    add_checkpoint(parser)
+    add_tta(parser)
+
+
+def add_neighbours_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--queries", type=Path, required=True, help="store of embeddings")
+    parser.add_argument("--gallery", type=Path, required=True, help="store of embeddings")
+    parser.add_argument("--k", type=int, default=10, help="neighbours a query (default: 10)")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .npz")
+
+
+def embed(args: argparse.Namespace) -> None:
+    """Leave a store a run and split. Raises UserError for what cannot be embedded or kept apart."""
+    if args.batch < 1:
+        raise UserError(f"--batch must be at least 1; got {args.batch}")
+    if args.out and len({folder.name for folder in args.run}) < len(args.run):
+        raise UserError("--out has a folder for each run's name, but two runs share one: leave out --out, or rename "
+                        "one")
+    _on_ranks(_embed, args)
+
+
+def neighbours(args: argparse.Namespace) -> None:
+    """Write scores float32 and rows int64, both (queries, k). Raises UserError for stores that do not fit."""
+    _on_ranks(_neighbours, args)
+
+
+def _on_ranks(work: Callable[[argparse.Namespace, World], None], args: argparse.Namespace) -> None:
+    keep_freed_memory()
+    world = distributed.start("auto")
+    try:
+        with distributed.lost_rank_is_a_sentence(world.rank):
+            work(args, world)
+    finally:
+        distributed.stop()
+
+
+def _embed(args: argparse.Namespace, world: World) -> None:
+    for folder in args.run:
+        model = load_model(folder, args.checkpoint, args.tta)
+        for split in args.splits or splits(args.data, model.cache):
+            dataset = Dataset(args.data, split, model.cache)
+            path = store(folder, split, args.tta)
+            if args.out:
+                path = args.out / folder.name / path.name
+            if not _is_there(path, model, dataset, args):
+                write_split(model, dataset, path, args.dtype, args.batch, world)
+            if world.is_main:
+                print(f"{path}: {len(dataset):,} x {model.embedder.dim} {args.dtype}")
+
+
+def _is_there(path: Path, model: RunModel, dataset: Dataset, args: argparse.Namespace) -> bool:
+    """Whether the store holds just these. A run's own folder may hold those of an older checkpoint; --out may not."""
+    kept = load_kept(path, model, dataset)
+    if kept and kept.vectors.dtype == args.dtype:
+        return True
+    if args.out and is_store(path):
+        raise UserError(f"a store holds embeddings of one kind, but {path} has those of other weights, photos, views "
+                        "or dtype: choose another --out, or delete it")
+    return False
+
+
+def _neighbours(args: argparse.Namespace, world: World) -> None:
+    queries, gallery = Embeddings.load(args.queries), Embeddings.load(args.gallery)
+    if (queries.made.model, queries.made.tta) != (gallery.made.model, gallery.made.tta):
+        raise UserError(f"embeddings compare only with those of the same weights and views, but {args.queries} and "
+                        f"{args.gallery} are of two: embed both with one run and one --tta")
+    if not len(queries.vectors):
+        raise UserError(f"{args.queries} holds no embeddings, and so no queries to find neighbours for: embed a split "
+                        "that has photos")
+    try:
+        scores, rows = nearest_over_ranks(queries.vectors, gallery.vectors, args.k, world)
+    except ValueError as error:
+        raise UserError(f"{args.gallery}: {error}") from error
+    if world.is_main:
+        with whole_file(args.out) as f:
+            np.savez(f, allow_pickle=False, scores=scores, rows=rows)
+        print(f"{args.out}: {len(rows):,} queries, {args.k} of {len(gallery.keys):,} each")

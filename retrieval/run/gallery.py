@@ -1,0 +1,179 @@
+"""Read from a dataset what the gallery page shows."""
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pages.gallery_choice import choose
+from pages.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step, render
+from preprocess.images.normalize import normalise
+from retrieval import Pipeline, Questions
+from retrieval.metrics import NO_LANDMARK
+from retrieval.neighbours_picture import HEIGHT, Shown, neighbours_picture
+from retrieval.state import Candidates, Neighbours, State
+from retrieval.trace import Confusion, Stage, confusions, places, rank_of_truth, step_figures, trace
+from shards import Dataset
+
+# What people call a landmark.
+
+
+def landmark(label: int, gallery: Dataset) -> list[str]:
+    """Id, and title if the dataset has names; nothing for no landmark."""
+    if label == NO_LANDMARK:
+        return []
+    known = gallery.landmark_ids[label]
+    return [word for word in (known, title(gallery.landmark_names[known])) if word]
+
+
+def title(name: str) -> str:
+    """The category of a Wikimedia Commons URL, which train_label_to_category.csv has, in words; else the name."""
+    return unquote(name.rpartition("/Category:")[2]).replace("_", " ")
+
+
+# A picture of photos that were answered, with their neighbours.
+
+QUALITY = 90  # of JPEG
+NONE = "no landmark"
+
+
+def answer_picture(photos: list[Path], answers: dict[int, list[tuple[int, float]]], state: State,
+                   gallery: Dataset) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3), RGB: a row for each photo that was answered, with the first list's neighbours.
+
+    Args: photos, answers, state: as `answering.photos.state_of` and `answers_of` have them.
+    """
+    return neighbours_picture([[_query(photos[number], listed[:1], gallery), *_neighbours(state, i, gallery)]
+                               for i, (number, listed) in enumerate(answers.items())])
+
+
+def _query(photo: Path, best: list[tuple[int, float]], gallery: Dataset) -> Shown:
+    words = [word for label, score in best for word in (f"answer: {score:.4f}", *(landmark(label, gallery) or [NONE]))]
+    return Shown(normalise(photo.read_bytes(), HEIGHT, QUALITY).data, [photo.name, *(words or ["no answer"])])
+
+
+def _neighbours(state: State, i: int, gallery: Dataset) -> list[Shown]:
+    listed, labels = state.neighbours[0], state.gallery_labels
+    return [Shown(gallery.read(row), [f"{place}: {score:.4f}", *(landmark(int(labels[row]), gallery) or [NONE]),
+                                      gallery.index["key"][row].decode()])
+            for place, (row, score) in enumerate(zip(listed.rows[i, :NEIGHBOURS].tolist(),
+                                                     listed.scores[i].tolist()), 1) if score > -np.inf]
+
+
+QUERIES = 36
+PHOTOS = 1000  # some 8 kB each, so that a page stays below 10 MB
+NEIGHBOURS = 5
+CANDIDATES = 3
+PAIRS = 12
+ROUNDING = 1e-5  # of scores in float32
+
+
+def gallery_page(who: str, asked: Questions, pipeline: Pipeline, queries: Dataset, gallery: Dataset,
+                 device: str = "cpu") -> str:
+    """HTML of the questions' way through the pipeline. Raises as `trace` and `gallery_data` do.
+
+    Args: who: answers, run and list of steps; sample i of each dataset is row i of the questions' embeddings.
+    """
+    return render(gallery_data(who, asked, trace(asked, pipeline, device), queries, gallery))
+
+
+def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset) -> GalleryData:
+    """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
+    maker = QueryMaker(asked, stages, queries, gallery)
+    chosen = choose(stages, asked.truths, num_shown(stages))
+    last = stages[-1].candidates
+    pairs = confusions(last.answers, last.confidences, asked.truths)
+    return GalleryData(who, queries.split, len(asked.keys), step_figures(stages, asked.truths, asked.keys),
+                       {heading: [maker.query(q) for q in rows.tolist()] for heading, rows in chosen.items()},
+                       len(pairs), [maker.confused(pair) for pair in pairs[:PAIRS]])
+
+
+def num_shown(stages: list[Stage]) -> int:
+    """Queries that a page has room for, should every step move every list of neighbours; at least one."""
+    return max(1, min(QUERIES, PHOTOS // (NEIGHBOURS * sum(len(stage.neighbours) for stage in stages))))
+
+
+class QueryMaker:
+    """Photos, names and changes of single queries.
+
+    Args: as `gallery_data`; sample i of each dataset is row i of the questions' embeddings.
+    """
+
+    def __init__(self, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset):
+        self.asked, self.stages, self.queries, self.gallery = asked, stages, queries, gallery
+        self.ranks = np.stack([rank_of_truth(stage.candidates, asked.truths) for stage in stages])
+        self.places = np.stack([places(stage.candidates, asked.truths, asked.keys) for stage in stages])
+
+    def name(self, label: int) -> str:
+        """Id and title, "" for no landmark."""
+        return " ".join(landmark(label, self.gallery))
+
+    def query(self, q: int) -> Query:
+        answers = [int(stage.candidates.answers[q]) for stage in self.stages]
+        truth = self.asked.truths[q]
+        return Query(self.queries.read(q), self.asked.keys[q], ", ".join(self.name(label) for label in sorted(truth)),
+                     self.name(answers[-1]), answers[-1] in truth, len(set(answers)) > 1,
+                     [self.step(s, q) for s in range(len(self.stages))])
+
+    def step(self, s: int, q: int) -> Step:
+        """What step s made of query q; lists and candidates that it left as they were are empty."""
+        stage, before = self.stages[s], self.stages[s - 1] if s else None
+        lists, candidates = stage.neighbours, _first_candidates(stage.candidates, q)
+        lists_before: Sequence[Neighbours | None] = before.neighbours if before else ()
+        if len(lists_before) != len(lists):
+            lists_before = [None] * len(lists)
+        moved = not all(was and _same(found, was, q) for found, was in zip(lists, lists_before))
+        candidates_before = _first_candidates(before.candidates, q) if before else {}
+        return Step(stage.step,
+                    [self.neighbours(*each, q) for each in zip(lists, lists_before)] if moved else [],
+                    [] if _same_candidates(candidates, candidates_before) else self.candidates(candidates, before, q),
+                    int(self.ranks[s, q]), int(self.places[s, q]))
+
+    def neighbours(self, found: Neighbours, before: Neighbours | None, q: int) -> list[Neighbour]:
+        places_before = _places(before.rows[q][before.scores[q] > -np.inf]) if before else {}
+        return [self.neighbour(q, row, score, places_before.get(row, 0), inliers) for row, score, inliers in zip(
+            found.rows[q, :NEIGHBOURS].tolist(), found.scores[q].tolist(),
+            [None] * NEIGHBOURS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
+
+    def neighbour(self, q: int, row: int, score: float, was: int, inliers: int | None) -> Neighbour:
+        label = int(self.asked.gallery_labels[row])
+        return Neighbour(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
+                         label in self.asked.truths[q], score, was, inliers)
+
+    def candidates(self, found: dict[int, float], before: Stage | None, q: int) -> list[Candidate]:
+        known = _first_candidates(before.candidates, q, None) if before else {}
+        places_before = _places(known)
+        return [Candidate(self.name(label), label in self.asked.truths[q], score, places_before.get(label, 0),
+                          known.get(label)) for label, score in found.items()]
+
+    def confused(self, pair: Confusion) -> Confused:
+        """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
+        q, rows = pair.queries[0], np.flatnonzero(self.asked.gallery_labels == pair.answered)
+        listed = self.stages[-1].neighbours[0].rows[q]
+        near = [*listed[np.isin(listed, rows)], *rows[:1]]
+        return Confused(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
+                        self.gallery.read(int(near[0])) if near else None)
+
+
+def _first_candidates(found: Candidates, q: int, count: int | None = CANDIDATES) -> dict[int, float]:
+    """Labels and scores of a query, best first."""
+    return {label: score for label, score in zip(found.labels[q, :count].tolist(), found.scores[q].tolist())
+            if score > -np.inf}
+
+
+def _places(items: Iterable[int]) -> dict[int, int]:
+    """Each item's place, from 1."""
+    return {int(item): place for place, item in enumerate(items, 1)}
+
+
+def _same(found: Neighbours, before: Neighbours, q: int) -> bool:
+    """Whether the shown part of a query's list is what it was, up to rounding."""
+    rows, rows_before, scores, scores_before = (getattr(one, name)[q, :NEIGHBOURS]
+                                                for name in ("rows", "scores") for one in (found, before))
+    return ((found.inliers is None) == (before.inliers is None) and np.array_equal(rows, rows_before)
+            and np.allclose(scores, scores_before, rtol=ROUNDING))
+
+
+def _same_candidates(found: dict[int, float], before: dict[int, float]) -> bool:
+    return list(found) == list(before) and np.allclose(list(found.values()), list(before.values()), rtol=ROUNDING)

@@ -1,0 +1,138 @@
+"""A run's network, ready to embed photos as it saw them in training."""
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from arcshard import checkpoint
+from arcshard.console import UserError
+from loader import Batch, View
+from model import Embedder, ModelConfig, build_embedder
+from shards import CacheConfig
+
+# Test-time augmentation: one embedding of several views of a photo.
+
+
+@dataclass(frozen=True)
+class Tta:
+    """Which views are averaged: the photo at the size of training, and these."""
+    flip: bool = False
+    """Each view's mirror image as well."""
+    scales: tuple[float, ...] = ()
+    """The photo at these multiples of the size."""
+
+    @property
+    def name(self) -> str:
+        """As `read_tta` takes it."""
+        return ",".join([*(["flip"] if self.flip else []), *(f"{scale:g}" for scale in self.scales)]) or "none"
+
+    def sizes(self, size: int) -> list[int]:
+        """Sides of the views, pixels, mirror images apart."""
+        return [size, *(round(size * scale) for scale in self.scales)]
+
+
+def read_tta(text: str) -> Tta:
+    """none, or flip and scales with commas between, as an argparse type."""
+    words = [word for word in text.split(",") if word != "none"]
+    try:
+        scales = tuple(float(word) for word in words if word != "flip")
+    except ValueError:
+        scales = (0.0,)
+    if not all(0.1 <= scale <= 4 for scale in scales):
+        raise argparse.ArgumentTypeError("must be none, or flip and scales of 0.1 to 4, as in flip,0.8,1.25; "
+                                         f"got {text}")
+    return Tta("flip" in words, scales)
+
+
+@torch.inference_mode()
+def embed_views(embedder: Embedder, views: Sequence[Batch], flip: bool) -> NDArray[np.float32]:
+    """float32 (n, D) at length 1: the sum over views v of e_v / |e_v|, scaled to length 1.
+
+    views: the same n photos at different sizes. flip: their mirror images count as views too.
+    """
+    total = torch.zeros((), device=views[0].images.device)
+    for batch in views:
+        for images in (batch.images, *([batch.images.flip(2)] if flip else [])):
+            total = total + F.normalize(embedder(images, batch.jitter))
+    return F.normalize(total).cpu().numpy()
+
+
+# Options that several pages share.
+
+def add_answer_options(parser: argparse.ArgumentParser) -> None:
+    """What decides how photos are answered, here, in predict.py and in tune.py."""
+    parser.add_argument("--answers", type=Path, help="YAML list of steps, as in configs/answers; default: five voters")
+    parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
+                        help="further runs, whose embeddings answer together with this one's")
+    add_tta(parser)
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tta", type=read_tta, default=Tta(), metavar="VIEWS",
+                        help="mean embedding of more views of each photo: flip and scales of the run's size, as in "
+                             "flip,0.8,1.25 (default: none)")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default=checkpoint.NAME, metavar="FILE",
+                        help=f"the run's file to use (default: {checkpoint.NAME}, the latest; {checkpoint.BEST} is "
+                             "there with train.best, others with train.keep)")
+
+
+@dataclass
+class RunModel:
+    """A run's network, ready to embed."""
+
+    embedder: Embedder
+    size: int
+    """Side of the images that it was trained on, pixels."""
+    view: View
+    """How photos were framed for its training."""
+    packing: dict[str, Any]
+    """How the photos that it was trained on were packed."""
+    cache: CacheConfig
+    """How it reads object storage."""
+    fingerprint: str
+    """Of its weights."""
+    device: torch.device
+    centers: np.ndarray | None = None
+    """The head's centres, float32 (C, K, D)."""
+    tta: Tta = Tta()
+    """The views that an embedding is the mean of."""
+
+
+def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunModel:
+    """The network of a checkpoint of the run; no other weights are needed.
+
+    Raises UserError for scales where the backbone takes one size only.
+    """
+    saved = checkpoint.load(out, name)
+    model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
+    backbone: Any = model.embedder.backbone  # timm's attributes have no types
+    if tta.scales and backbone.pretrained_cfg.get("fixed_input_size"):
+        raise UserError(f"scales need a backbone of any input size, but that of {out} takes one, "
+                        f"{saved['config']['model']['backbone']}: leave them out of --tta")
+    weights = checkpoint.weights_to_use(saved)
+    model.embedder.load_state_dict(weights["embedder"])
+    centers = saved["config"]["head"]["centers"]
+    return replace(model, tta=tta, centers=weights["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
+
+
+def load_untrained(out: Path) -> RunModel:
+    """What the run began from: the pretrained backbone, averaged as in its own training (stronger here than GeM)."""
+    return _run_model(checkpoint.load(out), "untrained", neck="none", pooling="avg")
+
+
+def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunModel:
+    config = saved["config"]
+    cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device).eval()
+    view, cache = View(**config["view"]), CacheConfig(**config.get("cache", {}))
+    return RunModel(embedder, config["train"]["size"], view, saved["packing"], cache, fingerprint, device)

@@ -1,0 +1,311 @@
+"""Whole files on local disk, fetched once for all processes of a machine, the least recently used making way."""
+import fcntl
+import mmap
+import os
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from arcshard.console import UserError, size_text
+from arcshard.full_disk import full_disk_is_a_sentence
+from arcshard.urls import S3_PROTOCOLS, filesystem, reaching, reason
+from shards.manifest import Entry, HashingStream
+
+# Objects of a bucket, whatever the network does: short requests, each tried again with growing pauses.
+
+BLOCK = 2**24  # bytes a request: what a broken one costs, and what each thread holds
+TRIES = 12  # of a request: two minutes or so without a server
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
+NOTED = 3  # failures in a row that are worth a line on stderr
+COPIES = 2  # whole downloads that may have wrong bytes
+JITTER = random.Random()  # of its own, so that a retry changes nobody's random numbers
+FINAL = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ImportError)
+FINAL_NAMES = {"NoCredentialsError", "ProfileNotFound"}  # of botocore, an extra that is not imported here
+
+
+class WrongBytes(UserError):
+    """An object that is not the one that was packed."""
+
+
+class Stopped(UserError):
+    """Whoever asked has gone."""
+
+
+def read_object(url: str, stop: Event) -> bytes | None:
+    """A small object's bytes; None: there is none. Raises UserError if they cannot be had."""
+    with reaching(url):
+        fs, path = _filesystem(url)
+        try:
+            # s3fs would ask for the size first, to fetch parts side by side
+            options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+            return _persist(url, lambda: fs.cat_file(path, **options), stop)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def download(url: str, entry: Entry, file: BinaryIO, stop: Event) -> None:
+    """Write an object into `file`, hashed on the way.
+
+    Raises UserError if it cannot be had, soon after `stop` is set, and WrongBytes if it is not what `entry` says.
+    """
+    for _ in range(COPIES):
+        file.seek(0)
+        stream = HashingStream(file)
+        for start in range(0, entry["size"], BLOCK):
+            stream.write(_read_range(url, start, min(BLOCK, entry["size"] - start), stop))
+        if stream.sha256 == entry["sha256"]:
+            return
+    raise WrongBytes(f"{url} must have the sha256 that dataset.json says, but has another, in {COPIES} downloads: put "
+                     "the packed file there again (python -m shards verify names all that differ)")
+
+
+def _read_range(url: str, start: int, size: int, stop: Event) -> bytes:
+    with reaching(url):
+        fs, path = _filesystem(url)
+
+        def ask() -> bytes:
+            data = fs.cat_file(path, start=start, end=start + size)
+            if len(data) != size:
+                raise EOFError(f"{len(data):,} bytes came of the {size:,} from {start:,} on")
+            return data
+
+        return _persist(url, ask, stop)
+
+
+def _persist(url: str, ask: Callable[[], bytes], stop: Event) -> bytes:
+    """ask() until it answers, at most TRIES times; the pauses double, and ranks differ in them."""
+    for number in range(1, TRIES + 1):
+        if stop.is_set():
+            raise Stopped(f"{url} is no longer wanted")
+        try:
+            return ask()
+        except Exception as error:  # each protocol's package has its own
+            if isinstance(error, FINAL) or type(error).__name__ in FINAL_NAMES:
+                raise
+            why = reason(error)
+        if number == NOTED:
+            print(f"{url}: {why}; trying on", file=sys.stderr)
+        if number < TRIES:
+            stop.wait(min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * JITTER.uniform(0.5, 1))
+    raise UserError(f"{url} must come within {TRIES} tries, but the last one ended with: {why}; see to the server or "
+                    "the network, then run the same command again")
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """As filesystem(url), without the tries of s3fs and botocore, which would multiply ours."""
+    if url.partition("://")[0] not in S3_PROTOCOLS:
+        return filesystem(url)
+    fs, path = filesystem(url, config_kwargs={"retries": {"total_max_attempts": 1}})
+    fs.retries = 1
+    return fs, path
+
+
+# How a dataset in object storage is read.
+
+MAX_WINDOW = 256  # each mapped shard takes a file descriptor, two windows are mapped at once, and 1024 is a usual limit
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Where the shards of a dataset in object storage (--data s3://…) stand on local disk; for a folder, nothing."""
+
+    folder: str | None = None
+    """Folder for shards and indexes, shared by all processes and runs of a machine; null: ~/.cache/arcshard."""
+    size_gb: float = 100.0
+    """Most that the folder holds, 10^9 bytes; what was used longest ago makes way."""
+    window: int = 16
+    """Shards whose photos are shuffled with each other; these and as many to come must fit into the cache."""
+
+    def __post_init__(self) -> None:
+        if self.size_gb <= 0:
+            raise ValueError(f"cache.size_gb must be positive; got {self.size_gb}")
+        if not 1 <= self.window <= MAX_WINDOW:
+            raise ValueError(f"cache.window must lie in [1, {MAX_WINDOW}]; got {self.window}")
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "arcshard")).expanduser()
+
+    @property
+    def size(self) -> int:
+        """Most that it holds, bytes."""
+        return int(self.size_gb * 1e9)
+
+
+POLL = 0.05  # seconds between two looks at what another process or thread holds
+PATIENCE = 600.0  # seconds to wait until others need less
+PART = ".part"
+LOCK = "lock"
+OURS = re.compile(r"[0-9a-f]{64}(\.part)?")  # other files in the folder are not counted, and never removed
+
+Fetch = Callable[[BinaryIO], None]
+
+
+class Kept(NamedTuple):
+    """A file of the cache."""
+
+    used: float
+    """When it was last opened, s since 1970; 0 for what is not whole, so that a killed fetch makes way first."""
+    size: int
+    path: Path
+
+
+class Cache:
+    """A folder of files named by the sha256 of their content, never more than `limit` bytes of them.
+
+    All locks are flocks: the kernel frees them however their process ends. Whoever maps a file holds a shared one on it
+    as long as the map lives, since mmap keeps a copy of the descriptor; whoever fetches holds NAME.part, which has its
+    full size from the start, alone.
+    """
+
+    def __init__(self, folder: Path, limit: int):
+        self.folder, self.limit = folder, limit
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, entry: Entry) -> Path:
+        """Where a file stands, or would stand."""
+        return self.folder / entry["sha256"]
+
+    def map(self, entry: Entry, fetch: Fetch, stop: Event) -> np.ndarray:
+        """The bytes of a file, uint8 (size,), mapped; fetched first if it is not here. It stays while the array lives.
+
+        fetch: writes it, or raises. Raises UserError if the disk is full, if files in use leave it no room, and soon
+        after `stop` is set.
+        """
+        while (mapped := self._mapped(entry)) is None:
+            with self._claim(entry) as part:
+                if part:
+                    self._bring(entry, part, fetch, stop)
+                    continue
+            _pause(stop)
+        return mapped
+
+    def _mapped(self, entry: Entry) -> np.ndarray | None:
+        path = self.path(entry)
+        try:
+            f = open(path, "rb")
+        except FileNotFoundError:
+            return None
+        with f:
+            fcntl.flock(f, fcntl.LOCK_SH)
+            found = os.fstat(f.fileno())
+            if found.st_size != entry["size"]:  # a crash of the machine cut it
+                path.unlink(missing_ok=True)
+                return None
+            if not found.st_nlink:  # it made way a moment ago
+                return None
+            os.utime(f.fileno())
+            return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+    @contextmanager
+    def _claim(self, entry: Entry) -> Iterator[BinaryIO | None]:
+        """The file to write it into, ours alone; None if another one has it, or it is here by now."""
+        path = self.path(entry)
+        part = path.with_name(path.name + PART)
+        with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as f:
+            if not _try_lock(f.fileno()) or not _is_at(f, part):
+                yield None
+            elif path.exists():
+                part.unlink()
+                yield None
+            else:
+                yield f
+
+    def _bring(self, entry: Entry, part: BinaryIO, fetch: Fetch, stop: Event) -> None:
+        path = self.path(entry)
+        aside = path.with_name(path.name + PART)
+        try:
+            with full_disk_is_a_sentence(aside):
+                self._reserve(entry["size"], part, stop)
+                fetch(part)
+                part.flush()
+                os.fsync(part.fileno())
+            with self._locked():
+                os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+    def _reserve(self, size: int, part: BinaryIO, stop: Event) -> None:
+        """Give `part` its full size, once there is room."""
+        if size > self.limit:
+            raise UserError(f"the cache must have room for a whole shard or index, here {size_text(size)}, but may "
+                            f"hold {size_text(self.limit)}: raise cache.size_gb")
+        part.truncate(0)
+        waited = 0.0
+        while not self._reserved(size, part):
+            if waited >= PATIENCE:
+                raise UserError(f"the cache {self.folder} must have room for {size_text(size)}, but running processes "
+                                f"use the {size_text(self.limit)} that it may hold: raise cache.size_gb, lower "
+                                "cache.window, or give each run its own cache.folder")
+            _pause(stop)
+            waited += POLL
+
+    def _reserved(self, size: int, part: BinaryIO) -> bool:
+        with self._locked():
+            files = sorted(self._files())
+            excess = size + sum(kept.size for kept in files) - self.limit
+            for kept in files:
+                if excess > 0 and _remove_unused(kept.path):
+                    excess -= kept.size
+            if excess <= 0:
+                os.posix_fallocate(part.fileno(), 0, size)
+            return excess <= 0
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold what the folder's files add up to: nobody else makes one larger, or renames one."""
+        with open(self.folder / LOCK, "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _files(self) -> Iterator[Kept]:
+        for path in self.folder.iterdir():
+            if OURS.fullmatch(path.name):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    info = path.stat()
+                    yield Kept(0 if path.suffix == PART else info.st_mtime, info.st_size, path)
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file unless somebody holds it; whether that made room."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        if free := _try_lock(handle):
+            path.unlink(missing_ok=True)
+        return free
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _is_at(f: BinaryIO, path: Path) -> bool:
+    """Whether the open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(f.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _pause(stop: Event) -> None:
+    if stop.wait(POLL):
+        raise Stopped("the reader of a cache has gone")

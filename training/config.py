@@ -1,0 +1,255 @@
+"""Options of the training loop."""
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import Namespace
+
+from arcshard.config import ConfigParser
+from arcshard.console import UserError
+from loader import LoaderConfig, Selection, View
+from model import HeadConfig, ModelConfig
+from shards import CacheConfig
+
+# Stages of a run: a named mapping, in which each stage holds what differs from the run's own options.
+#
+# stages:
+# low: {epochs: 10, size: 256}
+# high: {epochs: 6, size: 448, lr: 0.01, head: {margin: 0.4}, data: data/full, classes: remap}
+#
+# A stage's bare names are those of train; head, select and view are sections of their own; data and classes say what
+# it
+# trains on. On the command line --stages.high.lr 0.02 changes one field of one stage, whatever the presets say. Each
+# stage begins with the weights of the one before, a new optimizer, and schedules and epochs of its own.
+
+ONLY = "main"  # the stage of a run that names none
+FLAG = "--stages."
+OF_THE_RUN = ("seed", "device")  # of train: a stage cannot have its own
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What a stage has beside its share of the other sections."""
+
+    data: str | None = None
+    """Its dataset folder; null: --data."""
+    classes: Literal["keep", "remap", "new"] = "keep"
+    """What becomes of the head's centres when the stage begins: keep: the classes are the same; remap: each takes its
+    centres along by its landmark id, new classes begin with random ones; new: all do (3rd place 2020)."""
+
+    def __post_init__(self) -> None:
+        if self.classes not in ("keep", "remap", "new"):
+            raise ValueError(f"classes must be keep, remap or new; got {self.classes!r}")
+
+
+def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:
+    """Take the flags of single stages' fields out of the command line: the other words, and (path, value) of each."""
+    rest, changes, given = [], [], iter(words)
+    for word in given:
+        if not word.startswith(FLAG):
+            rest.append(word)
+            continue
+        path, equals, text = word.removeprefix(FLAG).partition("=")
+        if not equals and (text := next(given, "--")).startswith("--"):
+            raise UserError(f"{word} needs a value, as in {FLAG}high.lr 0.01")
+        if "." not in path:
+            raise UserError(f"{word} must name a field of a stage, as in {FLAG}high.lr 0.01")
+        changes.append((path.split("."), yaml.safe_load(text)))
+    return rest, changes
+
+
+def merge(stages: dict[str, Any], changes: list[tuple[list[str], Any]]) -> dict[str, Any]:
+    """The mapping with the command line's changes in it. Raises UserError if they name a stage that it lacks."""
+    merged = copy.deepcopy(stages)
+    for (name, *path, field), value in changes:
+        if name not in merged:
+            raise UserError(f"{FLAG}{name}: stages are those of the preset: {', '.join(merged) or 'it has none'}")
+        section = merged[name]
+        for part in path:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UserError(f"{FLAG}{'.'.join([name, *path, field])}: {part} is no section of a stage")
+        section[field] = value
+    return merged
+
+
+def options(name: str, diff: dict[str, Any], run: dict[str, Any]) -> tuple[StageConfig, dict[str, Any]]:
+    """A stage's own part, and the run's sections ({section: {field: value}}) with its differences in them.
+
+    Raises UserError for what a stage cannot have.
+    """
+    own, sections = {}, copy.deepcopy(run)
+    for key, value in diff.items():
+        if key in ("data", "classes"):
+            own[key] = value
+        elif key == "model" or key in OF_THE_RUN or key == "train":
+            raise UserError(f"stages.{name}.{key}: " + (
+                "a stage's bare names are those of train: leave out train" if key == "train" else
+                f"all stages of a run have the same {key}: give it to the run"))
+        elif key in sections:
+            if not isinstance(value, dict):
+                raise UserError(f"stages.{name}.{key} must be a mapping of its fields; got {value!r}")
+            sections[key] |= value
+        else:
+            sections["train"][key] = value
+    try:
+        return StageConfig(**own), sections
+    except ValueError as error:
+        raise UserError(f"stages.{name}: {error}") from None
+
+
+def check_classes(name: str, classes: str, before: list[str], now: list[str]) -> None:
+    """Raise UserError if the head is to be kept though the landmark ids, in the order of the labels, are others."""
+    if classes == "keep" and before != now:
+        raise UserError(f"stages.{name} keeps the classes of the stage before it, which had {len(before):,}; its "
+                        f"dataset has {len(now):,} or others: say classes remap or new")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run."""
+
+    epochs: float = 10.0
+    """Passes over the training split."""
+    global_batch: int = 256
+    """Images an update, over all ranks; a multiple of their number."""
+    micro_batch: int | None = None
+    """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
+    the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
+    batchnorm: Literal["learned", "held", "synced"] = "learned"
+    """learned: normalise by each micro-batch's own statistics; held: the backbone by those of its weights,
+    which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns;
+    synced: by the statistics of all ranks' micro-batches together (torch's SyncBatchNorm, on CUDA alone)."""
+    batchnorm_frozen_from: float | None = None
+    """Epoch from which every BatchNorm, the neck's too, normalises by its running statistics, which stay as they are;
+    0: from the start; null: never."""
+    precise_batchnorm: int = 0
+    """Images, drawn as for training, over which the running statistics are computed anew at each epoch's end, before
+    the checkpoint and the validation; 0: they stay running averages."""
+    frozen: Literal["none", "backbone"] = "none"
+    """What does not learn, its BatchNorm statistics included: a stage with a new head may begin so."""
+    size: int = 224
+    """Side of the square images, pixels."""
+    first_size: int | None = None
+    """Side at the beginning, from which it grows to size in steps of 32 pixels; null: size all along."""
+    size_warmup: float = 0.5
+    """Share of the run after which the side is size, if first_size is given."""
+    lr: float = 0.05
+    """Peak learning rate of neck and head, for this global batch (1st place 2020: 0.05)."""
+    backbone_lr: float = 1.0
+    """The backbone's learning rate as a share of lr."""
+    warmup: float = 0.1
+    """Share of the run in which the learning rate rises from 0 (1st place: one epoch of ten)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the learning rate does after the warmup: falls to 0 by half a cosine, or stays (2nd place: 0.01)."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum (1st place), or AdamW (3rd place: Adam, which is AdamW without weight_decay)."""
+    momentum: float = 0.9
+    """Nesterov momentum of SGD, beta1 of AdamW."""
+    weight_decay: float = 1e-4
+    """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalisation and GeM's exponent have none."""
+    clip: float = 5.0
+    """Largest norm of the gradient (1st place: 5)."""
+    ema: float | None = None
+    """Half-life, in images, of an average of the weights that is validated, evaluated and used to answer; early on a
+    tenth of the images seen, if that is less; null: the weights themselves. An epoch or two is a good value."""
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: end the run, or leave that update out (RUN/bad-batches.jsonl has
+    its photos; 20 such updates in a row end the run as well). Noticed without delay, named at the next log line."""
+    seed: int = 0
+    """Chooses the initial weights, the order and every random view."""
+    device: str = "auto"
+    """auto (CUDA where there is a GPU), cpu or cuda."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Number format of the network's matrix products; weights and head stay in float32. fp16 multiplies the loss so
+    that small gradients survive, for GPUs that lack bf16; auto: bf16 on CUDA, none on the CPU."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """Whether torch.compile makes the step; auto: on CUDA, if it is faster in a measurement at the start, and never on
+    the CPU, where it costs minutes and gains nothing. Where it fails, one sentence says so and the plain step runs."""
+    rank_timeout: float = 600.0
+    """Seconds after which a rank that does not answer ends the run; before the first step it is half an hour."""
+    log_every: int = 10
+    """Updates between two lines of metrics.jsonl."""
+    checkpoint_every: float = 1.0
+    """Epochs between two checkpoints."""
+    watch: Literal["none", "tensorboard", "wandb", "both"] = "none"
+    """Where the lines of metrics.jsonl and validation.jsonl go as well: RUN/tensorboard, Weights & Biases (which sends
+    them to its server; WANDB_MODE=offline keeps them in RUN/wandb), or both. The x axis is images seen."""
+
+    keep: int = 1
+    """Checkpoints that stay: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
+    best: Literal["none", "val_recall@1"] = "none"
+    """Figure of RUN/validation.jsonl whose best checkpoint stays as well, as RUN/checkpoint-best.pt."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every", "keep",
+                     "rank_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"train.micro_batch must be positive, or null for all at once; got {self.micro_batch}")
+        if self.precise_batchnorm < 0:
+            raise ValueError(f"train.precise_batchnorm must not be negative; got {self.precise_batchnorm}")
+        if self.batchnorm_frozen_from is not None and self.batchnorm_frozen_from < 0:
+            raise ValueError("train.batchnorm_frozen_from is an epoch and must not be negative, or null; got "
+                             f"{self.batchnorm_frozen_from}")
+        if self.ema is not None and self.ema <= 0:
+            raise ValueError(f"train.ema is a half-life in images and must be positive, or null; got {self.ema}")
+        if self.weight_decay < 0 or not 0 <= self.momentum < 1:
+            raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
+                             f"got {self.weight_decay} and {self.momentum}")
+        if self.first_size is not None and not (0 < self.first_size <= self.size and 0 <= self.size_warmup <= 1):
+            raise ValueError("train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got "
+                             f"{self.first_size} for size {self.size}, and {self.size_warmup}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"train.warmup is a share of the run in [0, 1]; got {self.warmup}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"train.device must be auto, cpu or cuda; got {self.device!r}")
+
+
+# What may differ when a run continues: the rest would make it another run. Where lists of keys and other datasets lie
+# does not matter: the loader's state knows what they hold, and in which windows shards are read.
+MAY_CHANGE = {"select.subset", "select.block", "select.mix", "stage.data", "head.sharded"} | {
+    f"cache.{name}" for name in ("folder", "size_gb", "window")} | {
+    f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")} | {
+    f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "log_every",
+                                 "checkpoint_every", "on_bad_loss", "keep", "best", "rank_timeout", "watch")}
+OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data
+
+Stages = dict[str, dict[str, Any]]
+"""Name -> dataclasses by section, in order."""
+
+
+# The command line of train.py: sections of options, and stages that differ from the run in some of them.
+
+SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "cache": CacheConfig,
+            "loader": LoaderConfig, "train": TrainConfig}
+
+
+def read_arguments(words: list[str], description: str | None = None) -> Namespace:
+    """The command line; `stages` maps names to Namespaces of the same sections, with `data` and `stage`."""
+    words, changes = split_flags(words)
+    parser = ConfigParser(prog="train.py", description=description)
+    parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
+    parser.add_argument("--data", type=str, required=True, help="dataset that make_shards.py wrote: folder or s3://…")
+    parser.add_argument("--out", type=str, required=True, help="folder of this run")
+    parser.add_argument("--allow-changed-data", action="store_true",
+                        help="continue on another dataset or selection, of as many classes")
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name)
+    parser.add_argument("--stages", type=dict[str, dict[str, Any]], default={}, help=__doc__)
+    given = parser.read(words)
+    args = parser.build(given.as_dict() | {"config": None})
+    args.stages = {}
+    for name, diff in merge(given.stages, changes).items() or [(ONLY, {})]:
+        own, sections = options(name, diff, {name: given[name].as_dict() for name in SECTIONS})
+        args.stages[name] = parser.build(given.as_dict() | sections | {"config": None},
+                                         "" if name == ONLY else f"stages.{name}: ")
+        args.stages[name].stage, args.stages[name].data = own, own.data or args.data
+    return args
+
+
+def sections_of(run: Namespace) -> Stages:
+    """The options of each stage, as `read_arguments` returned them."""
+    return {name: {section: args[section] for section in ("stage", *SECTIONS)} for name, args in run.stages.items()}

@@ -1,0 +1,191 @@
+"""RUN/metrics.jsonl, RUN/validation.jsonl and RUN/bad-batches.jsonl: one JSON object a line."""
+import importlib
+import json
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arcshard.console import UserError
+from arcshard.distributed import World
+from arcshard.files import write_text
+from arcshard.memory import memory_mb
+from loader import Batch, Handover
+
+NAME = "metrics.jsonl"
+VALIDATION = "validation.jsonl"
+BAD = "bad-batches.jsonl"
+
+Sink = Callable[[str, dict[str, Any]], None]
+"""Takes a log's name and a line of it."""
+
+
+class MetricsLog:
+    """Averages over the steps since the line before, counted without waiting for the device.
+
+    `line` and `state_dict` wait for it and talk to the other ranks: all ranks must call them.
+
+    Args:
+        run: folder of the run.
+        position: where the run continues; lines beyond it, that a killed run left, are dropped.
+        state: `state_dict` of the checkpoint that it continues from, so that lines cover the same steps.
+    """
+
+    def __init__(self, run: Path, position: int, world: World, state: dict[str, float] | None = None):
+        self.run, self.position, self.world = run, position, world
+        self.loss = self.wait_share = math.nan  # of the last line; on CUDA, what the device waited
+        self.sinks: list[Sink] = []  # that get each line as well, on the main rank
+        if world.is_main:
+            for name in (NAME, VALIDATION, BAD):
+                if lines := read(run, name):
+                    kept = [line for line in lines if line["position"] <= position]
+                    write_text(run / name, "".join(json.dumps(line) + "\n" for line in kept))
+        self._restart()
+        if state:
+            self._loss += state["loss"]
+            self._steps = int(state["steps"])
+            self._skipped += int(state["skipped"])
+
+    def count(self, loss: torch.Tensor, bad: torch.Tensor, batch: Batch) -> None:
+        """Take in one step of this rank. loss: scalar; bad: bool scalar, leaves it out of the mean."""
+        self._loss += torch.where(bad, 0.0, loss.detach().double())
+        self._skipped += bad
+        self._steps += 1
+        self._images += len(batch.ids)
+        self._wait += batch.wait
+        self._replaced += batch.replaced
+        if batch.handover:
+            self._handovers.append(batch.handover)
+
+    def state_dict(self) -> dict[str, float]:
+        """The steps that no line covers yet."""
+        loss, = self.world.sum(float(self._loss))
+        return {"loss": loss / self.world.size, "steps": self._steps, "skipped": int(self._skipped)}
+
+    def line(self, step: int, position: int, epoch: float, **values: Any) -> None:
+        """Write the averages since the line before; without any good step the loss is null."""
+        seconds, skipped = time.perf_counter() - self._began, int(self._skipped)
+        loss = float(self._loss)  # waits for the device, so that its hand-overs are behind it
+        device_wait = sum(handover.seconds() for handover in self._handovers)
+        loss, images, replaced, wait_shares, device_shares = self.world.sum(
+            loss, self._images, self._replaced, self._wait / seconds, device_wait / seconds)
+        good = self._steps - skipped
+        self.loss = loss / self.world.size / good if good else math.nan
+        self.wait_share = wait_shares / self.world.size
+        of_device = {}
+        if self._handovers:
+            self.wait_share = of_device["device_wait_share"] = device_shares / self.world.size
+        self.append(NAME, step=step, position=position, epoch=epoch, loss=self.loss if good else None, **values,
+                    images_per_s=images / seconds, data_wait_share=wait_shares / self.world.size, **of_device,
+                    replaced=int(replaced), skipped=skipped, **memory_mb(self.world.device))
+        self._restart()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside (validation, a checkpoint) out of the rates."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def append(self, name: str, **record: Any) -> None:
+        """Write a line into one of the run's logs."""
+        if self.world.is_main:
+            with open(self.run / name, "a") as f:
+                f.write(json.dumps(record) + "\n")
+            for sink in self.sinks:
+                sink(name, record)
+
+    def _restart(self) -> None:
+        self._loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        self._skipped = torch.zeros((), dtype=torch.int64, device=self.world.device)
+        self._steps, self._images, self._replaced = 0, 0, 0
+        self._handovers: list[Handover] = []
+        self._wait, self._began = 0.0, time.perf_counter()
+
+
+def read(run: Path, name: str = NAME) -> list[dict[str, Any]]:
+    """The lines of a run's log; a last line that a kill cut short is left out."""
+    lines = (run / name).read_text().split("\n")[:-1] if (run / name).is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+# TensorBoard and Weights & Biases: the numbers of the run's logs as curves over images seen.
+
+KINDS = {"none": (), "tensorboard": ("tensorboard",), "wandb": ("wandb",), "both": ("tensorboard", "wandb")}
+PREFIX = {NAME: "train", VALIDATION: "val"}
+
+
+@contextmanager
+def watched(log: MetricsLog, kind: str) -> Iterator[None]:
+    """Let the log's lines go where `train.watch` says as well; all is written when the block ends.
+
+    Raises UserError, on all ranks, for a package that is missing, and where W&B does not start.
+    """
+    for package in KINDS[kind]:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(f"train.watch {kind} needs the package {package}, which is missing: "
+                            "pip install -e '.[watch]', or say none") from error
+    with ExitStack() as stack:
+        if log.world.is_main:
+            log.sinks = [stack.enter_context(SINKS[package](log)) for package in KINDS[kind]]
+        yield
+
+
+def numbers(name: str, line: dict[str, Any]) -> dict[str, float]:
+    """What of a log's line can be drawn, under the names of its curves; empty for a log that has none."""
+    if name not in PREFIX:
+        return {}
+    return {f"{PREFIX[name]}/{key.removeprefix('val_')}": float(value) for key, value in line.items()
+            if key not in ("step", "position") and isinstance(value, int | float)}
+
+
+@contextmanager
+def tensorboard(log: MetricsLog) -> Iterator[Sink]:
+    """RUN/tensorboard, which begins with what the logs have.
+
+    Readers forget what a killed run left beyond the position where this one goes on (purge_step), so that no point is
+    there twice.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+    folder = log.run / "tensorboard"
+    begun = any(folder.glob("events.*"))
+    with SummaryWriter(folder, purge_step=log.position + 1) as writer:  # type: ignore[no-untyped-call]
+        def sink(name: str, line: dict[str, Any]) -> None:
+            for tag, value in numbers(name, line).items():
+                writer.add_scalar(tag, value, line["position"])
+            writer.flush()  # a kill costs no line that a checkpoint follows
+
+        for name in () if begun else PREFIX:
+            for line in read(log.run, name):
+                sink(name, line)
+        yield sink
+
+
+@contextmanager
+def wandb(log: MetricsLog) -> Iterator[Sink]:
+    """A run of W&B's project arcshard, its id kept in RUN/wandb-id.
+
+    W&B takes no step that is not later than its last: of what a killed run had sent, nothing is there twice.
+    """
+    import wandb as package
+    run, kept = log.run, log.run / "wandb-id"
+    if not kept.exists():
+        write_text(kept, secrets.token_hex(4))
+    try:
+        session = package.init(project="arcshard", name=run.resolve().name, id=kept.read_text(), resume="allow",
+                               dir=run, settings=package.Settings(console="off"))
+    except package.Error as error:
+        raise UserError(f"W&B does not start ({error}): log in (wandb login), set WANDB_MODE=offline, "
+                        "or take wandb out of train.watch") from error
+    with session:
+        yield lambda name, line: session.log(numbers(name, line), step=line["position"])
+
+
+SINKS = {"tensorboard": tensorboard, "wandb": wandb}

@@ -1,0 +1,239 @@
+"""Notices input that nothing is learnt from, and a loss that rests where nothing is learnt, and looks for the cause.
+
+Which of them tell a stuck run from a slow one is tried out in docs/arcface-convergence.md.
+"""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from arcshard.console import UserError
+from model.augment import prepare
+from model.margins import fixed_adacos_scale
+from training.log import BAD, MetricsLog
+from training.stage import Course
+from training.step import Step
+
+# Updates whose loss or gradient is not finite: noticed on the device, named at the next line of the log.
+
+PATIENCE = 20  # bad updates in a row that even "skip" does not outlast
+
+
+class BadSteps:
+    """The bad ones among the updates since the last `check`, which alone waits for the device.
+
+    All ranks must note the same flags: a loss that is not finite on one rank makes the mean gradient so on all
+    (`poison`).
+
+    Args:
+        log: where they are written down.
+        loader: its stream, dataset and position tell which photos an update saw.
+        policy: "stop" ends the run at the first one, "skip" counts it and goes on.
+    """
+
+    def __init__(self, log: MetricsLog, loader: Any, policy: Literal["stop", "skip"]):
+        self.log, self.loader, self.policy = log, loader, policy
+        self._flags: list[Tensor] = []
+        self._in_a_row = 0
+
+    def note(self, bad: Tensor) -> None:
+        """Take in one update; bad: bool scalar on any device."""
+        self._flags.append(bad)
+
+    def check(self, step: int, position: int, **where: Any) -> None:
+        """Write down the photos of each bad update. Raises UserError if the policy is to stop, or none is good.
+
+        step, position: of the run after the latest update. where: further keys of the record.
+        """
+        flags = torch.stack(self._flags).tolist() if self._flags else []
+        self._flags.clear()
+        for ago, bad in zip(range(len(flags) - 1, -1, -1), flags):
+            self._in_a_row = self._in_a_row + 1 if bad else 0
+            if bad:
+                self._record(step, position, ago, where)
+
+    def _record(self, step: int, position: int, ago: int, where: dict[str, Any]) -> None:
+        size, loader = self.loader.global_batch, self.loader
+        end = loader.position - ago * size
+        ids = loader.stream.sample_at(torch.arange(end - size, end).numpy())
+        self.log.append(BAD, **where, step=step - ago, position=position - ago * size, ids=ids.tolist(),
+                        keys=[key.decode() for key in loader.dataset.index[ids]["key"]])
+        said = (f"the loss must stay finite, but it or its gradient was not in step {step - ago}, whose photos are the "
+                f"last line of {self.log.run / BAD}")
+        if self.policy == "stop":
+            raise UserError(f"{said}: lower train.lr or head.margin, or leave such updates out with train.on_bad_loss "
+                            "skip")
+        if self._in_a_row == PATIENCE:
+            raise UserError(f"{said}, as in the {PATIENCE - 1} before, which were left out: lower train.lr or "
+                            "head.margin")
+
+
+# What ArcFace's loss is where nothing has been learnt, to tell a run that is stuck from one that is slow.
+#
+# A loss that rests at `collapsed` means that all embeddings and all class centres point one way: the margin costs
+# least there, and its gradient points back to it. C classes, s scale, m margin in radians, d size of the embedding.
+
+LINES = 10  # of metrics.jsonl that must be flat
+NEAR, FLAT = 0.03, 0.01  # shares of the level
+
+
+def uniform(num_classes: int) -> float:
+    """Of one who gives every class the same chance: ln C."""
+    return math.log(num_classes)
+
+
+def untrained(num_classes: int, dim: int, scale: float, margin: float) -> float:
+    """Expected with random directions, whose cosines are about normal with variance 1/d: ln C + s²/(2d) + s·sin m."""
+    return uniform(num_classes) + scale ** 2 / (2 * dim) + scale * math.sin(margin)
+
+
+def collapsed(num_classes: int, scale: float, cost: float, smoothing: float = 0.0) -> float:
+    """With every cosine 1: ln(1 + (C - 1)·exp(s·cost)), nearly ln C + s·cost.
+
+    cost: what the margin takes from a cosine of 1: ArcFace 1 - cos m, CosFace m. smoothing: of the labels.
+    """
+    others = math.log(num_classes - 1) + scale * cost if num_classes > 1 else -math.inf
+    spread = smoothing * scale * cost * (1 - 1 / num_classes)  # this share of the truth pays for no margin
+    return max(0.0, others) + math.log1p(math.exp(-abs(others))) - spread
+
+
+def is_stuck(losses: Sequence[float], level: float) -> bool:
+    """Whether the last LINES losses stay near `level`, where nothing is learnt, and no longer fall."""
+    last = losses[-LINES:]
+    if len(last) < LINES or max(abs(loss - level) for loss in last) > NEAR * level:
+        return False
+    half = LINES // 2
+    return sum(last[:half]) / half - sum(last[half:]) / half < FLAT * level
+
+
+# Each bound lies well outside what the presets and the winners' solutions do (reasons beside it).
+MEAN, STD = 1.5, (0.4, 2.5)  # of the network's input; normalised twice, its mean is near -2, its deviation 0.02 or 4
+LR = {"sgd": (1e-3, 0.5), "adamw": (1e-5, 5e-3)}  # SGD from 0.001 (D2-MetricLearning) to 0.1, Adam around 3e-4
+CLIP = 0.5  # the 1st place 2020 clips at 5
+SHARE = 0.3  # of train.lr; weights that were trained on ImageNet do with 0.1
+SCALE = 4  # times head.scale auto; from random weights, 64 instead of 10 halved recall@1
+
+
+@dataclass(frozen=True)
+class Level:
+    """A loss at which nothing is learnt."""
+
+    loss: float
+    of: str
+    """What has it, in words."""
+
+
+def resting_level(num_classes: int, collapsed: float, easy_margin: bool) -> Level:
+    """Where a run that learns nothing pays least.
+
+    With the easy margin, embeddings at right angles to every centre pay for no margin: ln C, below `collapsed`.
+    """
+    if easy_margin:
+        return Level(uniform(num_classes), "embeddings at right angles to every centre")
+    return Level(collapsed, "embeddings which all point one way")
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a run was doing when it got stuck."""
+
+    mean: float
+    """Of the network's input, all channels; a normalised photo has about 0,"""
+    std: float
+    """and 1."""
+    weights: str
+    """model.weights"""
+    frozen: str
+    """train.frozen"""
+    optimizer: str
+    """train.optimizer"""
+    lr: float
+    """train.lr"""
+    backbone_lr: float
+    """train.backbone_lr"""
+    clip: float
+    """train.clip"""
+    scale: float
+    """Of the head, now."""
+    num_classes: int
+
+
+def odd_input(mean: float, std: float) -> str | None:
+    """A clause, if the network's input is not normalised: mean and deviation over all channels, usually near 0 and 1.
+    """
+    if abs(mean) <= MEAN and STD[0] <= std <= STD[1]:
+        return None
+    return (f"the network's input has mean {mean:.2f} and deviation {std:.2f} instead of about 0 and 1 (are the photos "
+            "normalised twice, or nearly black?)")
+
+
+def likely_causes(at: Circumstances) -> list[str]:
+    """A clause for each usual cause that is there, with what to do."""
+    low, high = LR[at.optimizer]
+    auto = fixed_adacos_scale(at.num_classes) if at.num_classes >= 3 else math.inf
+    random, frozen, odd = at.weights == "none", at.frozen != "none", odd_input(at.mean, at.std)
+    checked = [
+        (odd is not None, str(odd)),
+        (frozen and random, "the backbone is frozen (train.frozen) with random weights (model.weights none)"),
+        (frozen and not random, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
+        (random and not frozen and at.backbone_lr < SHARE,
+         f"train.backbone_lr {at.backbone_lr:g} hardly moves a backbone of random weights (model.weights none): say 1"),
+        (at.lr < low, f"train.lr {at.lr:g} is below {low:g}, the least that {at.optimizer} is known to do with: "
+                      "raise it"),
+        (at.lr > high, f"train.lr {at.lr:g} is above {high:g}, the most that {at.optimizer} is known to do with: "
+                       "lower it"),
+        (at.clip < CLIP, f"train.clip {at.clip:g} leaves little of the gradient: try 5"),
+        (random and at.scale > SCALE * auto,
+         f"the head's scale {at.scale:g} is large for a backbone of random weights (model.weights none): say "
+         f"head.scale auto, here {auto:.1f}"),
+    ]
+    return [cause for there, cause in checked if there]
+
+
+def stuck_sentence(loss: float, level: Level, causes: list[str]) -> str:
+    """What to tell the user of a run that is stuck."""
+    found = ("likely because " + "; ".join(causes)) if causes else (
+        "and no usual cause was found in input, frozen layers, train.lr, train.clip and head.scale, so see whether the "
+        "labels are right, or lower train.lr")
+    return f"the loss rests at {loss:.2f}, and {level.loss:.2f} is that of {level.of}: nothing is learnt, {found}"
+
+
+class Plateau:
+    """The losses of the log's lines beside the one where nothing is learnt. Its methods read the device."""
+
+    def __init__(self, course: Course, step: Step):
+        self.course, self.step = course, step
+        self.losses: list[float] = []  # since one sentence has said that they are stuck
+        self.input_seen = False
+
+    def collapsed(self) -> float:
+        """The collapsed loss with the scale and the margin of now."""
+        head, sizes = self.step.head, self.course.class_sizes
+        return collapsed(len(sizes), float(head.scale), head.cost_of_one(sizes), head.smoothing)
+
+    def sentence(self, loss: float, collapsed: float, batch: Any) -> str | None:
+        """Take in the loss of a line; what to tell of odd input, once, or of a stuck run. batch: the latest."""
+        self.losses.append(loss)
+        if not self.input_seen:
+            self.input_seen = True
+            if odd := odd_input(*self._input(batch)):
+                return f"{odd}: little can be learnt from it"
+        level = resting_level(len(self.course.class_sizes), collapsed, self.course.args.head.easy_margin)
+        if not is_stuck(self.losses, level.loss):
+            return None
+        self.losses.clear()
+        return stuck_sentence(loss, level, likely_causes(self._circumstances(batch)))
+
+    def _input(self, batch: Any) -> tuple[float, float]:
+        """Mean and deviation of what the network is given."""
+        embedder = self.step.embedder
+        pixels = prepare(batch.images, batch.jitter, embedder.mean, embedder.std)
+        return float(pixels.mean()), float(pixels.std())
+
+    def _circumstances(self, batch: Any) -> Circumstances:
+        c, model = self.course.c, self.course.args.model
+        return Circumstances(*self._input(batch), model.weights, c.frozen, c.optimizer, c.lr, c.backbone_lr, c.clip,
+                             float(self.step.head.scale), len(self.course.class_sizes))

@@ -1,0 +1,208 @@
+"""The optimizer of a training step's parameters, which can leave out an update without asking the device."""
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from arcshard.distributed import World
+from model.heads import MarginHead
+from training.config import TrainConfig
+
+# A sharded head in training: its optimizer's state is whole in a checkpoint, so that any number of ranks can go on
+# from it, and DDP leaves its weight alone.
+
+
+def whole_state(optimizer: torch.optim.Optimizer, head: MarginHead) -> dict[str, Any]:
+    """optimizer.state_dict() as if one rank held all the centres; all ranks must ask."""
+    return _changed(optimizer.state_dict(), optimizer, head, head.shard.whole)
+
+
+def own_state(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: MarginHead) -> dict[str, Any]:
+    """What this rank needs of a `whole_state`, for optimizer.load_state_dict."""
+    return _changed(state, optimizer, head, head.shard.own)
+
+
+def keep_out_of_ddp(module: nn.Module, spread: Sequence[Tensor]) -> None:
+    """Let DDP neither send around nor average these parameters of `module`; call it before wrapping."""
+    names = [name for name, p in module.named_parameters() if any(p is s for s in spread)]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+
+
+def _changed(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: MarginHead,
+             change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """With what the optimizer keeps for each of the head's centres changed."""
+    order = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    number = order.index(id(head.weight))
+    if head.shard.size == 1 or number not in state["state"]:
+        return state
+    kept = {name: change(value) if isinstance(value, Tensor) and value.ndim == head.weight.ndim else value
+            for name, value in state["state"][number].items()}
+    return {**state, "state": {**state["state"], number: kept}}
+
+
+# An average of the weights over the last images seen: usually better than the weights themselves.
+
+M = TypeVar("M", bound=nn.Module)
+SHARE = 0.1  # of the images seen so far that the half-life may not exceed
+
+
+def decay(images: int, position: int, half_life: float) -> float:
+    """What is kept of the average over an update of so many images that ends at `position`; in [0, 1).
+
+    A weight of `half_life` images ago counts half. Early on the half-life is a share of what was seen, so that the
+    first weights are forgotten (the power function of Karras et al., "Analyzing and improving the training dynamics of
+    diffusion models", CVPR 2024, section 3.1). Two updates forget as much as one of both their images.
+    """
+    turn = half_life / SHARE  # position from which the half-life is constant
+    start = position - images
+    early = min(start, turn) / min(position, turn)
+    return early ** (math.log(2) / SHARE) * 0.5 ** (max(0.0, position - max(start, turn)) / half_life)
+
+
+class AveragedWeights(Generic[M]):
+    """A copy of a module whose weights and running statistics follow it slowly; `module` is what to evaluate.
+
+    Args:
+        module: what is trained; its weights at the beginning are the first average.
+        half_life: in images.
+    """
+
+    def __init__(self, module: M, half_life: float):
+        self.half_life = half_life
+        self.module: M = copy.deepcopy(module).requires_grad_(False).eval()
+        pairs = list(zip(self.module.state_dict().values(), module.state_dict().values()))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, images: int, position: int) -> None:
+        """Follow an update of so many images, after which so many have been seen."""
+        averages, weights = map(list, zip(*self._floats))
+        torch._foreach_lerp_(averages, weights, 1 - decay(images, position, self.half_life))
+        if self._counters:  # BatchNorm's, 53 in a ResNet-50
+            averages, counts = map(list, zip(*self._counters))
+            torch._foreach_copy_(averages, counts)
+
+
+# The factor on a float16 run's losses, without which small gradients would be rounded to 0.
+
+START, GROWTH, INTERVAL = 65536.0, 2.0, 2000  # of torch.amp.GradScaler
+
+
+class LossScale:
+    """Halved by an update that overflows, doubled after INTERVAL updates in a row that did not.
+
+    torch.amp.GradScaler's rule (Micikevicius et al., "Mixed precision training", ICLR 2018, section 3.2). Its class
+    asks each rank's own gradients, of which a sharded head's differ; this one takes the decision that all ranks share.
+    All is done on the device; all ranks must call `settle`.
+    """
+
+    def __init__(self, world: World):
+        self.world = world
+        self.value = torch.tensor(START, device=world.device)
+        self.good = torch.tensor(0, device=world.device)  # updates in a row without overflow
+        self.overflowed = torch.tensor(0, device=world.device)  # since `figures`
+
+    def unscale(self, parameters: Iterable[Tensor]) -> None:
+        """Divide the gradients by it."""
+        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 1 / self.value)
+
+    def settle(self, bad: Tensor, loss: Tensor) -> Tensor:
+        """Adapt to an update; returns whether it is bad for another reason than overflow, bool scalar.
+
+        bad: whether the gradient is not finite, alike on all ranks. Then it is overflow if every rank's loss is finite
+        and there is a factor that could be lower.
+        """
+        finite = self.world.total((~loss.isfinite()).float()) == 0
+        overflowed = bad & finite & (self.value > 1)
+        self.good.copy_(torch.where(bad, 0, self.good + 1))
+        grown = torch.where(self.good == INTERVAL, self.value * GROWTH, self.value)
+        self.value.copy_(torch.where(overflowed, self.value / GROWTH, grown))
+        self.good.remainder_(INTERVAL)
+        self.overflowed += overflowed
+        return bad & ~overflowed
+
+    def figures(self) -> dict[str, float]:
+        """For a line of the log: the factor, and how many updates were left out since the line before; waits."""
+        figures = {"loss_scale": float(self.value), "overflowed": int(self.overflowed)}
+        self.overflowed.zero_()
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("value", "good", "overflowed")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+
+
+# The gradient's norm, kept small, where some parameters are spread over the ranks.
+
+def clip_grad_norm(parameters: Iterable[Tensor], spread: Sequence[Tensor], norm: float) -> Tensor:
+    """Scale the gradients so that together they have at most this norm; returns the norm before, on the device.
+
+    spread: those of the parameters of which each rank holds a part, with the gradient of that part: their squares are
+    added up over the ranks, which must all call. Without any it is torch's clip_grad_norm_, bit for bit.
+    """
+    if not spread:
+        return nn.utils.clip_grad_norm_(parameters, norm)
+    parameters = list(parameters)
+    same = [p for p in parameters if not any(p is s for s in spread)]
+    squares = _norm(spread).square()
+    dist.all_reduce(squares)
+    total = (squares + _norm(same).square()).sqrt()
+    nn.utils.clip_grads_with_norm_(parameters, norm, total)
+    return total
+
+
+def _norm(parameters: Sequence[Tensor]) -> Tensor:
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def build_optimizer(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over `parameter_groups`, fused: its `found_inf` then leaves out an update, see `step_unless`."""
+    groups = parameter_groups(module, backbone, c)
+    if c.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=(c.momentum, 0.999), fused=True)
+    optimizer = torch.optim.SGD(groups, momentum=c.momentum, nesterov=c.momentum > 0, fused=True)
+    if c.momentum:  # from zero it moves as torch's own does, and is there if the first update is left out
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
+
+
+def parameter_groups(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> list[dict[str, Any]]:
+    """Four groups: backbone or not, weight decay (matrices and kernels) or none (biases, normalisation, GeM)."""
+    of_backbone = {id(p) for p in backbone.parameters()}
+    rest = [p for p in module.parameters() if id(p) not in of_backbone]
+    return [{"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == decays], "lr": c.lr * share,
+             "lr_share": share, "weight_decay": c.weight_decay if decays else 0.0}
+            for share, parameters in ((c.backbone_lr, list(backbone.parameters())), (1.0, rest))
+            for decays in (True, False)]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give each group its share of `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_share"]
+
+
+def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Update, or change nothing where `bad` (bool scalar on the parameters' device) is true; then forget the gradients.
+
+    The same door of torch's fused optimizers that its GradScaler uses: the kernel reads the flag, the host need not.
+    """
+    optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def clip(parameters: Iterable[Tensor], spread: Sequence[Tensor], norm: float) -> Tensor:
+    """clip_grad_norm; returns whether the gradients are not finite, a bool scalar on the device, alike on all ranks."""
+    return ~clip_grad_norm(parameters, spread, norm).isfinite()

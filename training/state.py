@@ -1,0 +1,194 @@
+"""What a stage trains: network, head, optimizer and average, new or as a checkpoint holds them."""
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from arcshard.console import UserError, progress
+from arcshard.distributed import World
+from loader import Batch
+from model import HeadConfig, ModelConfig, build_embedder, build_head
+from model.batchnorm import correct_momentum
+from model.heads import take_over
+from model.stats import class_means, start_from
+from preprocess.label_map import label_map
+from training.config import TrainConfig
+from training.optim import AveragedWeights, LossScale, build_optimizer, clip, keep_out_of_ddp, own_state, step_unless
+from training.stage import Course, images_ahead
+from training.step import (
+    KeptBuffers,
+    Step,
+    autocast,
+    backward,
+    choose_form,
+    float_buffers,
+    may_compile,
+    micro_batches,
+    train_mode,
+)
+
+# Class centres that begin where the untrained network puts the classes' photos.
+
+
+def begin_at_means(course: Course, step: Step) -> None:
+    """Turn each class's first centre to the mean of its photos, over the first images of the training; in eval mode.
+
+    All ranks must call. A class that these images do not show keeps its random centre.
+    """
+    step.eval()
+    with autocast(course.c, course.world):
+        means = class_means(lambda batch: step.embedder(batch.images, batch.jitter), watched(course),
+                            len(course.class_sizes), course.world)
+    start_from(step.head, means)
+
+
+def watched(course: Course) -> Iterator[Any]:
+    """The batches, with a bar."""
+    count = min(course.epoch, course.args.head.init_images or course.epoch)
+    size = course.loader.global_batch
+    with progress(total=math.ceil(count / size) * size, unit="images", what="class means",
+                  disable=not course.world.is_main) as bar:
+        for batch in images_ahead(course, count):
+            yield batch
+            bar.update(size)
+
+
+@dataclass
+class Learner:
+    """The parts that an update changes."""
+
+    step: Step
+    optimizer: torch.optim.Optimizer
+    average: AveragedWeights[Step] | None
+    """Of the step's weights, if the run keeps one."""
+    buffers: KeptBuffers
+    """Its running statistics after the last good update."""
+    scale: LossScale | None
+    """Of the losses, in float16."""
+    updates: int
+    """Done so far in the run."""
+    frozen: bool = False
+    """Whether every BatchNorm has been frozen since the process began."""
+
+    @property
+    def evaluated(self) -> Step:
+        """What is validated."""
+        return self.average.module if self.average else self.step
+
+    def set_mode(self, c: TrainConfig, world: World, epoch: float) -> None:
+        """Let learn what learns in this epoch. All ranks must call; they freeze BatchNorm with rank 0's statistics."""
+        frozen = c.batchnorm_frozen_from is not None and epoch >= c.batchnorm_frozen_from
+        if frozen and not self.frozen:
+            world.share(float_buffers(self.step))
+            self.buffers.keep()
+        self.frozen = frozen
+        train_mode(self.step, c, epoch)
+
+
+def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
+    """New from the seed, as saved, or as a stage takes over from the one before: its weights, not its optimizer.
+
+    Raises UserError if the checkpoint has other classes.
+    """
+    args, c, world = course.args, course.c, course.world
+    torch.manual_seed(c.seed)  # the same weights on every rank
+    step = build_step(replace(args.model, weights="none") if saved else args.model, args.head, course.class_sizes, c,
+                      world)
+    optimizer = build_optimizer(step, step.embedder.backbone, c)
+    if saved and course.continues:
+        resume(step, optimizer, saved)
+    elif saved:
+        step.embedder.load_state_dict(saved["embedder"])
+        if args.stage.classes != "new":
+            before = saved["landmark_ids"]
+            take_over(step.head, saved["head"], len(before), label_map(before, course.loader.dataset.landmark_ids))
+    if args.head.init == "means" and not course.continues and (not saved or args.stage.classes == "new"):
+        begin_at_means(course, step)
+    average = averaged(step, c, saved if course.continues else None)
+    scale = LossScale(world) if c.amp == "fp16" else None
+    if scale and saved and saved.get("loss_scale"):
+        scale.load_state_dict(saved["loss_scale"])
+    correct_momentum(step, micro_batches(c, world))
+    train_mode(step, c, course.epochs_done)
+    return Learner(step, optimizer, average, KeptBuffers(step), scale, saved["step"] if saved else 0)
+
+
+def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World) -> Step:
+    """Embedder and head on this rank's device. class_sizes: photos of each class, (C,)."""
+    embedder = build_embedder(model)
+    step = Step(embedder, build_head(head, embedder.dim, len(class_sizes), class_sizes, world)).to(world.device)
+    if c.batchnorm == "synced":
+        step = convert_sync_batchnorm(step)
+    step.embedder.backbone.requires_grad_(c.frozen == "none")
+    return step
+
+
+def resume(step: Step, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load what the stage's own checkpoint holds. Raises UserError if it has other classes."""
+    if len(saved["head"]["weight"]) != step.head.num_centers:
+        raise UserError("a run continues with as many classes as it began with; its head has "
+                        f"{len(saved['head']['weight']):,} centres, and this dataset needs "
+                        f"{step.head.num_centers:,}: give another --out")
+    step.load_weights(saved)
+    optimizer.load_state_dict(own_state(saved["optimizer"], optimizer, step.head))
+
+
+def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> AveragedWeights[Step] | None:
+    """The average of the step's weights, if the run keeps one."""
+    if c.ema is None:
+        return None
+    average = AveragedWeights(step, c.ema)
+    if saved:
+        average.module.load_weights(saved["ema"])
+    return average
+
+
+def parallel(step: Step, c: TrainConfig, world: World, example: Callable[[], Any]) -> nn.Module:
+    """The step as it is called: compiled where that is faster, gradients averaged over the ranks.
+
+    example: gives a batch, to try compilation on.
+    """
+    torch.backends.cudnn.benchmark = c.first_size is None  # shapes are fixed: look for the fastest convolutions once
+    module: Any = step
+    if may_compile(c, world):
+        batch = example()
+        size = len(batch.labels) // micro_batches(c, world)
+        module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
+        world.say(said)
+    if world.size > 1:
+        keep_out_of_ddp(module, step.head.spread)
+        on_gpu = world.device.type == "cuda"
+        # Each rank keeps running statistics of its own; rank 0's are shared where they are used, not in every step.
+        module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
+                                         broadcast_buffers=False, gradient_as_bucket_view=True)
+    return module
+
+
+# One update of everything that training changes, without waiting for the device.
+
+def update(learner: Learner, forward: Any, batch: Batch, position: int, c: TrainConfig, world: World
+           ) -> tuple[Tensor, Tensor]:
+    """Returns this rank's mean loss and whether the update was bad and left out, scalars on the device.
+
+    forward: what `parallel` made of the step. position: images of the stage, after this update.
+    """
+    step, scale = learner.step, learner.scale
+    world.share(step.head.statistics)
+    loss = backward(forward, batch, micro_batches(c, world), c, world, scale.value if scale else 1.0)
+    if scale:
+        scale.unscale(step.parameters())
+    bad = clip(step.parameters(), step.head.spread, c.clip)
+    step_unless(bad, learner.optimizer)
+    learner.buffers.settle(bad)
+    if scale:
+        bad = scale.settle(bad, loss)
+    if learner.average:
+        learner.average.update(c.global_batch, position)
+    learner.updates += 1
+    return loss, bad
