@@ -62,7 +62,7 @@ test-fast: $(READY)
 	$(PY) -m pytest -m "not heavy"
 
 lint: $(READY)
-	$(PY) -m flake8
+	$(PY) -m ruff check
 	$(PY) -m mypy
 
 # The install is remade when what it installs changes.

@@ -9,7 +9,7 @@ Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@
 GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. With options the names
 are eval-untrained, eval-ANSWERS, eval-TTA, eval-ANSWERS-with-RUN. recall@1 and map@100 are those of the embeddings,
 whatever the answers. The embeddings stay in RUN/embeddings, where predict.py and report.py find them. --gallery writes
-a page a split, RUN/gallery-SPLIT.html or gallery-ANSWERS-SPLIT.html: queries with their neighbours and answers after
+a page a split, RUN/gallery-SPLIT.html or gallery-ANSWERS-SPLIT.html: queries with their neighbors and answers after
 each step.
 
 Steps that compare with photos without landmark take those of the val and test splits; where these are queries too,

@@ -8,8 +8,8 @@ ending, and landmarks, "<landmark_id> <score>", empty where the photo could not 
 sample_submission.csv: its ids must be the photos', its order is that of the rows. --train-csv is the contest's
 train.csv: if it is the public one of 1,580,470 photos, the sample is copied, since only the hidden rerun counts.
 It ends with the rate at which photos were packed, embedded and answered, and the contest's hours at that rate.
-The second form prints the five best landmarks of each photo; --picture neighbours.jpg shows the photos beside their
-nearest neighbours.
+The second form prints the five best landmarks of each photo; --picture neighbors.jpg shows the photos beside their
+nearest neighbors.
 
 --index is a dataset, whose train split is the gallery, or embeddings that evaluate.py left (RUN/embeddings/train)
 or python -m retrieval embed.
@@ -83,7 +83,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--index", required=True, help="dataset (folder or s3://…), or embeddings of the run")
     parser.add_argument("--images", type=Path, help="folder of photos, with any folders inside")
-    parser.add_argument("--picture", type=Path, help="picture to write of the photos and their neighbours (jpg, png)")
+    parser.add_argument("--picture", type=Path, help="picture to write of the photos and their neighbors (jpg, png)")
     parser.add_argument("--out", type=Path, help="CSV to write")
     parser.add_argument("--sample", type=Path, help="sample_submission.csv, whose ids and order the CSV shall have")
     parser.add_argument("--train-csv", type=Path, help="the contest's train.csv, which tells the hidden rerun")

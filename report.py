@@ -1,4 +1,4 @@
-"""Show a run: figures, curves, training images, queries with their neighbours.
+"""Show a run: figures, curves, training images, queries with their neighbors.
 
 python report.py --run runs/demo --data data/demo/dataset
 
@@ -20,7 +20,7 @@ from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from loader import Loader, View
 from model.augment import prepare
-from pages.report_page import Neighbour, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
+from pages.report_page import Neighbor, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
 from retrieval import Embeddings, nearest
 from retrieval.evaluation import own_and_other
 from retrieval.run.embed import store
@@ -30,7 +30,7 @@ from shards.format import REJECTED
 from training import log
 
 VIEWS = 32
-NEIGHBOURS = 5
+NEIGHBORS = 5
 SAMPLED = 1000  # queries whose cosines to the whole gallery are computed for the histogram
 
 
@@ -92,7 +92,7 @@ def count_rejected(data: Path) -> int:
 
 
 def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8]:
-    """The run's first training images, uint8 (VIEWS, S, S, 3), in the colours that the network is given."""
+    """The run's first training images, uint8 (VIEWS, S, S, 3), in the colors that the network is given."""
     loader = Loader(dataset, batch_size=VIEWS, size=config["train"]["size"], seed=config["train"]["seed"],
                     view=View(**config["view"]))
     batch = next(iter(loader))
@@ -111,13 +111,13 @@ def cosines_of(asked: Embeddings, known: Embeddings) -> dict[str, NDArray[np.flo
 
 def answered_queries(asked: Embeddings, known: Embeddings, queries: Dataset,
                      gallery: Dataset) -> dict[str, list[Query]]:
-    """Queries worth a look under their headings, with their neighbours in the gallery."""
-    cosines, rows = nearest(asked.vectors, known.vectors, min(NEIGHBOURS, len(known.keys)))
+    """Queries worth a look under their headings, with their neighbors in the gallery."""
+    cosines, rows = nearest(asked.vectors, known.vectors, min(NEIGHBORS, len(known.keys)))
     is_landmark = asked.labels >= 0
     right = is_landmark & (known.labels[rows[:, 0]] == asked.labels)
 
     def query(i: int) -> Query:
-        found = [Neighbour(gallery.read(row), known.landmark_ids[row], cosine)
+        found = [Neighbor(gallery.read(row), known.landmark_ids[row], cosine)
                  for row, cosine in zip(rows[i].tolist(), cosines[i].tolist())]
         return Query(queries.read(i), asked.keys[i], asked.landmark_ids[i], found)
 

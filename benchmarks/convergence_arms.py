@@ -16,8 +16,8 @@ Changes = dict[str, Any]
 class Faults:
     """What is no option of the product: D2-MetricLearning's faults, and two remedies that a user writes as stages."""
 
-    double_normalisation: bool = False
-    """Normalise once more with the mean and deviation of pixels in 0..255 (its metric.py after its mapper.py)."""
+    double_normalization: bool = False
+    """Normalize once more with the mean and deviation of pixels in 0..255 (its metric.py after its mapper.py)."""
     bgr: bool = False
     """Give the network blue, green, red (cv2's order)."""
     frozen_stem: bool = False
@@ -27,7 +27,7 @@ class Faults:
     softmax_first: bool = False
     """No margin for the first half of the run, all of it from then on."""
     class_means: bool = False
-    """Start the centres from the classes' mean embeddings."""
+    """Start the centers from the classes' mean embeddings."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ DEMO: Changes = {
 # The learning rate is as far from ours as D2-MetricLearning's 0.002 is from the 0.05 of 1st place 2020, and the
 # backbone has the same, since D2-MetricLearning's multiplier is never applied.
 FAULTS: dict[str, Changes] = {
-    "double normalisation": {"fault.double_normalisation": True},
+    "double normalization": {"fault.double_normalization": True},
     "BGR": {"fault.bgr": True},
     "frozen stem": {"fault.frozen_stem": True},
     "clip by value 0.01": {"fault.clip_value": True},
@@ -97,7 +97,7 @@ FAULTS: dict[str, Changes] = {
     "easy margin": {"head.easy_margin": True},
     "no neck": NO_NECK,
 }
-INPUT = ("double normalisation", "BGR", "frozen stem")
+INPUT = ("double normalization", "BGR", "frozen stem")
 OPTIMIZER = ("clip by value 0.01", "tiny learning rate")
 
 
@@ -115,7 +115,7 @@ DEMO_ARMS = {
     **{f"only {name}": Arm(changes) for name, changes in FAULTS.items()},
     "only the three of the input": Arm({flag: True for name in INPUT for flag in FAULTS[name]}),
     STATISTICS: Arm(LEARNED),
-    "statistics learned, double normalisation": Arm({**LEARNED, **FAULTS["double normalisation"]}, STATISTICS),
+    "statistics learned, double normalization": Arm({**LEARNED, **FAULTS["double normalization"]}, STATISTICS),
     "exp7, statistics learned": Arm({**faults(), **LEARNED}, EXP7),
     "exp7 but the two of the optimizer": Arm(faults(*OPTIMIZER), EXP7),
     "exp7 but these five": Arm(faults(*OPTIMIZER, *INPUT), EXP7),
@@ -157,8 +157,8 @@ VIEWS_ARMS = {
 
 TASKS = {
     "demo": Task(False, 3, View(area=(0.5, 1.0)), DEMO, DEMO_ARMS,
-                 (BASELINE, "only double normalisation", "only s 64, m 0.5 at once", EXP7,
-                  "exp7 but double normalisation")),
+                 (BASELINE, "only double normalization", "only s 64, m 0.5 at once", EXP7,
+                  "exp7 but double normalization")),
     "views": Task(True, 1, View(area=(0.3, 1.0)), VIEWS, VIEWS_ARMS,
                   (BASELINE, HARD, "hard, margin warm-up", "hard, s auto", "hard, head's rate × 10",
                    "hard, class means")),

@@ -12,14 +12,14 @@ PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # de
 
 def put_in(faults: Faults, embedder: Embedder) -> None:
     """Change what the network is given, and stop what shall not learn."""
-    if faults.double_normalisation:
-        embedder.mean, embedder.std = normalised_twice(embedder.mean, embedder.std)
+    if faults.double_normalization:
+        embedder.mean, embedder.std = normalized_twice(embedder.mean, embedder.std)
     if faults.bgr:
         embedder.register_forward_pre_hook(_reversed_channels)
     frozen_part(faults, embedder).requires_grad_(False)
 
 
-def normalised_twice(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+def normalized_twice(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """What ((x − mean) / std − PIXEL_MEAN) / PIXEL_STD takes from pixel values x in 0..1, and divides by; (3,) each."""
     return mean + std * torch.tensor(PIXEL_MEAN), std * torch.tensor(PIXEL_STD)
 

@@ -17,8 +17,8 @@ from pages.report_figures import BLUE, INK, STYLE
 Run = dict[str, Any]
 Runs = dict[str, dict[int, Run]]
 """{arm: {seed: what convergence_run.train found}}."""
-HEADER = ("| what | recall@1, nearest photo | paired difference | recall@1, nearest centre | loss | target cosine | "
-          "to nearest wrong centre | dead centres | off the plateau |\n" + "|---" * 9 + "|")
+HEADER = ("| what | recall@1, nearest photo | paired difference | recall@1, nearest center | loss | target cosine | "
+          "to nearest wrong center | dead centers | off the plateau |\n" + "|---" * 9 + "|")
 ORANGE = "#c4501b"
 
 
@@ -38,11 +38,11 @@ def cells(task: Task, runs: Runs, name: str) -> list[str]:
     return [
         spread(column("nearest_photo"), ".3f"),
         "" if name == against or not gains else f"{mean_and_deviation(gains)} to {against}",
-        spread(column("nearest_centre"), ".3f"),
+        spread(column("nearest_center"), ".3f"),
         f"{statistics.median(map(last_loss, of_arm)):.1f} ({yardstick_text(of_arm[0])})",
         f"{statistics.median(column('target_cosine')):.2f}",
         f"{math.degrees(statistics.median(column('wrong_angle'))):.0f}°",
-        f"{statistics.median(column('dead_centres')):.0%}",
+        f"{statistics.median(column('dead_centers')):.0%}",
         f"epoch {statistics.median(off):.1f} ({len(off)} of {len(of_arm)})" if off else f"never ({len(of_arm)})"]
 
 
@@ -82,11 +82,11 @@ def draw(tasks: Mapping[str, Task], runs: Mapping[str, Runs], path: Path) -> Non
 
 
 def dots(axes: Axes, task: Task, runs: Runs) -> None:
-    """An arm a row, from the top: a point a seed, by the nearest photo and by the nearest centre."""
+    """An arm a row, from the top: a point a seed, by the nearest photo and by the nearest center."""
     names = [name for name in task.arms if runs[name]]
-    for what, colour, label in (("nearest_photo", BLUE, "nearest photo"), ("nearest_centre", ORANGE, "nearest centre")):
+    for what, color, label in (("nearest_photo", BLUE, "nearest photo"), ("nearest_center", ORANGE, "nearest center")):
         points = [(run[what], row) for row, name in enumerate(names) for run in runs[name].values()]
-        axes.scatter([x for x, _ in points], [y for _, y in points], s=22, color=colour, alpha=0.75, label=label,
+        axes.scatter([x for x, _ in points], [y for _, y in points], s=22, color=color, alpha=0.75, label=label,
                      linewidths=0)
     for name, style in ((BASELINE, "-"), (UNTRAINED, ":")):
         if runs.get(name):

@@ -30,7 +30,7 @@ WORLD = World(0, 1, torch.device("cpu"))
 CLIP_VALUE = 0.01
 Line = dict[str, float]
 LOG_EVERY = 10  # updates
-TOLD = 0.1  # share of training photos nearest to their own centre from which a run counts as off the plateau
+TOLD = 0.1  # share of training photos nearest to their own center from which a run counts as off the plateau
 
 
 def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
@@ -82,13 +82,13 @@ class Seen:
     right: float = 0.0
 
     def add(self, loss: Tensor, cos_BC: Tensor, labels_B: Tensor) -> None:
-        """A batch, before its update: afterwards its own centres would lie nearer."""
+        """A batch, before its update: afterwards its own centers would lie nearer."""
         self.updates += 1
         self.loss += loss.item()
         self.right += share(cos_BC.argmax(1) == labels_B)
 
     def means(self) -> Line:
-        """Of loss and share of photos nearest to their own centre; then it begins anew."""
+        """Of loss and share of photos nearest to their own center; then it begins anew."""
         found = {"loss": self.loss / self.updates, "right": self.right / self.updates}
         self.updates, self.loss, self.right = 0, 0.0, 0.0
         return found
@@ -104,8 +104,8 @@ def margin_of(setting: Setting, progress: float) -> float:
 def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequence[Line]) -> dict[str, Any]:
     """What a run came to.
 
-    nearest_photo, nearest_centre: recall@1 of val, by the nearest photo of the gallery and by the head's centres.
-    target_cosine … dead_centres: of val, see Instruments. uniform, untrained, collapsed: yardsticks
+    nearest_photo, nearest_center: recall@1 of val, by the nearest photo of the gallery and by the head's centers.
+    target_cosine … dead_centers: of val, see Instruments. uniform, untrained, collapsed: yardsticks
     of the loss at the end. off_plateau: epoch at which TOLD of the training photos were told, None if never.
     """
     instruments = Instruments(head.num_centers, WORLD)
@@ -116,7 +116,7 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     nearest = gallery_labels[(F.normalize(val) @ F.normalize(gallery).T).argmax(1)]
     scale, margin = float(head.scale), float(head.margin)
     return {
-        "nearest_photo": share(nearest == val_labels), "nearest_centre": share(cosines.argmax(1) == val_labels),
+        "nearest_photo": share(nearest == val_labels), "nearest_center": share(cosines.argmax(1) == val_labels),
         **instruments.read(),
         "uniform": monitor.uniform(head.num_centers),
         "untrained": monitor.untrained(head.num_centers, embedder.dim, scale, margin),

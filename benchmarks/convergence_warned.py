@@ -2,7 +2,7 @@
 
     python benchmarks/convergence_warned.py --data data/demo/dataset --runs runs/convergence
 
-Stuck is a run of the demo's landmarks that in the end tells fewer than TOLD of val by the nearest centre. The views
+Stuck is a run of the demo's landmarks that in the end tells fewer than TOLD of val by the nearest center. The views
 have none: those that tell as few were slow (docs/arcface-convergence.md). untrained is left out: it shall not learn.
 """
 import math
@@ -57,7 +57,7 @@ def first_batch(data: Path, task: Task, seed: int) -> Batch:
 
 
 def state(task: Task, found: Run) -> str:
-    return "stuck" if not task.classes_are_photos and found["nearest_centre"] < TOLD else "others"
+    return "stuck" if not task.classes_are_photos and found["nearest_center"] < TOLD else "others"
 
 
 def warning(made: Setting, found: Run, first: Batch) -> str:

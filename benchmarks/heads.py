@@ -2,7 +2,7 @@
 
     pip install --no-deps pytorch-metric-learning
     python benchmarks/heads.py [--classes 81313] [--batches 64 256 1024] [--rounds 5] [--device cpu]
-    python benchmarks/heads.py --classes 203094 --centers 3 --batches 64 256   (sub-centres, of those who know them)
+    python benchmarks/heads.py --classes 203094 --centers 3 --batches 64 256   (sub-centers, of those who know them)
 
 Each measurement is a process of its own: embeddings (B, 512), an ArcFace loss of C classes, forward and backward, the
 median of a few after some to warm up. Peak memory is the process's (CPU) or the allocator's (CUDA). All contenders of a
@@ -48,7 +48,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     """From these words, or from the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--classes", type=int, default=81_313, help="default: 81313, those of Google Landmarks clean")
-    parser.add_argument("--centers", type=int, default=1, help="centres a class; default: 1")
+    parser.add_argument("--centers", type=int, default=1, help="centers a class; default: 1")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024], help="default: 64 256 1024")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
@@ -177,18 +177,18 @@ def products(classes: int, batch: int, device: torch.device, centers: int = 1) -
 CONTENDERS: dict[str, Callable[..., Step]] = {
     "arcshard": arcshard_head, "pytorch-metric-learning": metric_learning, "plain": plain,
     "straight-through": straight_through, "products": products}
-SUB_CENTRES = ("arcshard", "pytorch-metric-learning", "products")
+SUB_CENTERS = ("arcshard", "pytorch-metric-learning", "products")
 
 
 def contenders(centers: int) -> dict[str, Callable[[int, int, torch.device], Step]]:
-    """Those who know so many centres a class."""
+    """Those who know so many centers a class."""
     if centers == 1:
         return CONTENDERS
-    return {name: partial(CONTENDERS[name], centers=centers) for name in SUB_CENTRES}
+    return {name: partial(CONTENDERS[name], centers=centers) for name in SUB_CENTERS}
 
 
 def chosen(args: argparse.Namespace) -> list[str]:
-    """Those of --contenders who know so many centres a class."""
+    """Those of --contenders who know so many centers a class."""
     return [name for name in contenders(args.centers) if name in args.contenders]
 
 
@@ -198,7 +198,7 @@ def machine_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
     """What the rows of `measurements` say, in lines."""
-    lines = [listed(machine_of(args)), f"{args.classes:,} classes, centres {args.centers}, {DIM} dimensions, "
+    lines = [listed(machine_of(args)), f"{args.classes:,} classes, centers {args.centers}, {DIM} dimensions, "
              f"{args.device}; medians of rounds"]
     for batch in args.batches:
         times = {name: [row["seconds"] for row in rows if (row["batch"], row["contender"]) == (batch, name)]

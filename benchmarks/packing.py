@@ -1,11 +1,11 @@
 """How fast make_shards.py packs, next to other packers on the same photos, and how much memory it takes.
 
     benchmarks/peers/install.sh                             the other packers, once
-    python benchmarks/packing.py --work FOLDER [--json FILE] [--against tar grey_check …]
+    python benchmarks/packing.py --work FOLDER [--json FILE] [--against tar gray_check …]
     python benchmarks/packing.py --work FOLDER --memory [--samples 10000 1000000] [--json FILE]
 
 Contests, each with baseline JPEGs of 800×600 and 72 KB on average (made in FOLDER once, read from the page cache):
-  check    they keep their bytes, each is decoded as a check; against grey_check, the cheapest check alone
+  check    they keep their bytes, each is decoded as a check; against gray_check, the cheapest check alone
   copy     --no-verify: bytes only; against GNU tar (one process), MDSWriter and ShardWriter
   resize   to a short side of 288, JPEG quality 90; against FFCV's DatasetWriter at max_resolution 384, and against
            MDSWriter and ShardWriter fed by the function that make_shards itself resizes with

@@ -40,13 +40,13 @@ class Contest(NamedTuple):
 
 
 CONTESTS = (
-    Contest("check", (), (), {"grey_check": 0.85}),
+    Contest("check", (), (), {"gray_check": 0.85}),
     Contest("copy", ("--no-verify",), (), {"tar": 0.7, "mds_writer": None, "shard_writer": None}),
     Contest("resize", RESIZE, RESIZE, {"ffcv_writer": 1.6, "mds_writer": 1.0, "shard_writer": 1.0}),
 )
 OPPONENTS = sorted({opponent for contest in CONTESTS for opponent in contest.goals})
-# grey_check runs in the project's environment: on the very libjpeg-turbo that make_shards checks with.
-WITHOUT_PEERS = ("tar", "grey_check")
+# gray_check runs in the project's environment: on the very libjpeg-turbo that make_shards checks with.
+WITHOUT_PEERS = ("tar", "gray_check")
 
 
 class Job(NamedTuple):

@@ -12,7 +12,7 @@ PARTS = {"read": "order and read", "decode": "decode of crops", "loader": "whole
          "step": "training step", "both": "loader and step"}
 SCHEDULE = 10 * 1_223_195  # images: ten epochs of Google Landmarks without its classes of fewer than 15 photos
 BOUND = 0.95  # of its own rate that a step keeps which only computing limits
-BLUE, GREY, INK = "#0b5cad", "#9aa4b0", "#24292f"
+BLUE, GRAY, INK = "#0b5cad", "#9aa4b0", "#24292f"
 
 
 def text(report: dict[str, Any]) -> str:
@@ -56,7 +56,7 @@ def picture(report: dict[str, Any]) -> str:
         figure = Figure(figsize=(7, 3), layout="constrained")
         axes = figure.subplots()
         axes.barh(list(rates), middle, xerr=[below, above], ecolor=INK, capsize=3,
-                  color=[GREY if label == PARTS["dali"] else BLUE for label in rates])
+                  color=[GRAY if label == PARTS["dali"] else BLUE for label in rates])
         axes.axvline(statistics.median(rates[PARTS["step"]]), color=INK, linestyle="--", linewidth=1)
         axes.invert_yaxis()
         axes.set_xscale("log")

@@ -2,7 +2,7 @@
 
     python -m loader preview DATASET [--config configs/demo.yaml] [--photos 6] [--views 8] [--out preview.png]
 
-A row a photo: how evaluation frames it, then views as training draws them, colours included. Stages of a preset that
+A row a photo: how evaluation frames it, then views as training draws them, colors included. Stages of a preset that
 differ in size or view follow each other from top to bottom.
 """
 import argparse
@@ -112,14 +112,14 @@ def pictures_of(dataset: Dataset, view: View, size: int, chosen: NDArray[np.int6
             yield training_plan(rows, view, seed, positions, ids, 0, size, 0), [photo] * views
 
     with ThreadPoolExecutor(1) as pool:
-        pictures = (coloured(images, plan) for plan, images in decode(
+        pictures = (colored(images, plan) for plan, images in decode(
             plans(), Resources("cpu", views, num_threads=1), pool, view))
         for evaluated in pictures:
             yield np.concatenate([evaluated, next(pictures)])
 
 
-def coloured(images: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
-    """The images (n, S, S, 3) as the network sees them, before it normalises."""
+def colored(images: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
+    """The images (n, S, S, 3) as the network sees them, before it normalizes."""
     x = prepare(images, torch.from_numpy(plan.jitter), torch.zeros(3), torch.ones(3))
     return (x.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 

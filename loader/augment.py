@@ -1,4 +1,4 @@
-"""How a photo becomes a training image: the options. What they mean is drawn in framing.py, warping.py, colours.py."""
+"""How a photo becomes a training image: the options. What they mean is drawn in framing.py, warping.py, colors.py."""
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from loader.draws import uniform
 OPERATIONS = ("identity", "autocontrast", "brightness", "contrast", "saturation", "cutout", "rotate", "shear x",
               "shear y", "shift x", "shift y")
 CHANNEL = 800
-BRIGHTNESS, COLOUR = (0.5, 1.5), (0.0, 2.0)  # factors at strength 0 and 1
+BRIGHTNESS, COLOR = (0.5, 1.5), (0.0, 2.0)  # factors at strength 0 and 1
 HOLE, ANGLE, SHEAR, SHIFT = 0.5, 20.0, 0.1, 0.25  # at strength 1: share of the side, degrees, ratio, share
 
 Column = NDArray[np.float64]
@@ -63,8 +63,8 @@ def draw(number: int, seed: int, positions: NDArray[np.int64]) -> Drawn:
         angle=ANGLE * total("rotate"),
         shear=SHEAR * np.stack([total("shear x"), total("shear y")], 1),
         shift=SHIFT * np.stack([total("shift x"), total("shift y")], 1),
-        factors=np.stack([factor("brightness", BRIGHTNESS), factor("contrast", COLOUR),
-                          factor("saturation", COLOUR)], 1),
+        factors=np.stack([factor("brightness", BRIGHTNESS), factor("contrast", COLOR),
+                          factor("saturation", COLOR)], 1),
         hole=HOLE * np.where(chosen("cutout"), strength, 0).max(1, initial=0),
         autocontrast=np.any(chosen("autocontrast"), axis=1))
 
@@ -100,9 +100,9 @@ class View:
     brightness: float = 0.0
     """Pixel values times a factor uniform in 1 ± this."""
     contrast: float = 0.0
-    """Distance from the image's mean grey times a factor uniform in 1 ± this."""
+    """Distance from the image's mean gray times a factor uniform in 1 ± this."""
     saturation: float = 0.0
-    """Distance from each pixel's own grey times a factor uniform in 1 ± this."""
+    """Distance from each pixel's own gray times a factor uniform in 1 ± this."""
     cutout: float = 0.0
     """Probability of a black square hole (3rd place: 0.5)."""
     cutout_side: float = 0.4
@@ -201,7 +201,7 @@ def draw_crops(view: View, seed: int, positions: NDArray[np.int64], widths: Leng
 
 
 def _central(aspect: tuple[float, float], widths: Lengths, heights: Lengths) -> Boxes:
-    """The largest centred box whose width / height stays within the limits."""
+    """The largest centerd box whose width / height stays within the limits."""
     w = np.minimum(widths, np.maximum(1, np.rint(heights * aspect[1])))
     h = np.minimum(heights, np.maximum(1, np.rint(widths / aspect[0])))
     return np.stack([(widths - w) // 2, (heights - h) // 2, w, h], 1)
@@ -228,7 +228,7 @@ def of_boxes(boxes: Boxes) -> Matrices:
 
 
 def draw_warps(view: View, seed: int, positions: NDArray[np.int64], boxes: Boxes) -> Matrices:
-    """The boxes (n, 4), turned, sheared and enlarged about their centres, then shifted."""
+    """The boxes (n, 4), turned, sheared and enlarged about their centers, then shifted."""
     u_chance, u_angle, u_scale, *u_shift = uniform(seed, positions[:, None], WARP + np.arange(5)).T
     applies = np.where(u_chance < view.warp, 1.0, 0.0)
     operations = draw(view.randaugment, seed, positions)
@@ -239,11 +239,11 @@ def draw_warps(view: View, seed: int, positions: NDArray[np.int64], boxes: Boxes
     shear = np.tile(np.eye(2), (len(positions), 1, 1))
     shear[:, 0, 1], shear[:, 1, 0] = operations.shear.T
     linear = turn @ shear / enlarge[:, None, None]
-    centre = boxes[:, :2] + boxes[:, 2:] / 2
+    center = boxes[:, :2] + boxes[:, 2:] / 2
     matrices = of_boxes(boxes)
     matrices[:, :, :2] = linear @ matrices[:, :, :2]
-    offset = matrices[:, :, 2] - centre
-    matrices[:, :, 2] = centre + shift * boxes[:, 2:] + np.einsum("nij,nj->ni", linear, offset)
+    offset = matrices[:, :, 2] - center
+    matrices[:, :, 2] = center + shift * boxes[:, 2:] + np.einsum("nij,nj->ni", linear, offset)
     return matrices
 
 
@@ -260,7 +260,7 @@ def regions(matrices: Matrices, widths: Lengths, heights: Lengths) -> NDArray[np
 def in_pixels(matrices: Matrices, boxes: NDArray[np.int32], size: int) -> NDArray[np.float32]:
     """float32 (n, 2, 3): from points of an image `size` pixels wide to points of the decoded boxes.
 
-    Points, not pixels: the first pixel's centre is (0.5, 0.5), as DALI's warp_affine has it.
+    Points, not pixels: the first pixel's center is (0.5, 0.5), as DALI's warp_affine has it.
     """
     scaled = matrices.copy()
     scaled[:, :, :2] /= size
@@ -268,7 +268,7 @@ def in_pixels(matrices: Matrices, boxes: NDArray[np.int32], size: int) -> NDArra
     return scaled.astype(np.float32)
 
 
-# What happens to an image's colours inside the training step: the numbers are drawn here, model/augment.py acts.
+# What happens to an image's colors inside the training step: the numbers are drawn here, model/augment.py acts.
 
 JITTER, CUTOUT, JPEG = 200, 600, 700  # channels of randomness
 
@@ -285,9 +285,9 @@ def draw_jitter(view: View, seed: int, positions: NDArray[np.int64]) -> NDArray[
     if not view.has_holes:
         return factors.astype(np.float32)
     operations = draw(view.randaugment, seed, positions)
-    chance, *centre = uniform(seed, positions[:, None], CUTOUT + np.arange(3)).T
+    chance, *center = uniform(seed, positions[:, None], CUTOUT + np.arange(3)).T
     side = np.maximum(np.where(chance < view.cutout, view.cutout_side, 0), operations.hole)[:, None]
-    middle = np.stack(centre, 1)
+    middle = np.stack(center, 1)
     hole = np.where(side > 0, np.clip(np.concatenate([middle - side / 2, middle + side / 2], 1), 0, 1), 0)
     return np.concatenate([factors * operations.factors, hole, operations.autocontrast[:, None]], 1, dtype=np.float32)
 

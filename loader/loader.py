@@ -59,7 +59,7 @@ class Batch:
     ids: torch.Tensor
     """int64 (n,), rows of the dataset's index, on the CPU."""
     jitter: torch.Tensor
-    """float32 (n, 3) or (n, 8), what the training step is yet to do with the colours (loader/augment.py), on the
+    """float32 (n, 3) or (n, 8), what the training step is yet to do with the colors (loader/augment.py), on the
     loader's device."""
     replaced: int
     """Samples that rotted on disk and gave way to others."""

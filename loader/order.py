@@ -14,8 +14,8 @@ from loader.draws import hash64, mix64
 
 Words = NDArray[np.uint64]
 
-ROUNDS = 8  # of the Feistel network; even; with 4, neighbours are visibly not uniform at 200 samples (z 50), with 6 are
-SWAPS = 24  # with 8, neighbours are visibly not uniform (z 16 to 45), with 12 they are (z < 2)
+ROUNDS = 8  # of the Feistel network; even; with 4, neighbors are visibly not uniform at 200 samples (z 50), with 6 are
+SWAPS = 24  # with 8, neighbors are visibly not uniform (z 16 to 45), with 12 they are (z < 2)
 
 
 def swap_or_not(x: Words, size: Words, keys: Words) -> Words:

@@ -208,7 +208,7 @@ def _finish(crop: NDArray[np.uint8], plan: Plan, i: int, image: NDArray[np.uint8
     if plan.matrices is None:
         cv2.resize(crop, side, dst=image, interpolation=cv2.INTER_LINEAR)
     else:
-        cv2.warpAffine(crop, _of_centres(plan.matrices[i]), side, dst=image,
+        cv2.warpAffine(crop, _of_centers(plan.matrices[i]), side, dst=image,
                        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     if plan.flips[i]:
         cv2.flip(image, 1, dst=image)
@@ -218,7 +218,7 @@ def _finish(crop: NDArray[np.uint8], plan: Plan, i: int, image: NDArray[np.uint8
         image[:] = simplejpeg.decode_jpeg(encoded, fastupsample=True)
 
 
-def _of_centres(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The same map for OpenCV, where pixel (0, 0) has its centre at (0, 0) instead of (0.5, 0.5)."""
+def _of_centers(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same map for OpenCV, where pixel (0, 0) has its center at (0, 0) instead of (0.5, 0.5)."""
     linear, offset = matrix[:, :2].astype(np.float64), matrix[:, 2]
     return np.column_stack([linear, linear.sum(1) / 2 + offset - 0.5])

@@ -54,7 +54,7 @@ class Plan:
     qualities: NDArray[np.int32]
     """JPEG quality to compress the image with, 0 for none, (n,)."""
     jitter: NDArray[np.float32]
-    """What colours.draw_jitter says, (n, 3) or (n, 8)."""
+    """What colors.draw_jitter says, (n, 3) or (n, 8)."""
     replaced: int = 0
     """Samples that rotted on disk and gave way to others."""
 

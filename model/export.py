@@ -1,4 +1,4 @@
-"""A network as one ONNX file: uint8 photos in, unit embeddings out, the normalisation of pixels inside."""
+"""A network as one ONNX file: uint8 photos in, unit embeddings out, the normalization of pixels inside."""
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -36,10 +36,10 @@ class HeadConfig:
     easy_margin: bool = False
     """For arcface: no margin where the true class is more than 90 degrees away (D2-MetricLearning's exp7)."""
     centers: int = 1
-    """Centres a class, of which the nearest counts (3rd place: 3)."""
+    """Centers a class, of which the nearest counts (3rd place: 3)."""
     init: Literal["random", "means"] = "random"
-    """Where new centres begin: at random, or a class's first one at the mean of its photos' embeddings before training,
-    which takes a pass over them. Centres that a stage keeps or remaps stay. With random weights and a large
+    """Where new centers begin: at random, or a class's first one at the mean of its photos' embeddings before training,
+    which takes a pass over them. Centers that a stage keeps or remaps stay. With random weights and a large
     scale, means led into the collapse (docs/arcface-convergence.md)."""
     init_images: int | None = None
     """Images of that pass, if init is means; null: an epoch."""

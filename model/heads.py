@@ -1,6 +1,6 @@
 """Margin heads: (embeddings, labels) -> mean loss, in float32 whatever the autocast around them.
 
-Shape suffixes: B batch (this rank), D embedding, C classes, K centres a class.
+Shape suffixes: B batch (this rank), D embedding, C classes, K centers a class.
 """
 import copy
 import math
@@ -63,7 +63,7 @@ def check_scale(scale: float) -> None:
 class MarginHead(nn.Module):
     """Softmax over cosines × scale, in which the cosine of the true class is made worse by a margin.
 
-    Subclasses say how, in `moved`. The state holds `weight`, the centres (C·K, D): class c has rows c·K … c·K+K-1; and
+    Subclasses say how, in `moved`. The state holds `weight`, the centers (C·K, D): class c has rows c·K … c·K+K-1; and
     `log_scale` if the scale is learned. A sharded head has the rows of its rank's classes alone; it loads whole states
     as well as its own, and `whole` is the head to save or to evaluate.
 
@@ -72,7 +72,7 @@ class MarginHead(nn.Module):
         num_classes: C.
         scale: multiplies every cosine; the softmax's temperature is 1 / scale.
         margin: see the subclass; `set_margin` changes it between steps.
-        centers: K; a class's cosine is that of its nearest centre (Deng et al., "Sub-center ArcFace", ECCV 2020).
+        centers: K; a class's cosine is that of its nearest center (Deng et al., "Sub-center ArcFace", ECCV 2020).
         smoothing: part in [0, 1) of a photo's true probability that is spread evenly over all classes.
         margin_factors: (C,): class c has margin × factor; None: all have the same.
         class_weights: (C,): what a photo of class c counts in the mean; None: all the same.
@@ -127,7 +127,7 @@ class MarginHead(nn.Module):
 
     @property
     def num_centers(self) -> int:
-        """Centres of all ranks, C·K."""
+        """Centers of all ranks, C·K."""
         return self.shard.num_classes * self.centers
 
     @property
@@ -154,7 +154,7 @@ class MarginHead(nn.Module):
         self.key.fill_(key)
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """Cosines to the nearest centres of the classes here, float32 (B, C), rounded into [-1, 1]."""
+        """Cosines to the nearest centers of the classes here, float32 (B, C), rounded into [-1, 1]."""
         with torch.autocast(embeddings.device.type, enabled=False):
             weight = _wide(self.weight)
             cos = F.linear(F.normalize(embeddings.to(weight.dtype)), F.normalize(weight)).clamp(-1, 1)
@@ -187,7 +187,7 @@ class MarginHead(nn.Module):
             return no_logits_loss(F.normalize(x_BD), weight, scale, rows, F.normalize(all_x_BD), self.form, shard)
 
     def whole(self) -> "MarginHead":
-        """This head with the centres of all ranks, which must all ask; itself if it is not sharded."""
+        """This head with the centers of all ranks, which must all ask; itself if it is not sharded."""
         if self.shard.size == 1:
             return self
         weight = nn.Parameter(self.shard.whole(self.weight.detach()), requires_grad=False)
@@ -208,7 +208,7 @@ class MarginHead(nn.Module):
         return Rows(places_B, held_B, cos_B, target_B, slope_B, shares_B)
 
     def _drawn(self, weight: Tensor, places_B: Tensor, held_B: Tensor) -> tuple[Tensor, Tensor, Shard]:
-        """The centres that take part, the photos' places among them, and how many they are over all ranks."""
+        """The centers that take part, the photos' places among them, and how many they are over all ranks."""
         numbers = [min(count, max(math.ceil(self.negatives * count), len(places_B))) for count in self.shard.counts()]
         drawn = draw(self.key, self.shard.classes.start, len(weight), numbers[self.shard.rank], places_B, held_B)
         places_B = torch.searchsorted(drawn, places_B).clamp_max(len(drawn) - 1)
@@ -309,19 +309,19 @@ class AdaFace(MarginHead):
         return adapt(torch.ones_like(margin_C), margin_C, torch.zeros_like(margin_C))[0]
 
 
-# A head for another list of classes that takes over the centres of an old one.
+# A head for another list of classes that takes over the centers of an old one.
 
 def take_over(head: MarginHead, old: dict[str, Any], old_classes: int, row: np.ndarray) -> None:
-    """Class c gets the centres that class row[c] had; where row[c] is -1 it keeps its own.
+    """Class c gets the centers that class row[c] had; where row[c] is -1 it keeps its own.
 
-    old: state of a head of so many classes; what it holds beside centres is taken over where this kind of head has it.
-    row: int64 (C,). Raises UserError unless both have as many centres a class, of one size.
+    old: state of a head of so many classes; what it holds beside centers is taken over where this kind of head has it.
+    row: int64 (C,). Raises UserError unless both have as many centers a class, of one size.
     """
     ours = (head.centers, head.weight.shape[1])
     theirs = (len(old["weight"]) // old_classes, old["weight"].shape[1])
     if ours != theirs:
-        raise UserError(f"a stage takes over as many centres a class as there were, of the same size; it has {ours[0]} "
+        raise UserError(f"a stage takes over as many centers a class as there were, of the same size; it has {ours[0]} "
                         f"of size {ours[1]}, the stage before had {theirs[0]} of {theirs[1]}: say classes new")
-    row, centres = row[head.shard.classes], head.weight.detach().unflatten(0, (-1, head.centers))
-    centres[row >= 0] = old["weight"].unflatten(0, (-1, head.centers))[row[row >= 0]].to(centres.device)
+    row, centers = row[head.shard.classes], head.weight.detach().unflatten(0, (-1, head.centers))
+    centers[row >= 0] = old["weight"].unflatten(0, (-1, head.centers))[row[row >= 0]].to(centers.device)
     head.load_state_dict({k: v for k, v in old.items() if k != "weight" and k in head.state_dict()}, strict=False)

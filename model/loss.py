@@ -2,9 +2,9 @@
 
 A row's gradient needs nothing of other rows, so the forward pass makes both gradients while a chunk's probabilities
 are in memory, and the backward pass only multiplies. Three matrix products, as in the plain form. The classes may lie
-on several ranks: each takes all photos against its own centres, and the ranks merge their log-sum-exps.
+on several ranks: each takes all photos against its own centers, and the ranks merge their log-sum-exps.
 
-Shape suffixes: B batch, N rows of a chunk, D embedding, C this rank's classes, K centres a class. Logits are held as
+Shape suffixes: B batch, N rows of a chunk, D embedding, C this rank's classes, K centers a class. Logits are held as
 (C, N): their first product is then about 1.4 × as fast on a CPU as that of (N, C).
 """
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from model.sharding import Shard
 
 # A chunk of the loss without logits: from cosines × scale to losses and their derivatives.
 #
-# Shape suffixes: N rows, C this rank's classes, K centres a class.
+# Shape suffixes: N rows, C this rank's classes, K centers a class.
 
 
 class Own(NamedTuple):
@@ -34,24 +34,24 @@ class Own(NamedTuple):
         matrix_CN.scatter_(0, self.labels_1N, torch.where(self.held_N, values_N, before))
 
 
-def nearest_centres(dots: Tensor, centers: int) -> tuple[Tensor, Tensor | None]:
-    """(C·K, N) -> each class's highest (C, N), and which centre has it, the first of equals: uint8 (C, N)."""
+def nearest_centers(dots: Tensor, centers: int) -> tuple[Tensor, Tensor | None]:
+    """(C·K, N) -> each class's highest (C, N), and which center has it, the first of equals: uint8 (C, N)."""
     if centers == 1:
         return dots, None
-    of_centre = dots.unflatten(0, (-1, centers)).unbind(1)
-    best = of_centre[0].clone()
+    of_center = dots.unflatten(0, (-1, centers)).unbind(1)
+    best = of_center[0].clone()
     nearest = torch.zeros_like(best, dtype=torch.uint8)
-    for number, other in enumerate(of_centre[1:], start=1):
+    for number, other in enumerate(of_center[1:], start=1):
         nearest.masked_fill_(other > best, number)
         torch.maximum(best, other, out=best)
     return best, nearest
 
 
-def to_centres(pull: Tensor, nearest: Tensor | None, dots: Tensor) -> Tensor:
-    """(C, N) -> (C·K, N), written over `dots`: the nearest centre feels it, the others nothing."""
+def to_centers(pull: Tensor, nearest: Tensor | None, dots: Tensor) -> Tensor:
+    """(C, N) -> (C·K, N), written over `dots`: the nearest center feels it, the others nothing."""
     if nearest is not None:
-        for number, of_centre in enumerate(dots.unflatten(0, (len(pull), -1)).unbind(1)):
-            of_centre.copy_(pull * (nearest == number))
+        for number, of_center in enumerate(dots.unflatten(0, (len(pull), -1)).unbind(1)):
+            of_center.copy_(pull * (nearest == number))
     return dots
 
 
@@ -89,9 +89,9 @@ def focal(loss_N: Tensor, power: float) -> tuple[Tensor, Tensor]:
 
 
 ROWS = 128  # of a chunk, times the ranks: fewer make thin products, more need more memory (42 MB at 81,313 classes)
-CUDA_ROWS = 1024  # the same on CUDA, which has room (333 MB) and reads the centres from its memory anew for each chunk
-CENTRES = 1024  # of a block in a CPU's passes over the weight: 2 MB at D = 512, so that a second pass meets the cache
-TINY = 1e-12  # least norm of a centre, as in F.normalize
+CUDA_ROWS = 1024  # the same on CUDA, which has room (333 MB) and reads the centers from its memory anew for each chunk
+CENTERS = 1024  # of a block in a CPU's passes over the weight: 2 MB at D = 512, so that a second pass meets the cache
+TINY = 1e-12  # least norm of a center, as in F.normalize
 
 
 class Rows(NamedTuple):
@@ -126,12 +126,12 @@ def no_logits_loss(unit_BD: Tensor, weight: Tensor, scale: Tensor | float, rows:
                    form: Form = Form(), shard: Shard | None = None) -> Tensor:
     """Sum over this rank's photos of share × cross-entropy of scale × cosines, with other cosines for the true classes.
 
-    Equals, value and gradients, the plain form that holds all logits. A class of several centres has the cosine of
+    Equals, value and gradients, the plain form that holds all logits. A class of several centers has the cosine of
     its nearest one (Deng et al., "Sub-center ArcFace", ECCV 2020).
 
     Args:
-        unit_BD: normalised embeddings of this rank, floating point.
-        weight: this rank's centres of any norm (C, K, D), same dtype. Its gradient is that of the mean of all ranks'
+        unit_BD: normalized embeddings of this rank, floating point.
+        weight: this rank's centers of any norm (C, K, D), same dtype. Its gradient is that of the mean of all ranks'
             losses, if all start the backward pass with the same factor; the other gradients are of this rank's loss.
         scale: of the cosines.
         rows: of all ranks.
@@ -149,23 +149,23 @@ class _NoLogits(torch.autograd.Function):
     def forward(ctx: Any, unit_BD: Tensor, weight: Tensor, scale: Tensor | float, all_unit_BD: Tensor, labels_B: Tensor,
                 held_B: Tensor, cos_B: Tensor, target_B: Tensor, slope_B: Tensor, shares_B: Tensor, form: Form,
                 shard: Shard) -> Tensor:
-        centres = weight.flatten(0, 1)
-        inverse = torch.linalg.vector_norm(centres, dim=1, keepdim=True).clamp_min_(TINY).reciprocal_()
+        centers = weight.flatten(0, 1)
+        inverse = torch.linalg.vector_norm(centers, dim=1, keepdim=True).clamp_min_(TINY).reciprocal_()
         unit_grad, weight_grad, losses, pulls = torch.empty_like(all_unit_BD), None, [], []
         step = min((CUDA_ROWS if weight.is_cuda else ROWS) * shard.size, len(all_unit_BD))
-        buffer = centres.new_empty(len(centres) * step)
+        buffer = centers.new_empty(len(centers) * step)
         for start in range(0, len(all_unit_BD), step):
             part = slice(start, start + step)
             unit_ND, own = all_unit_BD[part], Own(labels_B[None, part], held_B[part])
-            dots = buffer[:len(centres) * len(unit_ND)].view(len(centres), len(unit_ND))
-            logits, nearest = nearest_centres(torch.mm(centres, (unit_ND * scale).T, out=dots).mul_(inverse),
+            dots = buffer[:len(centers) * len(unit_ND)].view(len(centers), len(unit_ND))
+            logits, nearest = nearest_centers(torch.mm(centers, (unit_ND * scale).T, out=dots).mul_(inverse),
                                               weight.shape[1])
             loss_N, pull_N = cross_entropy(logits, own, scale * target_B[part], form.smoothing, shard)
             loss_N, factor_N = focal(loss_N, form.focal)
             factor_N = factor_N * shares_B[part]
             own.put(logits, pull_N * slope_B[part])
-            pull = to_centres(logits, nearest, dots).mul_(inverse)
-            unit_grad[part] = (pull.T @ centres) * factor_N[:, None]
+            pull = to_centers(logits, nearest, dots).mul_(inverse)
+            unit_grad[part] = (pull.T @ centers) * factor_N[:, None]
             pulling_ND = unit_ND * (scale * factor_N / shard.size)[:, None]
             weight_grad = pull @ pulling_ND if weight_grad is None else weight_grad.addmm_(pull, pulling_ND)
             losses.append(loss_N * shares_B[part])
@@ -176,8 +176,8 @@ class _NoLogits(torch.autograd.Function):
         # d logit / d scale is the cosine, except the truth's: of that, unit_grad has slope x cosine
         scale_grad = (unit_BD * unit_grad).sum() + (torch.cat(pulls) * (target_B - slope_B * cos_B))[mine].sum()
         # Blocks suit a CPU's cache alone: on CUDA they are hundreds of launches, for a compiler over a thousand nodes.
-        block = len(centres) if weight.is_cuda or torch.compiler.is_compiling() else CENTRES
-        ctx.save_for_backward(unit_grad.mul_(scale), _tangential(weight_grad, centres, inverse, block), scale_grad)
+        block = len(centers) if weight.is_cuda or torch.compiler.is_compiling() else CENTERS
+        ctx.save_for_backward(unit_grad.mul_(scale), _tangential(weight_grad, centers, inverse, block), scale_grad)
         ctx.shape = weight.shape
         return torch.cat(losses)[mine].sum()
 
@@ -190,10 +190,10 @@ class _NoLogits(torch.autograd.Function):
         return unit_grad * grad, weight_grad.mul_(grad).view(ctx.shape), scale_grad, *9 * [None]
 
 
-def _tangential(weight_grad: Tensor, centres: Tensor, inverse: Tensor, block: int) -> Tensor:
-    """Take from the gradient what would change a centre's norm, which changes no cosine; in place, block by block."""
-    for start in range(0, len(centres), block):
+def _tangential(weight_grad: Tensor, centers: Tensor, inverse: Tensor, block: int) -> Tensor:
+    """Take from the gradient what would change a center's norm, which changes no cosine; in place, block by block."""
+    for start in range(0, len(centers), block):
         part = slice(start, start + block)
-        along = (weight_grad[part] * centres[part]).sum(1, keepdim=True) * inverse[part].square()
-        weight_grad[part].addcmul_(centres[part], along, value=-1)
+        along = (weight_grad[part] * centers[part]).sum(1, keepdim=True) * inverse[part].square()
+        weight_grad[part].addcmul_(centers[part], along, value=-1)
     return weight_grad

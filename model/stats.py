@@ -1,4 +1,4 @@
-"""Instruments that tell an embedding which is stuck from one that learns slowly, and class means to start centres from.
+"""Instruments that tell an embedding which is stuck from one that learns slowly, and class means to start centers from.
 
 Shape suffixes: B batch, C classes, D embedding.
 """
@@ -15,7 +15,7 @@ from model.heads import MarginHead
 
 
 class Instruments:
-    """Where photos stand among the class centres, over as many batches as are shown; counted without host sync.
+    """Where photos stand among the class centers, over as many batches as are shown; counted without host sync.
 
     `read` waits for the device and adds up the ranks: all must call it.
     """
@@ -39,8 +39,8 @@ class Instruments:
     def read(self) -> dict[str, float]:
         """Means over the photos, NaN without any, and a share of the classes that had photos.
 
-        target_cosine: to the own centre; wrong_angle: to the nearest other one, radians; norm: of the embedding;
-        dead_centres: those that are nearest to no photo.
+        target_cosine: to the own center; wrong_angle: to the nearest other one, radians; norm: of the embedding;
+        dead_centers: those that are nearest to no photo.
         """
         if self.world.size > 1:
             for counted in (self.sums, self.photos, self.nearest):
@@ -48,7 +48,7 @@ class Instruments:
         seen = self.photos > 0
         dead = ((self.nearest == 0) & seen).sum() / seen.sum()
         means = (self.sums[1:] / self.sums[0]).tolist()
-        return {**dict(zip(("target_cosine", "wrong_angle", "norm"), means)), "dead_centres": dead.item()}
+        return {**dict(zip(("target_cosine", "wrong_angle", "norm"), means)), "dead_centers": dead.item()}
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def class_means(embed: Callable[[Any], Tensor], batches: Iterable[Any], num_clas
 
 @torch.no_grad()
 def start_from(head: MarginHead, means_CD: Tensor) -> None:
-    """Turn each class's first centre to its mean, keeping its norm; classes without one, and other centres, stay.
+    """Turn each class's first center to its mean, keeping its norm; classes without one, and other centers, stay.
 
     means_CD: of `class_means`, all classes also where the head is sharded.
     """

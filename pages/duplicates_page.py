@@ -10,7 +10,7 @@ from pages.report_figures import photo
 from preprocess.dedup.pairs import Duplicates
 from preprocess.dedup.report import pair_rows
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from preprocess.sources import PhotoSource
 
 PAIRS = 50
@@ -79,7 +79,7 @@ def _thumbnails(photos: pd.DataFrame, source: PhotoSource) -> list[str]:
     uris = []
     for place in source.places(photos["id"].tolist(), paths):
         try:
-            uris.append(photo(normalise(place.read(), THUMBNAIL, quality=90).data, THUMBNAIL))
+            uris.append(photo(normalize(place.read(), THUMBNAIL, quality=90).data, THUMBNAIL))
         except Rejected:
             uris.append("")
     return uris

@@ -11,7 +11,7 @@ THUMBNAIL = 160  # pixels; the page's size is nearly all thumbnails, some 8 kB e
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A gallery photo in a list, at a step."""
     photo: bytes
     """Encoded, as packed."""
@@ -33,7 +33,7 @@ class Candidate:
     right: bool
     score: float
     was: int
-    """As a neighbour's."""
+    """As a neighbor's."""
     was_score: float | None
 
 
@@ -41,7 +41,7 @@ class Candidate:
 class Step:
     """What a step made of a query."""
     name: str
-    lists: list[list[Neighbour]]
+    lists: list[list[Neighbor]]
     """A list for each model, or one of all, best first; empty where the step left them as they were."""
     candidates: list[Candidate]
     """Best first; empty where the step left them as they were."""

@@ -73,7 +73,7 @@ TEMPLATE = HEAD + """<title>Answers of {{ data.who }} – arcshard</title>
 </table>
 </div>
 <p class="quiet">All {{ "{:,}".format(data.num_queries) }} queries of the split. Each row ends the list of steps there:
-what comes before the search is seen by the neighbours that it would find, what comes before the vote by their
+what comes before the search is seen by the neighbors that it would find, what comes before the vote by their
 landmarks, nearest first. A step that changes no answer can still gain, by moving wrong ones behind right ones.</p>
 
 <h2>Queries</h2>
@@ -95,9 +95,9 @@ where the answer stands among those to all queries, by score.
 {% macro move(was, now) %}
 {{ was or "none" }}{% if was != now %} → {{ now or "none" }}{% endif %}
 {%- endmacro %}
-{% macro neighbour(found, place, first) %}
+{% macro neighbor(found, place, first) %}
 <li class="{{ 'right' if found.right else 'wrong' }}"><img src="{{ photo(found.photo) }}"
-alt="Neighbour {{ place }}, {{ 'right' if found.right else 'wrong' }}: {{ found.landmark or 'no landmark' }}">
+alt="Neighbor {{ place }}, {{ 'right' if found.right else 'wrong' }}: {{ found.landmark or 'no landmark' }}">
 <figure><figcaption>{{ mark(found.right) }} {{ found.score | score }}
 {%- if found.inliers is not none %}, {{ found.inliers }} inliers{% endif %}<br>
 {{ found.landmark or "no landmark" }}<br><span class="quiet">{{ found.key }}</span>
@@ -126,7 +126,7 @@ answer: place {{ move(before.place, step.place) }} of {{ "{:,}".format(data.num_
 {% if step.lists | length > 1 %}<p>Run {{ loop.index }}</p>{% endif %}
 <ol class="found">
 {% for found in list %}
-{{ neighbour(found, loop.index, first) }}
+{{ neighbor(found, loop.index, first) }}
 {%- endfor %}
 </ol>
 {% endfor %}

@@ -48,8 +48,8 @@ def size_map(widths: np.ndarray, heights: np.ndarray) -> str:
         counts, x, y = np.histogram2d(widths, heights, BINS)
         drawn = axes.pcolormesh(x, y, np.ma.masked_equal(counts.T, 0), cmap=PALE_TO_DARK, rasterized=True,
                                 norm=LogNorm(1, max(2, counts.max())))
-        colours = axes.figure.colorbar(drawn, ax=axes, format=EngFormatter(sep=""), label="photos")
-        colours.outline.set_visible(False)
+        colors = axes.figure.colorbar(drawn, ax=axes, format=EngFormatter(sep=""), label="photos")
+        colors.outline.set_visible(False)
         _label(axes, "width (pixels)", "height (pixels)")
     return _chart(fill)
 

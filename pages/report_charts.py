@@ -34,16 +34,16 @@ gigabytes = lambda megabytes: megabytes / 1000
 angle_of = lambda cosine: math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 LEARNING = (
-    Chart("Training loss", "nats", (Curve("loss", "loss"), Curve("collapsed_loss", "if nothing is learnt")), 0),
-    Chart("Val photos whose nearest class centre is right", "%", (Curve("val_recall@1", shown=percent),)),
-    Chart("Angles between val photos and class centres", "degrees", (
+    Chart("Training loss", "nats", (Curve("loss", "loss"), Curve("collapsed_loss", "if nothing is learned")), 0),
+    Chart("Val photos whose nearest class center is right", "%", (Curve("val_recall@1", shown=percent),)),
+    Chart("Angles between val photos and class centers", "degrees", (
         Curve("target_cosine", "to their own, of the mean cosine", angle_of),
         Curve("wrong_angle", "to the nearest other, mean", math.degrees))),
     Chart("Learning rate", "", (Curve("lr"),), 0),
     Chart("Margin", "radians", (Curve("margin"),), 0),
-    Chart("Length of val embeddings before they are normalised", "", (Curve("norm"),), 0),
-    Chart("Class centres nearest to no val photo", "% of those with val photos", (
-        Curve("dead_centres", shown=percent),), 0),
+    Chart("Length of val embeddings before they are normalized", "", (Curve("norm"),), 0),
+    Chart("Class centers nearest to no val photo", "% of those with val photos", (
+        Curve("dead_centers", shown=percent),), 0),
 )
 SPEED = (
     Chart("Throughput", "images/s", (Curve("images_per_s"),), 0),

@@ -20,7 +20,7 @@ THUMBNAIL = 200  # pixels; twice what a phone shows, as sharp screens want
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A gallery photo that was found for a query."""
     photo: bytes
     """Encoded, as packed."""
@@ -31,12 +31,12 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Query:
-    """A query and its neighbours, nearest first."""
+    """A query and its neighbors, nearest first."""
     photo: bytes
     key: str
     landmark: str
     """Name or id, "" for none."""
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ReportData:
     split: str
     """Where the queries come from."""
     cosines: dict[str, NDArray[np.float32]]
-    """Label -> cosines (n,), n > 0, of that split's queries to neighbours of one kind; up to three."""
+    """Label -> cosines (n,), n > 0, of that split's queries to neighbors of one kind; up to three."""
     queries: dict[str, list[Query]]
     """Heading -> queries, see `choose_queries`."""
 
@@ -70,14 +70,14 @@ def render(data: ReportData) -> str:
     return environment.from_string(TEMPLATE).render(
         data=data, tiles=tiles(data), rows=score_rows(data), learning=drawn(LEARNING, data.metrics),
         speed=drawn(SPEED, data.metrics), wait=wait_share(data.metrics),
-        cosines=figures.histogram(data.cosines, "cosine to the neighbour") if data.cosines else None)
+        cosines=figures.histogram(data.cosines, "cosine to the neighbor") if data.cosines else None)
 
 
 def choose_queries(cosines: NDArray[np.float32], right: NDArray[np.bool_], is_landmark: NDArray[np.bool_],
                    count: int = 24, seed: int = 0) -> dict[str, NDArray[np.int64]]:
     """Queries worth a look: heading -> rows, up to a quarter of `count` each, the rest at random; none twice.
 
-    cosines (Q,): of the nearest neighbour; right (Q,): it shows the query's landmark; is_landmark (Q,): there
+    cosines (Q,): of the nearest neighbor; right (Q,): it shows the query's landmark; is_landmark (Q,): there
     is one. At most `count` rows in all; a heading without any is left out.
     """
     by_cosine, quarter = np.argsort(-cosines, kind="stable"), count // 4

@@ -84,7 +84,7 @@ landmark costs. mAP@100 does so with each query's 100 nearest photos. All lie be
 {% if cosines is not none %}
 <h2>How far apart right and wrong are</h2>
 <div class="charts">
-<figure><img src="{{ cosines }}" alt="Histograms of cosines to nearest neighbours"></figure>
+<figure><img src="{{ cosines }}" alt="Histograms of cosines to nearest neighbors"></figure>
 <p class="quiet">Cosines of the {{ data.split }} split's queries to their nearest photo of their own landmark, to
 that of another landmark, and of queries without landmark to the nearest of all. The further right the first lies of
 the other two, the better a threshold on the cosine tells right answers from wrong ones.</p>
@@ -98,8 +98,8 @@ the other two, the better a threshold on the cosine tells right answers from wro
 {% endfor %}
 </div>
 
-<h2>Queries and their nearest neighbours</h2>
-<p>Queries of the {{ data.split }} split stand first, framed; then their neighbours in the train
+<h2>Queries and their nearest neighbors</h2>
+<p>Queries of the {{ data.split }} split stand first, framed; then their neighbors in the train
 split, nearest first, each with its cosine.
 <span class="right"><b>✓ right</b></span>: shows the query's landmark.
 <span class="wrong"><b>✗ wrong</b></span>: shows another or none, or the query has none.</p>
@@ -109,10 +109,10 @@ split, nearest first, each with its cosine.
 <div class="query">
 <figure class="asked"><img src="{{ photo(query.photo) }}" alt="Query {{ query.key }}">
 <figcaption><b>query</b><br>{{ query.landmark or "no landmark" }}</figcaption></figure>
-{% for found in query.neighbours %}
+{% for found in query.neighbors %}
 {% set right = found.landmark != "" and found.landmark == query.landmark %}
 <figure class="{{ 'right' if right else 'wrong' }}"><img src="{{ photo(found.photo) }}"
-alt="Neighbour {{ loop.index }}, {{ 'right' if right else 'wrong' }}: {{ found.landmark or 'no landmark' }}">
+alt="Neighbor {{ loop.index }}, {{ 'right' if right else 'wrong' }}: {{ found.landmark or 'no landmark' }}">
 <figcaption><b>{{ "✓ right" if right else "✗ wrong" }}</b> {{ "%.3f" % found.cosine }}<br>
 {{ found.landmark or "no landmark" }}</figcaption></figure>
 {% endfor %}

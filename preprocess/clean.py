@@ -25,7 +25,7 @@ import pandas as pd
 from arcshard.console import run
 from preprocess.samples.classes import (
     at_most,
-    labelled,
+    labeled,
     large_classes,
     of_classes,
     read_classes,
@@ -75,7 +75,7 @@ def choose(photos: pd.DataFrame, args: argparse.Namespace) -> tuple[pd.DataFrame
     landmark_ids = large_classes(photos[LANDMARK], args.min_images, args.source)
     if like is not None and like.numbered:
         landmark_ids = same_labels(landmark_ids, like)
-    table = labelled(photos, landmark_ids)
+    table = labeled(photos, landmark_ids)
     print(f"kept {len(table):,} images of {len(landmark_ids):,} classes, dropped {len(photos) - len(table):,} images "
           f"of {photos[LANDMARK].nunique() - len(landmark_ids):,} classes with fewer than {args.min_images} images")
     if args.images_per_class is not None:

@@ -1,4 +1,4 @@
-"""Embeddings -> neighbours -> answers -> metrics -> submission: arrays in and out, no loader, no training."""
+"""Embeddings -> neighbors -> answers -> metrics -> submission: arrays in and out, no loader, no training."""
 from retrieval.evaluation import Evaluation, Questions, answer, evaluate
 from retrieval.metrics import count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
 from retrieval.pipeline import Pipeline, read_pipeline

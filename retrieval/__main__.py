@@ -1,13 +1,13 @@
 """Commands about a run's answers.
 
     python -m retrieval embed --run RUN [RUN ...] --data DATASET [--splits train val] [--out DIR] [--dtype float16]
-    python -m retrieval neighbours --queries STORE --gallery STORE --out FILE.npz [--k 10]
+    python -m retrieval neighbors --queries STORE --gallery STORE --out FILE.npz [--k 10]
     python -m retrieval rerank --run RUN --data DATASET --answers YAML --out YAML     fit a judge of candidates
     python -m retrieval serve DATASET --run RUN [--answers YAML]                      answer photos on a web page
 
-embed and neighbours also run on all ranks of `torchrun --nproc-per-node N -m -- retrieval ...` (without the dashes
+embed and neighbors also run on all ranks of `torchrun --nproc-per-node N -m -- retrieval ...` (without the dashes
 torchrun would take --run for an option of its own). embed goes on where it was interrupted, and leaves a folder a run
-and split: RUN/embeddings/SPLIT, where evaluate.py looks, or DIR/RUN's name/SPLIT. neighbours writes scores float32 and
+and split: RUN/embeddings/SPLIT, where evaluate.py looks, or DIR/RUN's name/SPLIT. neighbors writes scores float32 and
 rows int64, both (queries, k): higher score first, then smaller row of the gallery.
 """
 import argparse
@@ -23,7 +23,7 @@ from retrieval.run import (
 
 def main() -> None:
     args = parse_args()
-    {"embed": embed.embed, "neighbours": embed.neighbours, "rerank": rerank.rerank,
+    {"embed": embed.embed, "neighbors": embed.neighbors, "rerank": rerank.rerank,
      "serve": serve.serve}[args.command](args)
 
 
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text, add_arguments in (
             ("embed", "make stores of embeddings of a dataset's splits", embed.add_embed_arguments),
-            ("neighbours", "find the nearest of a gallery for each query", embed.add_neighbours_arguments),
+            ("neighbors", "find the nearest of a gallery for each query", embed.add_neighbors_arguments),
             ("rerank", "fit a judge of the candidates that a run's answers have", rerank.add_arguments),
             ("serve", "answer the photos that are dropped on a web page of this machine", serve.add_arguments)):
         add_arguments(commands.add_parser(name, help=text, description=text))

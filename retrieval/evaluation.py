@@ -1,4 +1,4 @@
-"""How well embeddings answer queries: neighbours, answers and every metric of eval.json."""
+"""How well embeddings answer queries: neighbors, answers and every metric of eval.json."""
 import csv
 import zlib
 from collections import Counter
@@ -73,7 +73,7 @@ def budget(photos: int, seconds: float) -> str:
             f"would take {hours:,.1f} h {limit}")
 
 
-# How far apart right and wrong neighbours are: what decides whether one threshold can tell them.
+# How far apart right and wrong neighbors are: what decides whether one threshold can tell them.
 
 FloatArray = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -142,7 +142,7 @@ def mean_recall(figures: list[ClassFigures]) -> float:
     return float(np.mean(recalls)) if recalls else 0.0
 
 
-DEPTH = 100  # neighbours that mAP@100 looks at
+DEPTH = 100  # neighbors that mAP@100 looks at
 FOLDS = 2
 
 
@@ -169,7 +169,7 @@ class Evaluation:
     """gap, gap_landmark_only, recall@1 and map@100, each in [0, 1]."""
     candidates: Candidates
     """Of each query; the first is its answer."""
-    neighbour_labels: NDArray[np.int64]
+    neighbor_labels: NDArray[np.int64]
     """(Q, K), K = min(100, N), of the nearest by all models' unchanged embeddings side by side."""
 
 
@@ -202,7 +202,7 @@ def first_states(asked: Questions, judged: bool, device: str = "cpu") -> list[St
 
     If queries are judged by non-landmarks and some of these are queries, all are cut into two halves by key, and each
     half of the queries is answered with the other half's non-landmarks: leaving out only the query itself would still
-    let it lower its own neighbours.
+    let it lower its own neighbors.
     """
     def first(models: tuple[Vectors, ...]) -> State:
         return State(models, asked.gallery_labels, device, models, keys=asked.keys, inliers=asked.inliers)

@@ -63,13 +63,13 @@ def extract(image: NDArray[np.uint8], *, kind: Literal["sift", "orb"] = "sift", 
     if min(image.shape[:2]) < LEAST_SIDE:
         return _no_features(kind)
     cv2.setNumThreads(1)  # photos are matched side by side, a process for each core
-    grey = _at_most(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), long_side)
-    found, descriptors = _detector(kind, max_keypoints).detectAndCompute(grey, None)
+    gray = _at_most(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), long_side)
+    found, descriptors = _detector(kind, max_keypoints).detectAndCompute(gray, None)
     if descriptors is None:
         return _no_features(kind)
     order = np.argsort([-point.response for point in found], kind="stable")[:max_keypoints]
     points = np.array([point.pt for point in found], np.float32)[order]
-    scale = np.divide(image.shape[1::-1], grey.shape[::-1], dtype=np.float32)
+    scale = np.divide(image.shape[1::-1], gray.shape[::-1], dtype=np.float32)
     sums = np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
     rows = descriptors if kind == "orb" else np.sqrt(descriptors / sums)
     return LocalFeatures((points + 0.5) * scale - 0.5, rows[order], max(image.shape[:2]))
@@ -110,10 +110,10 @@ def _no_inliers() -> Inliers:
     return Inliers(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), None)
 
 
-def _at_most(grey: np.ndarray, long_side: int) -> np.ndarray:
-    scale = long_side / max(grey.shape)
-    width, height = (max(LEAST_SIDE, round(side * scale)) for side in grey.shape[::-1])
-    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else grey
+def _at_most(gray: np.ndarray, long_side: int) -> np.ndarray:
+    scale = long_side / max(gray.shape)
+    width, height = (max(LEAST_SIDE, round(side * scale)) for side in gray.shape[::-1])
+    return cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else gray
 
 
 def _detector(kind: str, max_keypoints: int) -> Any:
@@ -154,10 +154,10 @@ def match_picture(a: NDArray[np.uint8], b: NDArray[np.uint8], inliers: Inliers) 
     ends_a = _scaled(inliers.points_a, a, left)
     ends_b = _scaled(inliers.points_b, b, right) + (beside, 0)
     for i, ends in enumerate(zip(_fixed(ends_a), _fixed(ends_b))):
-        colour = _colour(i, len(inliers))
-        cv2.line(picture, *ends, colour, 1, cv2.LINE_AA, SHIFT)
+        color = _color(i, len(inliers))
+        cv2.line(picture, *ends, color, 1, cv2.LINE_AA, SHIFT)
         for end in ends:
-            cv2.circle(picture, end, 3 << SHIFT, colour, 1, cv2.LINE_AA, SHIFT)
+            cv2.circle(picture, end, 3 << SHIFT, color, 1, cv2.LINE_AA, SHIFT)
     return picture
 
 
@@ -177,8 +177,8 @@ def _fixed(points: np.ndarray) -> list[tuple[int, int]]:
     return [(x, y) for x, y in np.round(points * (1 << SHIFT)).astype(int).tolist()]
 
 
-def _colour(i: int, count: int) -> tuple[int, int, int]:
-    """Of line i, RGB: a turn of hues, so that neighbouring lines can be told apart."""
+def _color(i: int, count: int) -> tuple[int, int, int]:
+    """Of line i, RGB: a turn of hues, so that neighboring lines can be told apart."""
     hue = np.array([[[round(180 * i / max(1, count)) % 180, 220, 255]]], np.uint8)
     red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
     return red, green, blue

@@ -67,27 +67,27 @@ def gap_landmark_only(labels: ArrayLike, scores: ArrayLike, truths: Truths,
                None if keys is None else np.asarray(keys)[asked].tolist())
 
 
-def recall_at_k(neighbour_labels: ArrayLike, truths: Truths, k: int) -> float:
-    """Share of the queries with a landmark that have a true label among their first k neighbours.
+def recall_at_k(neighbor_labels: ArrayLike, truths: Truths, k: int) -> float:
+    """Share of the queries with a landmark that have a true label among their first k neighbors.
 
-    neighbour_labels: int (Q, K), nearest first; K < k is a short list. A query whose landmark the gallery
+    neighbor_labels: int (Q, K), nearest first; K < k is a short list. A query whose landmark the gallery
     lacks counts as missed. Of lists of distinct labels, as `Candidates` holds, this is the top-k accuracy.
     """
-    hit = is_true(_first(neighbour_labels, k), truths).any(axis=1)
+    hit = is_true(_first(neighbor_labels, k), truths).any(axis=1)
     return _mean(hit.sum(), has_landmark(truths).sum())
 
 
-def map_at_k(neighbour_labels: ArrayLike, truths: Truths, num_relevant: ArrayLike, k: int = 100) -> float:
+def map_at_k(neighbor_labels: ArrayLike, truths: Truths, num_relevant: ArrayLike, k: int = 100) -> float:
     """Mean average precision at k as Google Landmarks v2 defines it (Weyand et al. 2020, arXiv 2004.01804).
 
     AP@k(q) = 1/min(n_q, k) * sum over ranks r <= k of precision(r) * right(r), averaged over the queries with
     n_q > 0. A list shorter than k has nothing right behind its end, as in the official MeanAveragePrecision.
 
     Args:
-        neighbour_labels: int (Q, K), nearest first.
+        neighbor_labels: int (Q, K), nearest first.
         num_relevant: int (Q,), n_q: gallery images that show a landmark of the query, see `count_relevant`.
     """
-    right = is_true(_first(neighbour_labels, k), truths)
+    right = is_true(_first(neighbor_labels, k), truths)
     precision = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
     n = np.asarray(num_relevant)
     asked = n > 0
@@ -103,10 +103,10 @@ def count_relevant(gallery_labels: ArrayLike, truths: Truths) -> NDArray[np.int6
     return np.bincount(owner, counts[label], minlength=len(truths)).astype(np.int64)
 
 
-def _first(neighbour_labels: ArrayLike, k: int) -> NDArray[np.int64]:
+def _first(neighbor_labels: ArrayLike, k: int) -> NDArray[np.int64]:
     if k < 1:
-        raise ValueError(f"k counts neighbours, at least 1, got {k}")
-    return np.asarray(neighbour_labels)[:, :k]
+        raise ValueError(f"k counts neighbors, at least 1, got {k}")
+    return np.asarray(neighbor_labels)[:, :k]
 
 
 def is_true(labels: NDArray[np.int64], truths: Truths) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ KEPT = 100_000  # encodings in memory, of about 4 kB
 
 
 class Encoder:
-    """Encodes photos by their k1-reciprocal neighbours in the gallery, smoothed over their k2 nearest.
+    """Encodes photos by their k1-reciprocal neighbors in the gallery, smoothed over their k2 nearest.
 
     Args:
         gallery: (N, D), unit rows.
@@ -40,7 +40,7 @@ class Encoder:
         return [jaccard(mine, self.smooth(row)) for row in rows]
 
     def _reach(self, row: int) -> float:
-        """Cosine of a row to its k1-th neighbour: what is nearer would be among them."""
+        """Cosine of a row to its k1-th neighbor: what is nearer would be among them."""
         return float(self.gallery[self.lists[row][self.k1]] @ self.gallery[row])
 
     def _reciprocal(self, row: int, k: int) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by inner product, chunked, with one order of ties everywhere."""
+"""Exact nearest neighbors by inner product, chunked, with one order of ties everywhere."""
 import math
 from typing import Any, Literal
 
@@ -105,7 +105,7 @@ def check_vectors(queries: NDArray[np.floating], gallery: NDArray[np.floating], 
         raise ValueError("queries must be finite, got NaN or infinity: a NaN score has no rank")
 
 
-# Nearest neighbours that are mostly the nearest: FAISS's indexes behind the call of `nearest`.
+# Nearest neighbors that are mostly the nearest: FAISS's indexes behind the call of `nearest`.
 
 LINKS = 32  # of a photo in HNSW; FAISS's own example, and more cost memory: 8 bytes each
 PER_LIST = 64  # photos of a training sample per list of IVF; FAISS asks for 39 to 256

@@ -1,4 +1,4 @@
-"""What flows through the steps of an answer: embeddings, then lists of neighbours, then candidates."""
+"""What flows through the steps of an answer: embeddings, then lists of neighbors, then candidates."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,13 +20,13 @@ class Vectors:
     non_landmarks: Matrix | None = None
     """(M, D), photos known to show no landmark; no query may be among them. None where there are none."""
     centers: Matrix | None = None
-    """(C, K, D), of any length: the K centres of each class that the head learnt. None if it is not known."""
+    """(C, K, D), of any length: the K centers of each class that the head learned. None if it is not known."""
     penalty: Matrix | None = None
-    """(N,), taken off the cosines of the gallery's rows when neighbours are searched. None: nothing."""
+    """(N,), taken off the cosines of the gallery's rows when neighbors are searched. None: nothing."""
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """Lists of K gallery rows a query, best first; scores -inf fill a list that is shorter."""
     scores: Matrix
     """(Q, K)."""
@@ -35,11 +35,11 @@ class Neighbours:
     inliers: NDArray[np.int64] | None = None
     """(Q, K), 0 where photos were not compared; None if none were."""
 
-    def ranked(self) -> "Neighbours":
+    def ranked(self) -> "Neighbors":
         """The same by score descending; equals by row."""
         order = np.lexsort((self.rows, -self.scores), axis=1)
-        return Neighbours(np.take_along_axis(self.scores, order, 1), np.take_along_axis(self.rows, order, 1),
-                          None if self.inliers is None else np.take_along_axis(self.inliers, order, 1))
+        return Neighbors(np.take_along_axis(self.scores, order, 1), np.take_along_axis(self.rows, order, 1),
+                         None if self.inliers is None else np.take_along_axis(self.inliers, order, 1))
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class State:
     """(N,), -1 for no landmark."""
     device: str = "cpu"
     sources: tuple[Vectors, ...] = field(default=())
-    """The models as they came: class centres belong to these."""
-    neighbours: tuple[Neighbours, ...] = ()
+    """The models as they came: class centers belong to these."""
+    neighbors: tuple[Neighbors, ...] = ()
     """A list for each model, or one of all."""
     candidates: Candidates | None = None
     keys: Sequence[str] = ()

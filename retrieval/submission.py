@@ -23,7 +23,7 @@ def details(asked: Questions, found: Evaluation) -> dict[str, Any]:
     answers = found.candidates.answers, found.candidates.confidences, asked.truths
     figures = per_class(answers[0], asked.truths)
     return {"gap_interval_95": interval(resampled_gaps(*answers, keys=asked.keys)),
-            **{f"recall@{k}": recall_at_k(found.neighbour_labels, asked.truths, k) for k in (1, 5, 10)},
+            **{f"recall@{k}": recall_at_k(found.neighbor_labels, asked.truths, k) for k in (1, 5, 10)},
             **{f"accuracy@{k}": recall_at_k(found.candidates.labels, asked.truths, k) for k in (1, 3)},
             **{f"right_at_far_{far}": answers_at_far(*answers, far) for far in (0.01, 0.1)},
             "mean_class_recall": mean_recall(figures),

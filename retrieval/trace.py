@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from retrieval.evaluation import Questions, by_half, first_states
 from retrieval.metrics import NO_LANDMARK, Truths, gap, is_true, ranking
 from retrieval.pipeline import Pipeline, candidates
-from retrieval.state import Candidates, Neighbours, State, Step
+from retrieval.state import Candidates, Neighbors, State, Step
 from retrieval.steps import STEPS, Search
 
 # Which classes are taken for which.
@@ -40,7 +40,7 @@ def confusions(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> list[Con
                   key=lambda one: (-len(one.queries), -scores[one.queries[0]], one.shown, one.answered))
 
 
-NEAREST = "nearest neighbours"
+NEAREST = "nearest neighbors"
 NAMES = {step: name for name, step in STEPS.items()}
 
 
@@ -49,7 +49,7 @@ class Stage:
     """What Q queries would be answered if the pipeline ended here."""
     step: str
     """Its name in YAML; NEAREST for what the unchanged embeddings say."""
-    neighbours: tuple[Neighbours, ...]
+    neighbors: tuple[Neighbors, ...]
     """A list for each model, or one of all."""
     candidates: Candidates
 
@@ -73,11 +73,11 @@ def trace(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[Sta
     """NEAREST, then each step but the first search; the last stage holds the pipeline's answers.
 
     What a step before the search does to embeddings shows in what that search would find in them; what one before
-    the vote does to lists of neighbours shows in their landmarks, nearest first. Raises ValueError where a step does.
+    the vote does to lists of neighbors shows in their landmarks, nearest first. Raises ValueError where a step does.
     """
     first = next((i for i, step in enumerate(pipeline.steps) if isinstance(step, Search)), None)
     if first is None:
-        raise ValueError("an answer begins with neighbours: put search into the steps")
+        raise ValueError("an answer begins with neighbors: put search into the steps")
     halves = [[_shown(state, pipeline.steps[first]) for state in _states(state, pipeline.steps)]
               for state in first_states(asked, pipeline.needs_non_landmarks, device)]
     names = [NEAREST, *(NAMES[type(step)] for step in pipeline.steps)]
@@ -89,15 +89,15 @@ def _states(state: State, steps: tuple[Step, ...]) -> Iterator[State]:
     return accumulate(steps, lambda state, step: step(state), initial=state)
 
 
-def _shown(state: State, search: Step) -> tuple[tuple[Neighbours, ...], Candidates]:
-    """Neighbours and candidates of a state, as far as it has none those that it would come to."""
-    neighbours = state.neighbours or search(state).neighbours
-    return neighbours, by_nearest(neighbours, state.gallery_labels) if state.candidates is None else candidates(state)
+def _shown(state: State, search: Step) -> tuple[tuple[Neighbors, ...], Candidates]:
+    """Neighbors and candidates of a state, as far as it has none those that it would come to."""
+    neighbors = state.neighbors or search(state).neighbors
+    return neighbors, by_nearest(neighbors, state.gallery_labels) if state.candidates is None else candidates(state)
 
 
-def by_nearest(lists: tuple[Neighbours, ...], gallery_labels: NDArray[np.int64]) -> Candidates:
-    """The landmarks of all lists' neighbours in the order of their first, with its score."""
-    found = Neighbours(*(np.hstack([getattr(one, name) for one in lists]) for name in ("scores", "rows"))).ranked()
+def by_nearest(lists: tuple[Neighbors, ...], gallery_labels: NDArray[np.int64]) -> Candidates:
+    """The landmarks of all lists' neighbors in the order of their first, with its score."""
+    found = Neighbors(*(np.hstack([getattr(one, name) for one in lists]) for name in ("scores", "rows"))).ranked()
     labels, scores = gallery_labels[found.rows], found.scores.astype(np.float64)
     for j in range(1, labels.shape[1]):
         scores[(labels[:, :j] == labels[:, j:j + 1]).any(axis=1), j] = -np.inf
@@ -106,12 +106,12 @@ def by_nearest(lists: tuple[Neighbours, ...], gallery_labels: NDArray[np.int64])
     return Candidates(np.where(np.isneginf(scores), -1, labels), scores)
 
 
-def _stage(asked: Questions, step: str, parts: list[tuple[tuple[Neighbours, ...], Candidates]]) -> Stage:
+def _stage(asked: Questions, step: str, parts: list[tuple[tuple[Neighbors, ...], Candidates]]) -> Stage:
     """The stage of all queries from that of each half."""
-    lists = tuple(Neighbours(by_half(asked, [found.scores for found in halves]),
-                             by_half(asked, [found.rows for found in halves]),
-                             None if halves[0].inliers is None else by_half(asked, [found.inliers for found in halves]))
-                  for halves in zip(*(neighbours for neighbours, _ in parts), strict=True))
+    lists = tuple(Neighbors(by_half(asked, [found.scores for found in halves]),
+                            by_half(asked, [found.rows for found in halves]),
+                            None if halves[0].inliers is None else by_half(asked, [found.inliers for found in halves]))
+                  for halves in zip(*(neighbors for neighbors, _ in parts), strict=True))
     return Stage(step, lists, Candidates(by_half(asked, [found.labels for _, found in parts]),
                                          by_half(asked, [found.scores for _, found in parts])))
 

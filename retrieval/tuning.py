@@ -24,7 +24,7 @@ class Gain:
 
 
 def ablation(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
-    """A row for each step left out (vote: the nearest neighbour alone); search and what a judge rests on cannot be."""
+    """A row for each step left out (vote: the nearest neighbor alone); search and what a judge rests on cannot be."""
     whole = answer(asked, pipeline, device)
     ranked = whole.answers, whole.confidences, asked.truths
     best, drawn = gap(*ranked, asked.keys), resampled_gaps(*ranked, keys=asked.keys)
@@ -40,7 +40,7 @@ def ablation(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[
 
 
 def _without(steps: tuple[Step, ...], i: int) -> tuple[str, tuple[Step, ...]]:
-    """Step i left out, or replaced by the nearest neighbour if it is the vote; with its name."""
+    """Step i left out, or replaced by the nearest neighbor if it is the vote; with its name."""
     instead: tuple[Step, ...] = (Vote(1, 1.0, signed=True),) if isinstance(steps[i], Vote) else ()
     return f"without {type(steps[i]).__name__}", steps[:i] + instead + steps[i + 1:]
 

@@ -37,7 +37,7 @@ def frame_size(jpeg: bytes) -> tuple[int, int]:
         if marker == APP1 and content.startswith(b"Exif\0\0"):
             _check_upright(content)
         elif marker == APP14 and content.startswith(b"Adobe") and content[11:12] not in (b"\x01", b""):
-            raise NotNormal("has other colours than YCbCr (its Adobe marker says so)")
+            raise NotNormal("has other colors than YCbCr (its Adobe marker says so)")
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = _size_of_frame(marker, content)
     if size is None:
@@ -48,7 +48,7 @@ def frame_size(jpeg: bytes) -> tuple[int, int]:
 def check_decodes(jpeg: bytes) -> None:
     """Decode every entropy-coded byte, at the least cost. Raises NotNormal where libjpeg as much as warns."""
     try:
-        simplejpeg.decode_jpeg(jpeg, "GRAY", fastdct=True, min_height=1, min_width=1)  # grey at 1/8 scale
+        simplejpeg.decode_jpeg(jpeg, "GRAY", fastdct=True, min_height=1, min_width=1)  # gray at 1/8 scale
     except ValueError as error:
         raise NotNormal(f"cannot be decoded ({error})") from None
 

@@ -26,7 +26,7 @@ def pytest_configure():
 
 
 def photo(label: int, number: int) -> bytes:
-    """A 200×150 JPEG whose coarse colour pattern tells its class; views of a class differ in crop and noise."""
+    """A 200×150 JPEG whose coarse color pattern tells its class; views of a class differ in crop and noise."""
     coarse = np.random.default_rng(label).uniform(0, 255, (6, 8, 3)).astype(np.uint8)
     rng = np.random.default_rng((label, number))
     x, y = rng.integers(0, 40, 2)

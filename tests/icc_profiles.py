@@ -25,7 +25,7 @@ def matrix_profile(primaries: list[tuple[float, float]], curve: bytes) -> bytes:
     return _profile(b"mntrRGB XYZ ", {"wtpt": _xyz(D50), **tags, **{f"{name}TRC": curve for name in "rgb"}})
 
 
-def grey_profile(curve: bytes) -> bytes:
+def gray_profile(curve: bytes) -> bytes:
     return _profile(b"mntrGRAYXYZ ", {"wtpt": _xyz(D50), "kTRC": curve})
 
 
@@ -41,7 +41,7 @@ def cmyk_profile(corners: np.ndarray) -> bytes:
 
 
 def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
-    """CIE Lab (D50) -> sRGB in grey levels, float (CIE 15, IEC 61966-2-1)."""
+    """CIE Lab (D50) -> sRGB in gray levels, float (CIE 15, IEC 61966-2-1)."""
     f = (lab[0] + 16) / 116 + np.array([lab[1] / 500, 0, -lab[2] / 200])
     xyz = _adapt(D50, D65) @ (D50 * np.where(f > 6 / 29, f ** 3, 3 * (6 / 29) ** 2 * (f - 4 / 29)))
     columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in SRGB_PRIMARIES]).T
@@ -58,7 +58,7 @@ def _xyz(values: np.ndarray) -> bytes:
 
 
 def _profile(kind: bytes, tags: dict[str, bytes]) -> bytes:
-    """kind: class, colour space and connection space."""
+    """kind: class, color space and connection space."""
     table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for name, content in tags.items():
         table += struct.pack(">4sII", name.encode(), start + len(body), len(content))

@@ -8,7 +8,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 
 def scene(width: int = 90, height: int = 60) -> Image.Image:
-    """A colour gradient with a little noise: a known, asymmetric picture that JPEG keeps well."""
+    """A color gradient with a little noise: a known, asymmetric picture that JPEG keeps well."""
     y, x = np.mgrid[0:height, 0:width]
     noise = np.random.default_rng(0).integers(0, 8, (height, width, 3))
     pixels = np.stack([x * 200 / width, y * 200 / height, 100 + 0 * x], axis=2) + noise
@@ -16,7 +16,7 @@ def scene(width: int = 90, height: int = 60) -> Image.Image:
 
 
 def texture(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Blobs of colour with strong noise, so that its JPEG has many bytes of all kinds of codes."""
+    """Blobs of color with strong noise, so that its JPEG has many bytes of all kinds of codes."""
     rng = np.random.default_rng(seed)
     blobs = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     return Image.fromarray(np.clip(np.asarray(blobs) + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8))

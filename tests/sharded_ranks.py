@@ -16,7 +16,7 @@ CLASSES, DIM, BATCH = 11, 8, 12  # for 2 and for 3 ranks
 CASES = {
     "arcface": (ArcFace, BATCH, {}),
     "many": (ArcFace, 420, {"smoothing": 0.1}),  # more than a chunk holds
-    "sub-centres": (ArcFace, BATCH, {"centers": 3, "smoothing": 0.2, "sizes": True, "weights": True}),
+    "sub-centers": (ArcFace, BATCH, {"centers": 3, "smoothing": 0.2, "sizes": True, "weights": True}),
     "cosface": (CosFace, BATCH, {"focal": 2.0, "weights": True}),
     "adaface": (AdaFace, BATCH, {"learn_scale": True, "smoothing": 0.1}),
     "all options": (ArcFace, BATCH, {"easy": True, "straight_through": True, "learn_scale": True, "focal": 1.0,
@@ -84,8 +84,8 @@ def train_and_save(make, world, saved=None):
 
 
 def seen(world):
-    """What the instruments read of this rank's photos, and the centres that begin at all ranks' class means."""
-    head = head_of("sub-centres", Shard(CLASSES, world.rank, world.size))
+    """What the instruments read of this rank's photos, and the centers that begin at all ranks' class means."""
+    head = head_of("sub-centers", Shard(CLASSES, world.rank, world.size))
     x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("many"))
     instruments = Instruments(CLASSES, world)
     instruments.see(head.whole().cosines(x), x, labels)

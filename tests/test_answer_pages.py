@@ -20,7 +20,7 @@ from loader import View
 from model import ModelConfig, build_embedder
 from retrieval import Pipeline, read_pipeline
 from retrieval.local_features import extract, verify
-from retrieval.neighbours_picture import GAP, WIDTH
+from retrieval.neighbors_picture import GAP, WIDTH
 from retrieval.reranker import Reranker
 from retrieval.run.serve import is_loopback, load_answerer
 from retrieval.steps import Search
@@ -157,17 +157,17 @@ def test_the_web_app_answers_as_predict_does(page, answerer, run_folder, dataset
     assert [f"{one.score:.4f} {one.landmark}" for one in found.candidates] == [
         " ".join(line.split()) for line in printed.splitlines()[1:]]
     gallery = Dataset(dataset_path, "train")
-    for neighbour in found.neighbours:
-        assert neighbour.key == gallery.index["key"][neighbour.row].decode()
-        assert neighbour.landmark == gallery.landmark_ids[gallery.labels[neighbour.row]]
-    cosines = [neighbour.cosine for neighbour in found.neighbours]
+    for neighbor in found.neighbors:
+        assert neighbor.key == gallery.index["key"][neighbor.row].decode()
+        assert neighbor.landmark == gallery.landmark_ids[gallery.labels[neighbor.row]]
+    cosines = [neighbor.cosine for neighbor in found.neighbors]
     assert cosines == sorted(cosines, reverse=True) and len(cosines) >= 5
 
 
 def test_the_web_app_shows_gallery_photos_and_matches_by_row(answerer):
     photo = answerer.gallery_photo(7)
     assert photo == answerer.photos.read(7)
-    assert answerer.answer(photo).neighbours[0].row == 7
+    assert answerer.answer(photo).neighbors[0].row == 7
     rows = [answerer.photos.labels.tolist().index(label) for label in range(6)]
     features = [extract(simplejpeg.decode_jpeg(answerer.gallery_photo(row), "RGB")) for row in rows]
     found = [answerer.match(answerer.gallery_photo(row), row) for row in rows]
@@ -240,7 +240,7 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
     (evaluate, ["--data", "x", "--untrained", "--ensemble", "y"], "leave out --ensemble"),
     (evaluate, ["--data", "x", "--answers", "none.yaml"], "none.yaml"),
     (tune, ["--data", "DATASET", "--out", "o", "--split", "train"], r"one with queries \(test, val\); got train"),
-    (evaluate, ["--data", "DATASET", "--untrained", "--answers", THIRD], "class centres of a trained head"),
+    (evaluate, ["--data", "DATASET", "--untrained", "--answers", THIRD], "class centers of a trained head"),
 ])
 def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, words, sentence):
     with pytest.raises((UserError, SystemExit, FileNotFoundError)) as refusal:

@@ -159,16 +159,16 @@ def test_wrong_words_are_refused(retrieval, words, sentence):
         retrieval("embed", "--data", "d", *words)
 
 
-def test_neighbours_of_stores(retrieval, run_folder, whole, tmp_path):
+def test_neighbors_of_stores(retrieval, run_folder, whole, tmp_path):
     whole.save(tmp_path / "g")
-    said = retrieval("neighbours", "--queries", tmp_path / "g", "--gallery", tmp_path / "g", "--k", 3, "--out",
+    said = retrieval("neighbors", "--queries", tmp_path / "g", "--gallery", tmp_path / "g", "--k", 3, "--out",
                      tmp_path / "n.npz")
     assert "60 queries, 3 of 60 each" in said
     with np.load(tmp_path / "n.npz") as found:
         assert (found["rows"].shape, found["scores"].dtype) == ((60, 3), np.float32)
         assert (found["rows"][:, 0] == np.arange(60)).all()
     replace(whole, made=replace(whole.made, model="other")).save(tmp_path / "o")
-    words = ("neighbours", "--queries", tmp_path / "g", "--out", tmp_path / "n.npz", "--gallery")
+    words = ("neighbors", "--queries", tmp_path / "g", "--out", tmp_path / "n.npz", "--gallery")
     with pytest.raises(UserError, match="same weights and views, but .*g and .*o are of two"):
         retrieval(*words, tmp_path / "o")
     with pytest.raises(UserError, match="g: k must be 1 to the gallery's 60 rows, got 61"):
@@ -177,8 +177,8 @@ def test_neighbours_of_stores(retrieval, run_folder, whole, tmp_path):
     nothing.save(tmp_path / "e")
     with pytest.raises(UserError, match="e: k must be 1 to the gallery's 0 rows"):
         retrieval(*words, tmp_path / "e")
-    with pytest.raises(UserError, match="e holds no embeddings, and so no queries to find neighbours for"):
-        retrieval("neighbours", "--queries", tmp_path / "e", "--gallery", tmp_path / "g", "--out", tmp_path / "m.npz")
+    with pytest.raises(UserError, match="e holds no embeddings, and so no queries to find neighbors for"):
+        retrieval("neighbors", "--queries", tmp_path / "e", "--gallery", tmp_path / "g", "--out", tmp_path / "m.npz")
 
 
 @pytest.mark.heavy
@@ -197,7 +197,7 @@ def test_two_ranks_embed_and_search_as_one_process_does(call, run_folder, datase
         count = len(vectors)
         replace(whole, vectors=vectors, keys=[f"{row}" for row in range(count)], labels=np.zeros(count, np.int64),
                 landmark_ids=[""] * count).save(tmp_path / name)
-    done = call(*torchrun, "retrieval", "neighbours", "--queries", tmp_path / "q", "--gallery", tmp_path / "g", "--out",
+    done = call(*torchrun, "retrieval", "neighbors", "--queries", tmp_path / "q", "--gallery", tmp_path / "g", "--out",
                 tmp_path / "n.npz")
     assert done.returncode == 0 and "40 queries, 10 of 40,000 each" in done.stdout, done.stderr
     with np.load(tmp_path / "n.npz") as found:

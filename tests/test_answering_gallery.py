@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from retrieval import Pipeline, Questions, Vectors
-from retrieval.run.gallery import NEIGHBOURS, gallery_data, num_shown
+from retrieval.run.gallery import NEIGHBORS, gallery_data, num_shown
 from retrieval.steps import Concatenate, FrequentClass, LocalFeatures, Search, Vote
 from retrieval.trace import Stage, trace
 from shards import Dataset
@@ -49,20 +49,20 @@ def test_every_query_has_its_own_photo_and_truth(shown, asked, datasets):
 
 
 def test_steps_show_what_they_moved_and_nothing_else(shown, asked, stages, datasets):
-    """Concatenation of one run moves nothing, inliers move neighbours, the vote candidates, the last rule nothing."""
+    """Concatenation of one run moves nothing, inliers move neighbors, the vote candidates, the last rule nothing."""
     gallery = datasets[1]
     for q, key in enumerate(asked.keys):
         first, same, local, vote, last = shown[1][key].steps
         assert [bool(step.lists) for step in (first, same, local, vote, last)] == [True, False, True, False, False]
         assert vote.candidates and not same.candidates and not last.candidates
-        before, found = (stages[s].neighbours[0] for s in (0, 2))
-        for place, neighbour in enumerate(local.lists[0]):
+        before, found = (stages[s].neighbors[0] for s in (0, 2))
+        for place, neighbor in enumerate(local.lists[0]):
             row = found.rows[q, place]
-            assert neighbour.photo == gallery.read(row) and neighbour.key == gallery.index["key"][row].decode()
-            assert neighbour.was == before.rows[q].tolist().index(row) + 1 and neighbour.inliers == (q + row) % 7
-            assert neighbour.landmark == gallery.landmark_ids[gallery.labels[row]]
-            assert neighbour.right == (neighbour.landmark == shown[1][key].landmark)
-        assert len(local.lists[0]) == NEIGHBOURS and {neighbour.was for neighbour in first.lists[0]} == {0}
+            assert neighbor.photo == gallery.read(row) and neighbor.key == gallery.index["key"][row].decode()
+            assert neighbor.was == before.rows[q].tolist().index(row) + 1 and neighbor.inliers == (q + row) % 7
+            assert neighbor.landmark == gallery.landmark_ids[gallery.labels[row]]
+            assert neighbor.right == (neighbor.landmark == shown[1][key].landmark)
+        assert len(local.lists[0]) == NEIGHBORS and {neighbor.was for neighbor in first.lists[0]} == {0}
 
 
 def test_candidates_know_where_they_were(shown, asked, stages, datasets):
@@ -92,5 +92,5 @@ def test_no_query_at_all_is_a_page_without_queries(asked, datasets):
 
 
 def test_a_page_has_room_for_few_queries_of_many_lists(stages):
-    many = [Stage("", stage.neighbours * 7, stage.candidates) for stage in stages]
+    many = [Stage("", stage.neighbors * 7, stage.candidates) for stage in stages]
     assert num_shown(stages) == 36 and num_shown(many) == 1000 // (5 * 7 * 5) == 5

@@ -1,4 +1,4 @@
-"""Framings, warps and colours: against arithmetic in plain loops, against DALI's own operators."""
+"""Framings, warps and colors: against arithmetic in plain loops, against DALI's own operators."""
 import io
 import itertools
 import math
@@ -158,8 +158,8 @@ def test_warps_turn_enlarge_and_shift_within_their_limits():
     still = np.isclose(angles, 0)
     assert abs(still.mean() - 0.3) < 0.03 and np.allclose(matrices[still], augment.of_boxes(boxes)[still])
     assert 9.8 < np.abs(angles).max() <= 10 and 0.8 <= enlarged.min() < 0.81 and 1.19 < enlarged.max() <= 1.2
-    centres = (matrices @ [0.5, 0.5, 1] - [120, 60]) / [40, 20]
-    assert 0.098 < np.abs(centres).max() <= 0.1 + 1e-9
+    centers = (matrices @ [0.5, 0.5, 1] - [120, 60]) / [40, 20]
+    assert 0.098 < np.abs(centers).max() <= 0.1 + 1e-9
 
 
 def test_randaugment_equals_a_loop_over_its_operations():
@@ -204,11 +204,11 @@ def test_holes_have_their_side_unless_the_border_cuts_them():
     assert np.allclose((right - left)[inner], 0.4) and (right - left)[has].min() >= 0.2 - 1e-6
 
 
-def test_cut_out_blackens_the_pixels_whose_centres_lie_inside():
+def test_cut_out_blackens_the_pixels_whose_centers_lie_inside():
     x = torch.rand(2, 3, 10, 10) + 0.1
     holed = cut_out(x, torch.tensor([[0.26, 0.0, 0.5, 0.36], [0, 0, 0, 0]]))
     expected = x.clone()
-    expected[0, :, 0:4, 3:5] = 0  # rows with centres 0.05 to 0.35, columns 0.35 and 0.45
+    expected[0, :, 0:4, 3:5] = 0  # rows with centers 0.05 to 0.35, columns 0.35 and 0.45
     assert torch.equal(holed, expected)
 
 

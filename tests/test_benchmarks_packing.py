@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 
 ROOT = Path(__file__).parent.parent
 PACKING = "benchmarks/packing.py"
@@ -32,7 +32,7 @@ def listing(work, module, tmp_path) -> tuple[Path, list[Path]]:
 
 
 def test_each_round_has_every_contender_and_the_report_their_ratios(call, work, tmp_path):
-    done = call(PACKING, "--work", work, "--photos", 70, "--rounds", 2, "--workers", 1, "--against", "grey_check",
+    done = call(PACKING, "--work", work, "--photos", 70, "--rounds", 2, "--workers", 1, "--against", "gray_check",
                 "tar", "--json", tmp_path / "p.json")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "p.json").read_text())
@@ -40,7 +40,7 @@ def test_each_round_has_every_contender_and_the_report_their_ratios(call, work, 
     assert "cores" in report["machine"] and "tar" in report["peers"]
     for figures in report["rounds"]:
         assert {name: set(of) for name, of in figures.items()} == {
-            "check": {"arcshard", "arcshard_small", "grey_check"}, "copy": {"arcshard", "arcshard_small", "tar"}}
+            "check": {"arcshard", "arcshard_small", "gray_check"}, "copy": {"arcshard", "arcshard_small", "tar"}}
         assert all(seconds > 0 for of in figures.values() for seconds in of.values())
     assert done.stdout.count("times as fast, goal") == 2 and "n = 2" in done.stdout
 
@@ -61,7 +61,7 @@ def test_photos_are_in_normal_form_and_the_same_whenever_they_are_made(module, t
     make_photos = module("packing_photos").make_photos
     paths = make_photos(tmp_path, 40, workers=1)
     before = [path.read_bytes() for path in paths]
-    assert all(normalise(data, None, 50) == (data, 800, 600) for data in before)
+    assert all(normalize(data, None, 50) == (data, 800, 600) for data in before)
     assert 60_000 < sum(map(len, before)) / 40 < 85_000 and len(set(before)) == 40
     paths[7].unlink()
     paths[8].write_bytes(b"kept")
@@ -72,18 +72,18 @@ def test_photos_are_in_normal_form_and_the_same_whenever_they_are_made(module, t
 def test_a_damaged_photo_stops_the_contest(call, refused, listing, work):
     whole = listing[1][1].read_bytes()
     listing[1][1].write_bytes(whole[:-2000])
-    done = call(PACKING, "--work", work, "--photos", 65, "--workers", 1, "--rounds", 1, "--against", "grey_check")
+    done = call(PACKING, "--work", work, "--photos", 65, "--workers", 1, "--rounds", 1, "--against", "gray_check")
     listing[1][1].write_bytes(whole)
     assert done.returncode == 2 and "every photo of a contest must be packed, but 63 of 64 were: see " in done.stderr
 
 
 def test_the_cheapest_check_decodes_every_photo_and_stops_at_a_damaged_one(listing, tmp_path):
     file, photos = listing
-    assert seconds_of("grey_check.py", file, tmp_path / "whole").returncode == 0
+    assert seconds_of("gray_check.py", file, tmp_path / "whole").returncode == 0
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(photos[0].read_bytes()[:-2000])
     file.write_text(f"{photos[1]}\n{damaged}\n")
-    done = seconds_of("grey_check.py", file, tmp_path / "not")
+    done = seconds_of("gray_check.py", file, tmp_path / "not")
     assert done.returncode and "a process of __main__ failed" in done.stderr
 
 

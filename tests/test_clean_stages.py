@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
-from preprocess.samples.classes import Classes, at_most, labelled, of_classes, read_classes, same_labels
+from preprocess.samples.classes import Classes, at_most, labeled, of_classes, read_classes, same_labels
 from preprocess.samples.splits import every_val, like_another
 
 
@@ -32,7 +32,7 @@ def test_photos_of_other_classes_are_left_out_and_labels_follow_the_table(tmp_pa
     like = Classes(tmp_path / "s.csv", ["30", "7"], True)
     kept = of_classes(photos("7", "8", "30", "7"), like, "train.csv")
     assert kept["id"].tolist() == ["p0", "p2", "p3"]
-    assert labelled(kept, same_labels(["7", "30"], like))["label"].tolist() == [1, 0, 1]
+    assert labeled(kept, same_labels(["7", "30"], like))["label"].tolist() == [1, 0, 1]
 
 
 def test_labels_without_photos_are_refused():

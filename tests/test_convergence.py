@@ -43,13 +43,13 @@ def test_all_but_one_fault_differs_from_all_in_that_fault_alone(arms):
         assert arms.DEMO_ARMS[f"only {name}"].changes.items() <= everything.items()
 
 
-def test_double_normalisation_is_the_two_in_a_row(module, arms):
+def test_double_normalization_is_the_two_in_a_row(module, arms):
     faults, twice = module("convergence_faults"), embedder()
     images = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
     once = ((images.double() / 255 - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor([0.2, 0.3, 0.4])).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (faults.PIXEL_MEAN,
                                                                                      faults.PIXEL_STD))
-    faults.put_in(arms.Faults(double_normalisation=True), twice)
+    faults.put_in(arms.Faults(double_normalization=True), twice)
     found = twice(images, torch.ones(2, 3))
     torch.testing.assert_close(found.double(), (once - mean) / std, rtol=0, atol=1e-5)
     assert found[:, 0].std() < 0.02 * once[:, 0].std(), "the contrast is gone"
@@ -128,7 +128,7 @@ def test_the_loss_at_the_end_is_that_of_the_last_tenth(module):
 
 
 @pytest.mark.parametrize("fault, collapsed, why", [
-    ({}, 5.0, "none"), ({}, 9.0, "loss"), ({"fault.double_normalisation": True}, 5.0, "input")])
+    ({}, 5.0, "none"), ({}, 9.0, "loss"), ({"fault.double_normalization": True}, 5.0, "input")])
 def test_a_run_is_warned_of_for_its_input_or_for_where_its_loss_rests(module, small, dataset_path, fault, collapsed,
                                                                       why):
     warned, made = module("convergence_warned"), module("convergence_arms").setting(small.baseline, fault)
@@ -139,8 +139,8 @@ def test_a_run_is_warned_of_for_its_input_or_for_where_its_loss_rests(module, sm
 
 def test_the_runs_that_were_warned_of_are_counted(module, small, dataset_path):
     warned = module("convergence_warned")
-    found = {"nearest_centre": 0.05, "uniform": 1.8, "lines": [{"loss": 9.0, "collapsed": 5.0}]}
-    counts = warned.count(dataset_path, small, {"baseline": {0: found, 1: {**found, "nearest_centre": 0.5}}})
+    found = {"nearest_center": 0.05, "uniform": 1.8, "lines": [{"loss": 9.0, "collapsed": 5.0}]}
+    counts = warned.count(dataset_path, small, {"baseline": {0: found, 1: {**found, "nearest_center": 0.5}}})
     assert warned.rows("demo", counts) == ["| demo | stuck | 0 | 0 | 1 |", "| demo | others | 0 | 0 | 1 |"]
     assert warned.state(replace(small, classes_are_photos=True), found) == "others"
 

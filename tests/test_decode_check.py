@@ -1,4 +1,4 @@
-"""Decoding grey at 1/8 of the size rejects exactly what decoding the whole picture rejects."""
+"""Decoding gray at 1/8 of the size rejects exactly what decoding the whole picture rejects."""
 import random
 
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.images.decode import Rejected, check
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from tests.pictures import encoded, exif_of, normal_jpeg, strict, texture
 
 JPEGS = {
@@ -16,7 +16,7 @@ JPEGS = {
     "progressive": encoded(texture(93, 61), quality=88, subsampling="4:2:0", progressive=True),
     "4:4:4": encoded(texture(93, 61), quality=88, subsampling="4:4:4"),
     "4:2:2": encoded(texture(93, 61), quality=88, subsampling="4:2:2"),
-    "grey": encoded(texture(93, 61).convert("L")),
+    "gray": encoded(texture(93, 61).convert("L")),
     "cmyk": encoded(texture(93, 61).convert("CMYK")),
     "tiny": encoded(texture(5, 3), subsampling="4:2:0"),
 }
@@ -74,7 +74,7 @@ def test_the_check_agrees_on_any_bytes(kind, edits):
                          ids=["text", "zero", "fill", "jpeg"])
 def test_bytes_behind_the_end_of_the_image_are_kept(tail):
     data = normal_jpeg() + tail
-    assert normalise(data, None, 90) == (data, 90, 60)
+    assert normalize(data, None, 90) == (data, 90, 60)
 
 
 @pytest.mark.parametrize("data, reason", [
@@ -88,7 +88,7 @@ def test_bytes_behind_the_end_of_the_image_are_kept(tail):
 @pytest.mark.parametrize("short_side", [None, 30])
 def test_damage_is_named_whether_or_not_the_photo_must_be_encoded(data, reason, short_side):
     with pytest.raises(Rejected) as rejected:
-        normalise(data, short_side, 90)
+        normalize(data, short_side, 90)
     assert str(rejected.value)[:60] == reason[:60]
 
 
@@ -101,14 +101,14 @@ def test_damage_is_found_behind_an_odd_header():
         if strict(bytes(data)) is not None:
             found += 1
             with pytest.raises(Rejected, match="^truncated or corrupt: "):
-                normalise(bytes(data), None, 90)
+                normalize(bytes(data), None, 90)
     assert found > 20
 
 
 def test_without_the_check_only_photos_that_keep_their_bytes_go_unseen():
     cut_off = normal_jpeg()[:-100]
-    assert normalise(cut_off, None, 90, check=False) == (cut_off, 90, 60)
+    assert normalize(cut_off, None, 90, check=False) == (cut_off, 90, 60)
     for data, short_side in [(cut_off, 30), (normal_jpeg(subsampling="4:4:4")[:-100], None),
                              (normal_jpeg(progressive=True)[:-100], None)]:
         with pytest.raises(Rejected, match="^truncated or corrupt: "):
-            normalise(data, short_side, 90, check=False)
+            normalize(data, short_side, 90, check=False)

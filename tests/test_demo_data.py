@@ -144,7 +144,7 @@ def test_warp_against_a_float64_homography(seed):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_views_have_no_border(seed, monkeypatch):
-    """Of a photo of one colour each view has one colour, to its very edge."""
+    """Of a photo of one color each view has one color, to its very edge."""
     monkeypatch.setattr(views, "FLOWER_BEDS", (1.0,))
     view = views.render_view(np.full((600, 800, 3), (90, 140, 180), np.uint8), np.random.default_rng(seed))
     assert (view == view[0, 0]).all() and view[0, 0].any()
@@ -193,7 +193,7 @@ def test_broken_files_are_broken(odd):
 
 
 @pytest.mark.parametrize(("kind", "format", "mode"), [
-    ("progressive", "JPEG", "RGB"), ("cmyk", "JPEG", "CMYK"), ("grey", "JPEG", "L"), ("exif_rotated", "JPEG", "RGB"),
+    ("progressive", "JPEG", "RGB"), ("cmyk", "JPEG", "CMYK"), ("gray", "JPEG", "L"), ("exif_rotated", "JPEG", "RGB"),
     ("png16", "PNG", "I;16"), ("webp", "WEBP", "RGB")])
 def test_odd_files_are_what_they_claim_and_show_the_view(odd, kind, format, mode):
     assert odd[kind].suffix == ".jpg"
@@ -205,8 +205,8 @@ def test_odd_files_are_what_they_claim_and_show_the_view(odd, kind, format, mode
         assert image.size == (wanted.shape[1::-1] if kind != "exif_rotated" else wanted.shape[:2])
         upright = ImageOps.exif_transpose(image)
         pixels = np.asarray(upright) / 257 if kind == "png16" else np.asarray(upright.convert("L"))
-    grey = np.asarray(Image.fromarray(wanted).convert("L"))
-    assert np.abs(pixels - grey.astype(float)).mean() < 6  # levels; other pictures differ by dozens
+    gray = np.asarray(Image.fromarray(wanted).convert("L"))
+    assert np.abs(pixels - gray.astype(float)).mean() < 6  # levels; other pictures differ by dozens
 
 
 def test_bytes_depend_on_the_seed_only(tmp_path):

@@ -3,7 +3,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
@@ -90,7 +90,7 @@ def test_a_long_download_may_break_more_often_than_it_may_fail_in_a_row(kaggle, 
 
 
 def test_waits_double_and_retry_after_is_kept(kaggle, get, naps):
-    date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=100), usegmt=True)
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     kaggle.faults.extend([500, 500, (429, 7), (503, date), 500])
     get(tries=9)
     assert naps[:3] == [0.001, 0.002, 7] and 90 < naps[3] <= 100 and naps[4] == 0.016

@@ -43,9 +43,9 @@ HEADER = "id_a,split_a,landmark_a,id_b,split_b,landmark_b,kind,distance"
 @st.composite
 def clustered_hashes(draw):
     """Up to 40 hashes, most a few bits away from others: far from uniform, as photos are."""
-    centres = draw(st.lists(st.integers(0, 2 ** 64 - 1), min_size=1, max_size=4))
-    flips = draw(st.lists(st.tuples(st.sampled_from(centres), st.sets(st.integers(0, 63), max_size=9)), max_size=40))
-    return np.array([centre ^ sum(1 << bit for bit in bits) for centre, bits in flips], np.uint64)
+    centers = draw(st.lists(st.integers(0, 2 ** 64 - 1), min_size=1, max_size=4))
+    flips = draw(st.lists(st.tuples(st.sampled_from(centers), st.sets(st.integers(0, 63), max_size=9)), max_size=40))
+    return np.array([center ^ sum(1 << bit for bit in bits) for center, bits in flips], np.uint64)
 
 
 @given(a=clustered_hashes(), b=clustered_hashes(), shared=st.integers(0, 10), distance=st.integers(0, 12))
@@ -162,7 +162,7 @@ def encoded(image: Image.Image, format: str = "JPEG", **options) -> bytes:
 
 
 def scene(number: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
-    """A made-up photo: coarse random colours, smoothed."""
+    """A made-up photo: coarse random colors, smoothed."""
     coarse = np.random.default_rng(number).uniform(0, 255, (6, 8, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -178,9 +178,9 @@ RECODINGS = {
     "quality": lambda image: encoded(image, quality=50),
     "half size": lambda image: encoded(image.resize((200, 150))),
     "four times the size": lambda image: encoded(image.resize((1600, 1200))),
-    "grey": lambda image: encoded(image.convert("L")),
+    "gray": lambda image: encoded(image.convert("L")),
     "PNG": lambda image: encoded(image, "PNG"),
-    "16-bit grey": lambda image: encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) << 8), "PNG"),
+    "16-bit gray": lambda image: encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) << 8), "PNG"),
     "transparent": lambda image: encoded(image.convert("RGBA"), "PNG"),
     "CMYK": lambda image: encoded(image.convert("CMYK"), quality=90),
     "progressive": lambda image: encoded(image, progressive=True),
@@ -204,7 +204,7 @@ def test_other_photos_and_flipped_ones_look_different():
     assert apart(photos[0], flipped) > 12
 
 
-def test_a_photo_of_one_colour_has_a_hash():
+def test_a_photo_of_one_color_has_a_hash():
     assert hash_photo(encoded(Image.new("RGB", (90, 70)))).look == 0
 
 

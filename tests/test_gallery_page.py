@@ -1,11 +1,11 @@
-"""The gallery page: offline, escaped, readable without colours, filtered without a script, drawn by a browser."""
+"""The gallery page: offline, escaped, readable without colors, filtered without a script, drawn by a browser."""
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pages.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step, render
+from pages.gallery_page import Candidate, Confused, GalleryData, Neighbor, Query, Step, render
 from retrieval.trace import StepFigures
 from tests.test_report_page import CHROMIUM, HOSTILE, Page, browse, jpeg, share_of
 
@@ -13,11 +13,11 @@ from tests.test_report_page import CHROMIUM, HOSTILE, Page, browse, jpeg, share_
 def query(key, landmark, answer, changed, photo="cyan"):
     """Two steps that show something around one that does not."""
     right = landmark != "" and landmark == answer
-    found = [Neighbour(jpeg("lime"), "g1", answer, right, .9, 0, None),
-             Neighbour(jpeg("lime"), "g2", "9", False, .8, 0, 7)]
+    found = [Neighbor(jpeg("lime"), "g1", answer, right, .9, 0, None),
+             Neighbor(jpeg("lime"), "g2", "9", False, .8, 0, 7)]
     moved = [replace(found[1], was=2), replace(found[0], was=1, score=-.25)]
     return Query(jpeg(photo), key, landmark, answer, right, changed, [
-        Step("nearest neighbours", [found], [Candidate(answer, right, .9, 0, None)], 2, 12),
+        Step("nearest neighbors", [found], [Candidate(answer, right, .9, 0, None)], 2, 12),
         Step("concatenate", [], [], 2, 12),
         Step("local_features", [moved], [Candidate(answer, right, -1.5, 3, .9), Candidate("", False, .1, 0, None)],
              1, 0)])
@@ -25,7 +25,7 @@ def query(key, landmark, answer, changed, photo="cyan"):
 
 @pytest.fixture
 def data():
-    rows = [StepFigures("nearest neighbours", .5, 0, 0, 0, 0), StepFigures("local_features", .4321, -.0679, 5, 1, 3)]
+    rows = [StepFigures("nearest neighbors", .5, 0, 0, 0, 0), StepFigures("local_features", .4321, -.0679, 5, 1, 3)]
     return GalleryData("demo ours", "test", 1237, rows, {
         "Mended": [query("q1", "7", "7", True)],
         "Others": [query("q2", "7", "8", False), query("q3", "", "8", False, "magenta")]},
@@ -59,10 +59,10 @@ def test_every_name_is_escaped(data):
 
 def test_a_step_says_what_it_moved(data):
     text = re.sub(r"\s+", " ", "".join(text for _, text in Page(render(data)).text))
-    assert "local_features0.4321 −0.0679 5 1 3" in text and "nearest neighbours0.5000 – – – –" in text
+    assert "local_features0.4321 −0.0679 5 1 3" in text and "nearest neighbors0.5000 – – – –" in text
     assert "3 of 1,237 queries are shown" in text and "2 of 30 pairs" in text
     first = text.partition("Mended")[2].partition("Others")[0]
-    assert "✓ right: 7 nearest neighbours right landmark: candidate 2; answer: place 12 of 1,237" in first
+    assert "✓ right: 7 nearest neighbors right landmark: candidate 2; answer: place 12 of 1,237" in first
     assert "concatenate changes nothing here" in first
     assert "right landmark: candidate 2 → 1; answer: place 12 → none of 1,237" in first
     assert "✗ wrong 0.8, 7 inliers 9g2 was 2, now 1" in first and "✓ right −0.25 7g1 was 1, now 2" in first
@@ -98,6 +98,6 @@ def test_a_browser_draws_and_filters_it(data, tmp_path):
     assert console == []
     phone, desk = pixels[:3000, :400], pixels[:3000, 400:]
     for frame, seen in ((phone, [False, True]), (desk, [True, False])):
-        assert [share_of(frame, colour) > .001 for colour in ((0, 255, 255), (255, 0, 255))] == seen
+        assert [share_of(frame, color) > .001 for color in ((0, 255, 255), (255, 0, 255))] == seen
         assert share_of(frame, (0, 255, 0)) > .001
         np.testing.assert_array_equal(frame[:, -8:], 255)  # nothing runs over the right edge

@@ -1,4 +1,4 @@
-"""Instruments against counting in plain Python, and centres that begin at the classes' means."""
+"""Instruments against counting in plain Python, and centers that begin at the classes' means."""
 import math
 from types import SimpleNamespace
 
@@ -33,18 +33,18 @@ def test_they_read_what_counting_finds_over_all_batches():
         "target_cosine": sum(row[label] for row, label in zip(cos, labels.tolist())) / 30,
         "wrong_angle": sum(math.acos(c) for c in wrong) / 30,
         "norm": sum(math.dist(row, [0] * 6) for row in x.tolist()) / 30,
-        "dead_centres": len(seen - nearest) / len(seen)}, rel=1e-5)
+        "dead_centers": len(seen - nearest) / len(seen)}, rel=1e-5)
 
 
 def test_a_collapsed_embedding_shows():
-    """All photos and centres one way: cosine 1, no angle to a wrong centre, all centres dead but one."""
+    """All photos and centers one way: cosine 1, no angle to a wrong center, all centers dead but one."""
     head, x = ArcFace(6, 7), torch.ones(14, 6)
     head.weight.data.fill_(1.0)
     instruments = Instruments(7, ALONE)
     instruments.see(head.cosines(x), x, torch.arange(14) % 7)
     found = instruments.read()
     assert found["target_cosine"] == pytest.approx(1) and found["wrong_angle"] == pytest.approx(0, abs=1e-3)
-    assert found["dead_centres"] == pytest.approx(6 / 7)
+    assert found["dead_centers"] == pytest.approx(6 / 7)
 
 
 def test_seeing_a_batch_reads_nothing_on_the_host():
@@ -60,7 +60,7 @@ def test_seeing_a_batch_reads_nothing_on_the_host():
 
 
 @pytest.mark.parametrize("centers", [1, 3])
-def test_centres_begin_at_the_means_of_their_classes_where_these_have_photos(centers):
+def test_centers_begin_at_the_means_of_their_classes_where_these_have_photos(centers):
     x, labels = photos()
     labels[3] = -1
     batches = [SimpleNamespace(x=x[part], labels=labels[part]) for part in (slice(0, 11), slice(11, 30))]
@@ -73,7 +73,7 @@ def test_centres_begin_at_the_means_of_their_classes_where_these_have_photos(cen
         mean = sum(row / row.norm() for row, other in zip(x.double(), labels.tolist()) if other == label)
         torch.testing.assert_close(F.normalize(after[label, 0], dim=0).double(), mean / mean.norm(), rtol=0, atol=1e-6)
     torch.testing.assert_close(after.norm(dim=2), before.norm(dim=2))
-    assert torch.equal(after[6], before[6]) and torch.equal(after[:, 1:], before[:, 1:]), "no photos, other centres"
+    assert torch.equal(after[6], before[6]) and torch.equal(after[:, 1:], before[:, 1:]), "no photos, other centers"
     shard = Shard(7, 1, 2)
     part = ArcFace(6, 7, centers=centers, shard=shard)
     part.weight.data.copy_(shard.own(before.flatten(0, 1)))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from preprocess.images.decode import Rejected
 from preprocess.images.jpeg_header import read_header, read_orientation, without_metadata
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from tests.icc_profiles import ADOBE_RGB
 from tests.pictures import encoded, exif_of, normal_jpeg, pixels, scene, strict, with_orientation
 
@@ -63,12 +63,12 @@ def test_profile_and_exif_are_found_among_other_segments():
 ], ids=["adobe 1", "adobe 0", "no marker, ids 1 2 3", "no marker, ids 0 1 2"])
 def test_only_components_that_every_decoder_takes_for_ycbcr_count(data, is_ycbcr):
     assert read_header(data).is_ycbcr == is_ycbcr
-    assert (normalise(data, None, 90, check=False).data == data) == is_ycbcr
+    assert (normalize(data, None, 90, check=False).data == data) == is_ycbcr
 
 
 def test_fill_bytes_between_segments_are_fine():
     data = JPEG[:20] + b"\xff\xff\xff" + JPEG[20:]
-    assert strict(data) is None and normalise(data, None, 90) == (data, 90, 60)
+    assert strict(data) is None and normalize(data, None, 90) == (data, 90, 60)
 
 
 FRAME = JPEG.index(b"\xff\xc0")
@@ -108,15 +108,15 @@ def test_profile_in_parts_is_put_in_order():
 def test_odd_headers_are_left_to_a_decoder(kind):
     assert ODD[kind] != JPEG and read_header(ODD[kind]) is None
     with suppress(Rejected):
-        assert normalise(ODD[kind], None, 90).data != ODD[kind]
+        assert normalize(ODD[kind], None, 90).data != ODD[kind]
 
 
 @pytest.mark.parametrize("kind", ["exif of no order", "exif twice", "exif cut", "half a profile", "jfif 2", "adobe 7",
                                   "scan of some coefficients"])
 def test_photos_with_whole_pixels_are_saved_from_odd_headers(kind):
     """libjpeg warns of most of these; nothing is lost but metadata."""
-    packed = normalise(ODD[kind], None, 95)
-    assert packed.data == normalise(ODD[kind], None, 95, check=False).data != ODD[kind]
+    packed = normalize(ODD[kind], None, 95)
+    assert packed.data == normalize(ODD[kind], None, 95, check=False).data != ODD[kind]
     assert np.abs(pixels(packed.data) - np.asarray(scene(), float)).mean() < 4
 
 
@@ -127,7 +127,7 @@ def test_16_bit_tables_are_no_baseline():
     wide = b"\x10" + b"".join(bytes((0, value)) for value in table)
     data = JPEG[:at] + b"\xff\xdb" + struct.pack(">H", 2 + len(wide)) + wide + JPEG[at + 69:]
     assert strict(data) is None and not read_header(data).has_8_bit_tables
-    assert normalise(data, None, 95).data != data
+    assert normalize(data, None, 95).data != data
 
 
 def test_metadata_is_cut_out_and_the_picture_stays():

@@ -50,7 +50,7 @@ def test_a_batch_is_what_the_contract_says(train):
     assert batch.labels.dtype == batch.ids.dtype == torch.int64 and batch.wait > 0 and batch.replaced == 0
     assert batch.ids.tolist() == sample_at(np.arange(8), len(train), 0).tolist()
     assert batch.labels.tolist() == train.labels[batch.ids.numpy()].tolist()
-    assert torch.equal(batch.jitter, torch.ones(8, 3)), "the default view has no colour jitter"
+    assert torch.equal(batch.jitter, torch.ones(8, 3)), "the default view has no color jitter"
 
 
 def test_each_sample_once_an_epoch_across_batches_that_straddle_its_end(train):
@@ -82,7 +82,7 @@ def test_resume_in_mid_epoch_on_other_ranks_continues_the_same_stream(train):
     assert_same(whole[4:], list(itertools.chain(*zip(*halves))))
 
 
-COLOURS = View(brightness=0.3, rotate=10, cutout=0.5, jpeg=(60, 90))
+COLORS = View(brightness=0.3, rotate=10, cutout=0.5, jpeg=(60, 90))
 WORLDS = st.lists(st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(1, 7), st.integers(1, 4)), min_size=1,
                   max_size=6)
 
@@ -97,8 +97,8 @@ def drawn(plan):
 @given(WORLDS, st.sampled_from([Selection(), Selection(per_class=4, balance=0.5)]), st.integers(0, 2**40))
 @settings(deadline=None, max_examples=40)
 def test_worlds_and_batches_may_change_at_any_step(dataset_path, worlds, selection, seed):
-    """(world size, batch of a rank, steps) after one another: photos, crops, flips, colours are those of one rank."""
-    train, options = Dataset(dataset_path, "train"), {"size": 64, "view": COLOURS, "selection": selection, "seed": seed}
+    """(world size, batch of a rank, steps) after one another: photos, crops, flips, colors are those of one rank."""
+    train, options = Dataset(dataset_path, "train"), {"size": 64, "view": COLORS, "selection": selection, "seed": seed}
     sequence, state = [], None
     with ThreadPoolExecutor(1) as pool:
         for world_size, batch_size, steps in worlds:
@@ -117,7 +117,7 @@ def test_worlds_and_batches_may_change_at_any_step(dataset_path, worlds, selecti
 
 @pytest.mark.parametrize("prefetch, num_threads", [(1, 1), (3, 2), (5, 4)])
 def test_neither_prefetching_nor_threads_show(train, monkeypatch, prefetch, num_threads):
-    options = {"batch_size": 7, "size": GrowingSize(32, 64, 0.5), "view": COLOURS}
+    options = {"batch_size": 7, "size": GrowingSize(32, 64, 0.5), "view": COLORS}
     usual = first(Loader(train, **options), 6)
     monkeypatch.setattr(pipeline, "PREFETCH", prefetch)
     loader = Loader(train, **options, num_threads=num_threads)
@@ -165,7 +165,7 @@ def test_evaluation_reads_each_sample_once_in_order(train, world_size, batch_siz
 
 
 def pil_twin(dataset, sample, box, flip, size):
-    """The crop, resized by the definition of linear interpolation with half-pixel centres, in float64."""
+    """The crop, resized by the definition of linear interpolation with half-pixel centers, in float64."""
     x, y, w, h = box
     pixels = np.asarray(Image.open(io.BytesIO(dataset.read(sample))).convert("RGB"), np.float64)[y:y + h, x:x + w]
     for axis, length in ((0, h), (1, w)):
@@ -178,7 +178,7 @@ def pil_twin(dataset, sample, box, flip, size):
 
 
 def test_pixels_equal_a_plain_reference(train):
-    """DALI's decode of the crop and OpenCV's resize against PIL and float64 arithmetic, grey levels."""
+    """DALI's decode of the crop and OpenCV's resize against PIL and float64 arithmetic, gray levels."""
     positions = np.arange(16)
     batch, = first(Loader(train, batch_size=16, size=64, seed=9), 1)
     ids = sample_at(positions, len(train), 9)

@@ -11,7 +11,7 @@ VIEW = np.array([[0.9, -0.15, 40], [0.12, 1.05, -10], [1e-4, -5e-5, 1]])
 
 
 def scene(seed=0, height=300, width=400):
-    """A photo of many coloured patches at several scales."""
+    """A photo of many colored patches at several scales."""
     rng = np.random.default_rng(seed)
     coarse, fine = (cv2.resize(rng.uniform(0, 255, (height // cell, width // cell, 3)).astype(np.float32),
                                (width, height), interpolation=cv2.INTER_CUBIC) for cell in (25, 8))

@@ -110,7 +110,7 @@ def test_nothing_of_the_machine_is_in_the_manifest(raw, packed):
     assert list(manifest) == ["format_version", "num_classes", "splits", "packing", "files"]
     assert manifest["splits"] == {"train": {"samples": 56, "shards": 9}, "val": {"samples": 12, "shards": 2}}
     assert list(manifest["packing"]) == ["short_side", "quality", "verify", "shard_size", "seed", "jpeg",
-                                         "colour", "resample", "samples_sha256", "names_sha256"]
+                                         "color", "resample", "samples_sha256", "names_sha256"]
     assert set(manifest["files"]) == {path.name for path in packed.iterdir()} - {"dataset.json"}
     assert str(raw) not in (packed / "dataset.json").read_text()
 

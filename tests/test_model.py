@@ -10,7 +10,7 @@ from model.augment import color_jitter, prepare
 from model.embedder import NECKS, Average, GeM, make_neck
 
 
-def test_gem_is_the_generalised_mean_of_its_paper():
+def test_gem_is_the_generalized_mean_of_its_paper():
     x = torch.rand(3, 5, 4, 6)
     expected = (x.double().numpy() ** 2.5).mean((2, 3)) ** (1 / 2.5)
     np.testing.assert_allclose(GeM(p=2.5)(x).detach(), expected, rtol=1e-5)
@@ -53,8 +53,8 @@ def test_color_jitter_equals_torchvision_sample_by_sample():
     torch.testing.assert_close(color_jitter(x, factors), torch.stack(expected), rtol=0, atol=3e-4)
 
 
-def test_prepare_normalises_once_and_keeps_rgb():
-    """Double normalisation and swapped channels are what kept D2-MetricLearning from learning."""
+def test_prepare_normalizes_once_and_keeps_rgb():
+    """Double normalization and swapped channels are what kept D2-MetricLearning from learning."""
     images = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     images[..., 0] = 255
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.5, 0.2, 0.1])

@@ -14,13 +14,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import Packed, normalise
+from preprocess.images.normalize import Packed, normalize
 from tests.conftest import ROOT
 from tests.pictures import encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
 
 def difference(packed: Packed, expected: Image.Image) -> float:
-    """Mean absolute difference in grey levels; also checks the claims that hold for every packed photo."""
+    """Mean absolute difference in gray levels; also checks the claims that hold for every packed photo."""
     shown = pixels(packed.data)
     assert shown.shape == (packed.height, packed.width, 3) and (packed.width, packed.height) == expected.size
     return float(np.abs(shown - np.asarray(expected.convert("RGB"), float)).mean())
@@ -31,9 +31,9 @@ def difference(packed: Packed, expected: Image.Image) -> float:
     with_orientation(1), normal_jpeg(xmp=b"<x:xmpmeta/>"),
 ], ids=["plain", "comment", "restart markers", "optimized", "exif", "xmp"])
 def test_normal_jpeg_keeps_its_bytes(data):
-    assert normalise(data, None, 90) == (data, 90, 60)
-    assert normalise(data, 60, 90) == normalise(data, 61, 90) == (data, 90, 60)
-    assert normalise(data, None, 50, check=False) == (data, 90, 60)
+    assert normalize(data, None, 90) == (data, 90, 60)
+    assert normalize(data, 60, 90) == normalize(data, 61, 90) == (data, 90, 60)
+    assert normalize(data, None, 50, check=False) == (data, 90, 60)
 
 
 @pytest.mark.parametrize("data", [
@@ -50,15 +50,15 @@ def test_normal_jpeg_keeps_its_bytes(data):
     encoded(scene().quantize(256), "PNG"),
 ], ids=["444", "422", "progressive 444", "rgb-jpeg", "png", "webp", "bmp", "tiff", "ycbcr-tiff", "gif", "palette"])
 def test_other_forms_are_encoded_once(data):
-    packed = normalise(data, None, 90)
+    packed = normalize(data, None, 90)
     assert packed.data != data
     assert difference(packed, scene()) < 6
-    assert normalise(packed.data, None, 90) == packed
+    assert normalize(packed.data, None, 90) == packed
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_jpegs_of_other_colour_spaces_become_rgb(mode):
-    packed = normalise(encoded(scene().convert(mode), quality=95), None, 95)
+def test_jpegs_of_other_color_spaces_become_rgb(mode):
+    packed = normalize(encoded(scene().convert(mode), quality=95), None, 95)
     assert difference(packed, scene().convert(mode).convert("RGB")) < 4
 
 
@@ -66,14 +66,14 @@ def test_jpegs_of_other_colour_spaces_become_rgb(mode):
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_orientation_is_applied_and_stripped(orientation, form):
     options = {"JPEG": {"quality": 95, "subsampling": "4:2:0"}, "WEBP": {"quality": 95}}.get(form, {})
-    packed = normalise(encoded(scene(), form, exif=exif_of(orientation), **options), None, 90)
+    packed = normalize(encoded(scene(), form, exif=exif_of(orientation), **options), None, 90)
     upright = Image.fromarray(np.ascontiguousarray(turned(np.asarray(scene()), orientation)))
     assert difference(packed, upright) < 6 and b"Exif" not in packed.data
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_undefined_orientation_leaves_the_pixels_and_is_stripped(value):
-    packed = normalise(with_orientation(value), None, 90)
+    packed = normalize(with_orientation(value), None, 90)
     assert difference(packed, scene()) < 6 and b"Exif" not in packed.data
 
 
@@ -82,7 +82,7 @@ def test_odd_metadata_is_stripped():
     data = bytearray(with_orientation(6))
     at = data.index(b"\x01\x12\x00\x03\x00\x00\x00\x01")
     data[at + 4] = 1
-    packed = normalise(bytes(data), None, 90)
+    packed = normalize(bytes(data), None, 90)
     assert b"Exif" not in packed.data and difference(packed, scene()) < 6
 
 
@@ -90,19 +90,19 @@ def test_unreadable_exif_leaves_the_pixels_as_they_are():
     """Pillow parses this EXIF block only when asked for it, and then raises ValueError (no hex digits)."""
     text = PngInfo()
     text.add_text("Raw profile type exif", "exif\n\n9\nno hex")
-    assert difference(normalise(encoded(scene(), "PNG", pnginfo=text), None, 90), scene()) < 6
+    assert difference(normalize(encoded(scene(), "PNG", pnginfo=text), None, 90), scene()) < 6
 
 
-def test_16_bit_grey_is_scaled_not_clipped():
+def test_16_bit_gray_is_scaled_not_clipped():
     ramp = np.linspace(0, 65535, 90 * 60).reshape(60, 90).astype(np.uint16)
-    packed = normalise(encoded(Image.fromarray(ramp), "PNG"), None, 95)
+    packed = normalize(encoded(Image.fromarray(ramp), "PNG"), None, 95)
     assert difference(packed, Image.fromarray((ramp >> 8).astype(np.uint8))) < 2
 
 
 def test_one_bit_pixels_become_black_and_white():
     image = Image.new("1", (90, 60))
     image.paste(1, (0, 0, 48, 60))
-    assert difference(normalise(encoded(image, "PNG"), None, 95), image) < 2
+    assert difference(normalize(encoded(image, "PNG"), None, 95), image) < 2
 
 
 @pytest.mark.parametrize("mode, form, options", [
@@ -112,23 +112,23 @@ def test_transparency_goes_on_white(mode, form, options):
     image.paste((200, 200, 200, 255), (0, 0, 16, 40))
     expected = Image.new("RGB", (40, 40), "white")
     expected.paste((200, 200, 200), (0, 0, 16, 40))
-    assert difference(normalise(encoded(image.convert(mode), form, **options), None, 95), expected) < 6
+    assert difference(normalize(encoded(image.convert(mode), form, **options), None, 95), expected) < 6
 
 
-def test_transparent_palette_colour_becomes_white():
+def test_transparent_palette_color_becomes_white():
     image = Image.new("P", (40, 40), 1)
     image.putpalette([10, 10, 10, 0, 0, 250])
     image.paste(0, (0, 0, 16, 40))
     expected = Image.new("RGB", (40, 40), "white")
     expected.paste((10, 10, 10), (0, 0, 16, 40))
-    assert difference(normalise(encoded(image, "PNG", transparency=1), None, 95), expected) < 6
+    assert difference(normalize(encoded(image, "PNG", transparency=1), None, 95), expected) < 6
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_of_many_frames_is_the_photo(form):
-    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
     data = encoded(frames[0], form, save_all=True, append_images=frames[1:])
-    assert difference(normalise(data, None, 95), frames[0]) < 6
+    assert difference(normalize(data, None, 95), frames[0]) < 6
 
 
 def png_of_size(width: int, height: int, bits: int = 8) -> bytes:
@@ -177,24 +177,24 @@ REJECTS = {
 def test_reject_reasons(kind, short_side, check):
     data, reason = REJECTS[kind]
     with pytest.raises(Rejected) as rejected:
-        normalise(data, short_side, 90, check)
+        normalize(data, short_side, 90, check)
     assert str(rejected.value).startswith(reason) and "\n" not in str(rejected.value)
 
 
 def test_a_long_photo_may_be_shrunk_into_what_jpeg_can_hold():
-    assert normalise(encoded(Image.new("RGB", (66000, 20)), "PNG"), 10, 90)[1:] == (33000, 10)
+    assert normalize(encoded(Image.new("RGB", (66000, 20)), "PNG"), 10, 90)[1:] == (33000, 10)
 
 
 def check_total(data: bytes, short_side: int | None) -> None:
     """Whatever `data` is: a photo in normal form of the claimed size and a fixed point, or Rejected."""
     try:
-        packed = normalise(data, short_side, 90)
+        packed = normalize(data, short_side, 90)
     except Rejected as reason:
         assert 0 < len(str(reason)) < 200 and " at 0x" not in str(reason)
         return
     assert pixels(packed.data).shape == (packed.height, packed.width, 3)
     assert short_side is None or min(packed.width, packed.height) <= short_side
-    assert normalise(packed.data, short_side, 90) == packed
+    assert normalize(packed.data, short_side, 90) == packed
 
 
 @settings(deadline=None, max_examples=100)
@@ -230,26 +230,26 @@ def test_any_jpeg_comes_out_upright_capped_and_stays_so(width, height, short_sid
                                                         sampling, progressive):
     data = encoded(texture(width, height).convert(mode), subsampling=sampling, progressive=progressive,
                    exif=exif_of(orientation))
-    packed = normalise(data, short_side, quality)
+    packed = normalize(data, short_side, quality)
     assert pixels(packed.data).shape == (packed.height, packed.width, 3)
     assert min(packed.width, packed.height) == min(width, height, short_side or width)
     portrait = width < height if orientation < 5 else width > height
     assert packed.width <= packed.height if portrait or width == height else packed.width >= packed.height
-    assert normalise(packed.data, short_side, quality) == packed
+    assert normalize(packed.data, short_side, quality) == packed
 
 
 DIGEST = """
 import hashlib, sys
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 sizes = iter(sys.argv[1:])
 for size in sizes:
-    print(hashlib.sha256(normalise(sys.stdin.buffer.read(int(size)), 40, 88).data).hexdigest())
+    print(hashlib.sha256(normalize(sys.stdin.buffer.read(int(size)), 40, 88).data).hexdigest())
 """
 
 
 def test_another_process_makes_the_same_bytes():
     """With OpenCV's fast code paths off, too, as on an older processor."""
-    digests = [hashlib.sha256(normalise(data, 40, 88).data).hexdigest() for data in BASES[:8]]
+    digests = [hashlib.sha256(normalize(data, 40, 88).data).hexdigest() for data in BASES[:8]]
     sizes = [str(len(data)) for data in BASES[:8]]
     for environment in ({}, {"OPENCV_CPU_DISABLE": "AVX2,AVX,FP16"}):
         done = subprocess.run([sys.executable, "-c", DIGEST, *sizes], input=b"".join(BASES[:8]), cwd=ROOT, check=True,
@@ -267,7 +267,7 @@ def test_memory_stays_flat():
     def pack_all(times: int) -> int:
         for data in files * times:
             try:
-                normalise(data, 288, 90)
+                normalize(data, 288, 90)
             except Rejected:
                 pass
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

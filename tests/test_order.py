@@ -44,7 +44,7 @@ def test_seeds_and_epochs_give_different_orders():
     assert max(same) <= 8  # fixed points of a random permutation: Poisson with mean 1
 
 
-def z_of_neighbour_differences(num_samples: int, epochs: int) -> float:
+def z_of_neighbor_differences(num_samples: int, epochs: int) -> float:
     """Chi-square of (next - this) mod N over whole epochs, as a standard normal deviate."""
     samples = sample_at(np.arange(epochs * num_samples), num_samples, 1).reshape(epochs, num_samples)
     steps = np.bincount(((samples[:, 1:] - samples[:, :-1]) % num_samples).ravel(), minlength=num_samples)[1:]
@@ -54,14 +54,14 @@ def z_of_neighbour_differences(num_samples: int, epochs: int) -> float:
 
 
 @pytest.mark.parametrize("num_samples", [3, 5, 17, 200, 255, 256, 300])
-def test_neighbours_in_the_order_are_uniform(num_samples):
-    assert abs(z_of_neighbour_differences(num_samples, 400_000 // num_samples)) < 5
+def test_neighbors_in_the_order_are_uniform(num_samples):
+    assert abs(z_of_neighbor_differences(num_samples, 400_000 // num_samples)) < 5
 
 
 @pytest.mark.parametrize("name, too_few, num_samples", [("ROUNDS", 4, 300), ("SWAPS", 4, 200)])
 def test_this_measure_sees_the_bias_of_too_few_rounds(name, too_few, num_samples, monkeypatch):
     monkeypatch.setattr(bijections, name, too_few)
-    assert z_of_neighbour_differences(num_samples, 2000) > 10
+    assert z_of_neighbor_differences(num_samples, 2000) > 10
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=30), st.integers(0, 5))

@@ -63,7 +63,7 @@ def test_evaluate_writes_what_the_contract_names_and_embeds_only_once(page, run_
     for values in results.values():
         assert set(values) == {"gap", "gap_landmark_only", "recall@1", "map@100"}
         assert all(0 <= value <= 1 for value in values.values())
-    assert results["val"]["recall@1"] > 0.6, "the made-up classes differ in colour: any network tells them apart"
+    assert results["val"]["recall@1"] > 0.6, "the made-up classes differ in color: any network tells them apart"
     _, _, err = page(evaluate_page, "--run", run_folder, "--data", dataset_path)
     assert "embed" not in err, "kept embeddings of the same weights and photos are used"
 
@@ -109,7 +109,7 @@ def test_predict_answers_every_photo_and_leaves_nothing_else(page, run_folder, d
     rows = rows_of(out)
     assert code == 0 and "2 photos answered, 1 could not be read\n3 photos in " in said
     assert list(rows) == ["0123456789abcdef", "My Holiday 2", "broken"] and rows["broken"] == ""
-    # copies of two training photos: whatever the network, they are their own nearest neighbours
+    # copies of two training photos: whatever the network, they are their own nearest neighbors
     assert rows["0123456789abcdef"].split()[0] == "1000" and rows["My Holiday 2"].split()[0] == "1021"
     assert float(rows["My Holiday 2"].split()[1]) > 0
     assert [path.name for path in out.parent.iterdir()] == ["submission.csv"]

@@ -28,16 +28,16 @@ ONE_WAY = resting_level(64, 5.5, easy_margin=False)
 def test_a_sound_run_has_none():
     assert likely_causes(SOUND) == []
     assert stuck_sentence(5.54, ONE_WAY, []) == (
-        "the loss rests at 5.54, and 5.50 is that of embeddings which all point one way: nothing is learnt, and no "
+        "the loss rests at 5.54, and 5.50 is that of embeddings which all point one way: nothing is learned, and no "
         "usual cause was found in input, frozen layers, train.lr, train.clip and head.scale, so see whether the labels "
         "are right, or lower train.lr")
 
 
 @pytest.mark.parametrize("change, cause", [
     ({"mean": -2.1, "std": 4.4}, "the network's input has mean -2.10 and deviation 4.40 instead of about 0 and 1 (are "
-                                 "the photos normalised twice, or nearly black?)"),
+                                 "the photos normalized twice, or nearly black?)"),
     ({"mean": 0.1, "std": 0.02}, "the network's input has mean 0.10 and deviation 0.02 instead of about 0 and 1 (are "
-                                 "the photos normalised twice, or nearly black?)"),
+                                 "the photos normalized twice, or nearly black?)"),
     ({"frozen": "backbone", "weights": "none"},
      "the backbone is frozen (train.frozen) with random weights (model.weights none)"),
     ({"frozen": "backbone"}, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
@@ -59,7 +59,7 @@ def test_each_cause_is_named_alone(change, cause):
 def test_causes_that_come_together_are_all_named():
     causes = likely_causes(replace(SOUND, clip=0.01, lr=2.0))
     assert len(causes) == 2
-    assert stuck_sentence(5.0, ONE_WAY, causes).endswith(f"nothing is learnt, likely because {'; '.join(causes)}")
+    assert stuck_sentence(5.0, ONE_WAY, causes).endswith(f"nothing is learned, likely because {'; '.join(causes)}")
 
 
 @pytest.mark.parametrize("change", [{"scale": 64.0}, {"weights": "none", "scale": 41.0},
@@ -70,13 +70,13 @@ def test_a_scale_is_no_cause_with_trained_weights_or_near_auto_or_where_there_is
 
 def test_the_easy_margin_lets_a_run_rest_at_uniform():
     level = resting_level(64, 12.0, easy_margin=True)
-    assert level == Level(math.log(64), "embeddings at right angles to every centre")
+    assert level == Level(math.log(64), "embeddings at right angles to every center")
     assert ONE_WAY == Level(5.5, "embeddings which all point one way")
 
 
 @pytest.mark.parametrize("easy", [False, True])
 def test_one_embedding_for_all_photos_pays_least_at_the_resting_level(easy):
-    """All centres lie one way, at every angle to it."""
+    """All centers lie one way, at every angle to it."""
     head, labels = build_head(HeadConfig(scale=64.0, margin=0.5, easy_margin=easy), 2, 64), torch.arange(64)
     level, losses = resting_level(64, math.log(64) + 64 * (1 - math.cos(0.5)), easy), []
     for degrees in range(0, 181, 5):
@@ -88,7 +88,7 @@ def test_one_embedding_for_all_photos_pays_least_at_the_resting_level(easy):
 @pytest.mark.parametrize("mean, std, odd", [
     (0, 1, False), (-1.4, 0.5, False), (1.4, 2.4, False), (-2.1, 1, True), (2.1, 1, True), (0, 0.3, True),
     (0, 2.6, True), (-2.1, 0.02, True)])
-def test_input_is_odd_if_it_is_not_normalised(mean, std, odd):
+def test_input_is_odd_if_it_is_not_normalized(mean, std, odd):
     assert (odd_input(mean, std) is not None) is odd
 
 
@@ -110,12 +110,12 @@ def batch():
 def test_odd_input_is_said_at_the_first_line_and_once(batch):
     odd = plateau(-2.1)
     assert odd.sentence(9.0, odd.collapsed(), batch) == (
-        "the network's input has mean -2.10 and deviation 1.00 instead of about 0 and 1 (are the photos normalised "
-        "twice, or nearly black?): little can be learnt from it")
+        "the network's input has mean -2.10 and deviation 1.00 instead of about 0 and 1 (are the photos normalized "
+        "twice, or nearly black?): little can be learned from it")
     assert odd.sentence(9.0, odd.collapsed(), batch) is None
 
 
-@pytest.mark.parametrize("easy, words", [(False, "which all point one way"), (True, "at right angles to every centre")])
+@pytest.mark.parametrize("easy, words", [(False, "which all point one way"), (True, "at right angles to every center")])
 def test_a_run_that_rests_is_told_once_in_so_many_lines(batch, easy, words):
     run = plateau(0, easy)
     level = math.log(3) if easy else run.collapsed()

@@ -44,7 +44,7 @@ def test_collects_the_run_and_its_dataset(finished_run, dataset_path):
     groups = {heading: len(queries) for heading, queries in data.queries.items()}
     assert groups == {"Without landmark, and most confident": 3, "Right, and least confident": 6}
     for query in data.queries["Right, and least confident"]:
-        assert [(found.landmark, found.cosine) for found in query.neighbours] == [(query.landmark, 1.0)] * 5
+        assert [(found.landmark, found.cosine) for found in query.neighbors] == [(query.landmark, 1.0)] * 5
 
 
 def test_a_query_is_shown_with_its_own_photo(finished_run, dataset_path):
@@ -54,7 +54,7 @@ def test_a_query_is_shown_with_its_own_photo(finished_run, dataset_path):
         assert all(query.photo == photos.read(keys.index(query.key)) for query in queries)
 
 
-def test_cosines_to_right_and_wrong_neighbours_are_apart(finished_run, dataset_path):
+def test_cosines_to_right_and_wrong_neighbors_are_apart(finished_run, dataset_path):
     """Embeddings are the axes of their labels: 1 to each photo of the landmark, 0 to all others."""
     cosines = collect(finished_run, dataset_path).cosines
     assert {label: values.tolist() for label, values in cosines.items()} == {

@@ -1,4 +1,4 @@
-"""The report page: offline, escaped, readable without colours, always the same bytes, drawn by a browser."""
+"""The report page: offline, escaped, readable without colors, always the same bytes, drawn by a browser."""
 import base64
 import io
 import math
@@ -16,16 +16,16 @@ from PIL import Image
 
 from pages.report_charts import LEARNING, SPEED, drawn, stage_starts
 from pages.report_figures import Line, chart, photo
-from pages.report_page import Neighbour, Query, ReportData, choose_queries, render, score_rows, tiles
+from pages.report_page import Neighbor, Query, ReportData, choose_queries, render, score_rows, tiles
 
 HOSTILE = """<script>alert(1)</script><img src=http://x/y.png onerror=a> "'&amp;"""
 CHROMIUM = shutil.which("chromium")
 VOID = {"meta", "img", "br", "input"}
 
 
-def jpeg(colour, size=(60, 40)):
+def jpeg(color, size=(60, 40)):
     encoded = io.BytesIO()
-    Image.new("RGB", size, colour).save(encoded, "JPEG")
+    Image.new("RGB", size, color).save(encoded, "JPEG")
     return encoded.getvalue()
 
 
@@ -35,7 +35,7 @@ def data():
               "images_per_s": 10.0 * s, "data_wait_share": .02, "replaced": 3 * (s == 9), "skipped": 1}
              for s in range(1, 41)]
     lines.append({"position": 1280, "epoch": 2, "val_recall@1": .7})
-    found = [Neighbour(jpeg("lime"), name, cosine) for name, cosine in (("7", .9), ("8", .8), ("", .7))]
+    found = [Neighbor(jpeg("lime"), name, cosine) for name, cosine in (("7", .9), ("8", .8), ("", .7))]
     return ReportData(
         run="demo", packed=1860, rejected=9, untrained={"val": {"gap": .5, "recall@1": .6}},
         trained={"val": {"gap": .7, "recall@1": .55}, "test": {"gap": .25}}, metrics=lines,
@@ -92,7 +92,7 @@ def test_nothing_is_fetched(data):
 
 
 def test_every_name_is_escaped(data):
-    found = [Neighbour(jpeg("lime"), HOSTILE, .5)]
+    found = [Neighbor(jpeg("lime"), HOSTILE, .5)]
     hostile = replace(data, run=HOSTILE, split=HOSTILE, trained={HOSTILE: {"gap": .1}},
                       queries={HOSTILE: [Query(jpeg("cyan"), HOSTILE, HOSTILE, found)]})
     page = Page(render(hostile))
@@ -103,16 +103,16 @@ def test_every_name_is_escaped(data):
     assert [HOSTILE in image["alt"] for image in page.all("img")[-2:]] == [True, True]
 
 
-def test_right_and_wrong_are_said_in_words_and_colours(data):
-    """Landmark 7 has neighbours 7, 8 and none; to a query without landmark each is wrong, none included."""
+def test_right_and_wrong_are_said_in_words_and_colors(data):
+    """Landmark 7 has neighbors 7, 8 and none; to a query without landmark each is wrong, none included."""
     page = Page(render(data))
     classes = [figure["class"] for figure in page.all("figure") if "class" in figure]
     assert classes == ["asked", "right", "wrong", "wrong", "asked", "wrong", "wrong", "wrong"]
     marks = [text for tag, text in page.text if tag == "b" and text != "query"]
     expected = ["right", "wrong", "wrong", "wrong", "wrong", "wrong"]
     assert marks[2:] == [{"right": "✓ right", "wrong": "✗ wrong"}[name] for name in expected]
-    alts = [image["alt"] for image in page.all("img") if image["alt"].startswith("Neighbour")]
-    assert alts[:3] == ["Neighbour 1, right: 7", "Neighbour 2, wrong: 8", "Neighbour 3, wrong: no landmark"]
+    alts = [image["alt"] for image in page.all("img") if image["alt"].startswith("Neighbor")]
+    assert alts[:3] == ["Neighbor 1, right: 7", "Neighbor 2, wrong: 8", "Neighbor 3, wrong: no landmark"]
 
 
 def test_every_picture_has_words(data):
@@ -168,10 +168,10 @@ def test_the_curves_of_stages_are_apart_and_named():
 
 def test_instruments_are_drawn_in_their_units_where_there_are_any():
     line = {"position": 10, "target_cosine": 0.5, "wrong_angle": math.pi / 2, "norm": 3.0,
-            "dead_centres": .1, "memory_mb": 1500.0}
+            "dead_centers": .1, "memory_mb": 1500.0}
     assert [caption for caption, _ in drawn(LEARNING, [line])] == [
-        "Angles between val photos and class centres", "Length of val embeddings before they are normalised",
-        "Class centres nearest to no val photo"]
+        "Angles between val photos and class centers", "Length of val embeddings before they are normalized",
+        "Class centers nearest to no val photo"]
     angles = next(chart for chart in LEARNING if chart.unit == "degrees")
     assert [curve.shown(line[curve.key]) for curve in angles.curves] == [pytest.approx(60), 90]
     assert [caption for caption, _ in drawn(SPEED, [line])] == ["Memory"]
@@ -179,9 +179,9 @@ def test_instruments_are_drawn_in_their_units_where_there_are_any():
 
 
 def test_several_lines_have_a_legend_and_one_has_none():
-    lines = [Line("loss", [1, 2], [2.0, 1.0]), Line("if nothing is learnt", [1, 2], [3.0, 3.0])]
+    lines = [Line("loss", [1, 2], [2.0, 1.0]), Line("if nothing is learned", [1, 2], [3.0, 3.0])]
     one, two = (charts_of(f'"{chart(drawn, "nats")}"')[0] for drawn in (lines[:1], lines))
-    assert "if nothing is learnt" in two and "loss" not in one and "nats" in one
+    assert "if nothing is learned" in two and "loss" not in one and "nats" in one
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap():
@@ -222,14 +222,14 @@ def browse(page, screenshot, width, *options):
         return np.asarray(image.convert("RGB")), [line for line in log.splitlines() if "CONSOLE" in line]
 
 
-def share_of(pixels, colour):
-    return float((np.abs(pixels.astype(int) - colour).max(axis=2) < 12).mean())
+def share_of(pixels, color):
+    return float((np.abs(pixels.astype(int) - color).max(axis=2) < 12).mean())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_browser_draws_it(data, tmp_path, width):
-    """Views are magenta, queries cyan, neighbours lime, curves blue: all are seen, nothing is blocked."""
+    """Views are magenta, queries cyan, neighbors lime, curves blue: all are seen, nothing is blocked."""
     (tmp_path / "report.html").write_text(render(data))
     pixels, console = browse(tmp_path / "report.html", tmp_path / "page.png", width)
     assert console == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import QuantileTransformer
 
 from retrieval import Pipeline, Vectors
-from retrieval.state import Candidates, Neighbours, State
+from retrieval.state import Candidates, Neighbors, State
 from retrieval.steps import (
     Concatenate,
     DatabaseAugmentation,
@@ -109,7 +109,7 @@ def test_quantiles_are_those_of_scikit_learn(rows):
     np.testing.assert_allclose(to_normal(values, fitted_on), expected, atol=1e-5)
 
 
-def test_quantile_scales_every_side_by_the_queries_and_drops_the_centres(state):
+def test_quantile_scales_every_side_by_the_queries_and_drops_the_centers(state):
     scaled, asked = Quantile()(state).models[0], state.models[0]
     for side in ("queries", "gallery", "non_landmarks"):
         expected = unit64(to_normal(getattr(asked, side), asked.queries))
@@ -185,21 +185,21 @@ def test_query_expansion_and_database_augmentation_from_their_formulas(state):
 
 
 @pytest.mark.parametrize("method", ["ivf", "hnsw"])
-def test_an_index_ranks_by_the_penalised_cosine_and_never_makes_up_neighbours(method):
+def test_an_index_ranks_by_the_penalized_cosine_and_never_makes_up_neighbors(method):
     rng = np.random.default_rng(5)
     gallery = vectors(1, 400)
     asked = Vectors(vectors(0, 12), gallery, penalty=rng.random(400).astype(np.float32) / 4)
-    exact = Search(10)(State((asked,), np.zeros(400, np.int64))).neighbours[0]
-    found = Search(10, method, 400)(State((asked,), np.zeros(400, np.int64))).neighbours[0]
+    exact = Search(10)(State((asked,), np.zeros(400, np.int64))).neighbors[0]
+    found = Search(10, method, 400)(State((asked,), np.zeros(400, np.int64))).neighbors[0]
     assert (found.rows == exact.rows).mean() > 0.9
     np.testing.assert_allclose(found.scores, exact.scores, atol=0.02)
-    few = Search(300, "ivf", 1)(State((asked,), np.zeros(400, np.int64))).neighbours[0]
+    few = Search(300, "ivf", 1)(State((asked,), np.zeros(400, np.int64))).neighbors[0]
     assert np.isneginf(few.scores[:, -1]).all()
 
 
 def test_merge_settles_ties_by_row_and_fills_short_lists():
-    one = Neighbours(np.array([[.5, .25]], np.float32), np.array([[7, 3]]))
-    two = Neighbours(np.array([[.5, .25]], np.float32), np.array([[3, 2]]))
+    one = Neighbors(np.array([[.5, .25]], np.float32), np.array([[7, 3]]))
+    two = Neighbors(np.array([[.5, .25]], np.float32), np.array([[3, 2]]))
     found = merge((one, two), [1, 1], 4)
     assert found.rows[0, :3].tolist() == [3, 7, 2] and found.scores.tolist() == [[.75, .5, .25, -np.inf]]
 
@@ -224,7 +224,7 @@ def test_steps_in_a_wrong_order_say_so(state, steps, sentence):
 
 def test_what_is_missing_is_named(state):
     bare = tuple(replace(m, non_landmarks=None, centers=None) for m in state.models)
-    for step, sentence in ((QueryPenalty(), "there are none to compare with"), (Head(), "class centres")):
+    for step, sentence in ((QueryPenalty(), "there are none to compare with"), (Head(), "class centers")):
         with pytest.raises(ValueError, match=sentence):
             Pipeline((Search(), Vote(), step)).answer(bare, state.gallery_labels)
     empty = tuple(replace(m, gallery=m.gallery[:0]) for m in state.models)

@@ -37,9 +37,9 @@ def test_evaluate_by_hand():
 def asked():
     """60 queries of 9 labels or none to 200 photos; the queries without landmark are the non-landmarks."""
     rng = np.random.default_rng(3)
-    centres = rng.normal(size=(10, 8))
+    centers = rng.normal(size=(10, 8))
     labels, gallery_labels = rng.integers(-1, 9, 60), rng.integers(0, 9, 200)
-    queries, gallery = ((centres[shown] + rng.normal(size=(len(shown), 8))).astype(np.float32)
+    queries, gallery = ((centers[shown] + rng.normal(size=(len(shown), 8))).astype(np.float32)
                         for shown in (labels, gallery_labels))
     keys = [f"photo{i}" for i in range(60)]
     none = labels < 0

@@ -1,4 +1,4 @@
-"""Lists and candidates ranked anew: k-reciprocal neighbours, local features, the learned re-ranker."""
+"""Lists and candidates ranked anew: k-reciprocal neighbors, local features, the learned re-ranker."""
 import sys
 from dataclasses import replace
 
@@ -14,13 +14,13 @@ from retrieval.pipeline import write_pipeline
 from retrieval.reciprocal import lists_around
 from retrieval.reranker import FOLDS, Reranker, fold_of
 from retrieval.run.rerank import fit, fit_reranker, told_and_right
-from retrieval.state import Candidates, Neighbours, State
+from retrieval.state import Candidates, Neighbors, State
 from retrieval.steps import KReciprocal, LocalFeatures, Merge, NonLandmarkRule, Rerank, Search, Vote
 from retrieval.tuning import ablation, tune
 
 
 def vectors(seed, rows, dim=6):
-    """Unit rows around ten common directions, so that neighbourhoods overlap."""
+    """Unit rows around ten common directions, so that neighborhoods overlap."""
     rng = np.random.default_rng(seed)
     directions = np.random.default_rng(99).normal(size=(10, dim))
     drawn = directions[rng.integers(0, 10, rows)] + 0.5 * rng.normal(size=(rows, dim))
@@ -61,7 +61,7 @@ def test_k_reciprocal_is_that_of_the_paper(seed, counts):
     k1, k2 = counts
     asked = Vectors(vectors(seed, 3), vectors(seed + 1, 50))
     state = Search(12)(State((asked,), np.zeros(50, np.int64)))
-    before, found = state.neighbours[0], KReciprocal(k1, k2, 0.3)(state).neighbours[0]
+    before, found = state.neighbors[0], KReciprocal(k1, k2, 0.3)(state).neighbors[0]
     for q in range(3):
         overlaps = jaccard_of_paper(asked.queries[q], asked.gallery, before.rows[q], k1, k2)
         scores = 0.3 * before.scores[q] + 0.7 * overlaps
@@ -72,12 +72,12 @@ def test_k_reciprocal_is_that_of_the_paper(seed, counts):
 def test_k_reciprocal_knows_small_galleries_copies_and_short_lists():
     gallery = np.repeat(vectors(1, 3), 2, axis=0)  # each photo twice
     state = State((Vectors(vectors(0, 4), gallery),), np.zeros(6, np.int64),
-                  neighbours=(Neighbours(np.array([[.5, -np.inf]] * 4, np.float32), np.array([[3, 0]] * 4)),))
+                  neighbors=(Neighbors(np.array([[.5, -np.inf]] * 4, np.float32), np.array([[3, 0]] * 4)),))
     for weight in (0.0, 0.3):
-        found = KReciprocal(20, 6, weight)(state).neighbours[0]
+        found = KReciprocal(20, 6, weight)(state).neighbors[0]
         assert np.isfinite(found.scores[:, 0]).all() and np.isneginf(found.scores[:, 1]).all()
     one = State((Vectors(vectors(0, 1), vectors(1, 1)),), np.zeros(1, np.int64))
-    assert KReciprocal()(Search(1)(one)).neighbours[0].rows.tolist() == [[0]]
+    assert KReciprocal()(Search(1)(one)).neighbors[0].rows.tolist() == [[0]]
 
 
 def test_lists_are_of_all_that_an_encoding_sees_and_no_more():
@@ -98,11 +98,11 @@ def test_k_reciprocal_refuses_numbers_without_meaning(numbers):
 
 
 def listed(scores, rows):
-    return Neighbours(np.array(scores, np.float32), np.array(rows))
+    return Neighbors(np.array(scores, np.float32), np.array(rows))
 
 
 def test_local_features_add_what_their_inliers_say_to_the_first_k():
-    """score + weight × min(inliers, cap) / cap; the third is not compared, -inf stays no neighbour."""
+    """score + weight × min(inliers, cap) / cap; the third is not compared, -inf stays no neighbor."""
     asked = []
 
     def count(rows):
@@ -110,15 +110,15 @@ def test_local_features_add_what_their_inliers_say_to_the_first_k():
         return np.array([[45, 900], [0, 30]])
 
     state = State((), np.zeros(0, np.int64), inliers=count,
-                  neighbours=(listed([[.9, .8, .7], [.5, -np.inf, -np.inf]], [[4, 5, 6], [7, 0, 0]]),))
-    found = LocalFeatures(2, 90, 0.5)(state).neighbours[0]
+                  neighbors=(listed([[.9, .8, .7], [.5, -np.inf, -np.inf]], [[4, 5, 6], [7, 0, 0]]),))
+    found = LocalFeatures(2, 90, 0.5)(state).neighbors[0]
     assert asked == [[[4, 5], [7, 0]]]
     assert found.rows.tolist() == [[5, 4, 6], [7, 0, 0]] and found.inliers.tolist()[0] == [900, 45, 0]
     np.testing.assert_allclose(found.scores, [[1.3, 1.15, .7], [.5, -np.inf, -np.inf]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("steps, sentence", [
-    ((LocalFeatures(), Search(), Vote()), "local_features compares the photos of neighbours: put search before it"),
+    ((LocalFeatures(), Search(), Vote()), "local_features compares the photos of neighbors: put search before it"),
     ((Search(), LocalFeatures(), Vote()), "local_features compares photos, and there are none: give the dataset"),
     ((KReciprocal(), Search(), Vote()), "put it after search and before merge"),
     ((Search(), Merge(), KReciprocal(), Vote()), "put it after search and before merge")])
@@ -132,12 +132,12 @@ def test_steps_in_a_wrong_order_say_so(steps, sentence):
 def asked():
     """800 queries, a third of which show none of the 12 landmarks and judge the others as well."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(12, 16))
+    centers = rng.normal(size=(12, 16))
     truths = [{int(rng.integers(12))} if rng.random() < 0.67 else set() for _ in range(800)]
     gallery_labels = np.repeat(np.arange(12), 8)
 
     def around(labels, noise):
-        drawn = np.array([centres[label] if label >= 0 else 0.5 * rng.normal(size=16) for label in labels])
+        drawn = np.array([centers[label] if label >= 0 else 0.5 * rng.normal(size=16) for label in labels])
         drawn += noise * rng.normal(size=drawn.shape)
         return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
@@ -166,7 +166,7 @@ def test_a_re_ranker_is_told_what_the_definitions_say(asked):
     judges = folds(asked.non_landmark_keys)
     for q in range(0, 800, 17):
         state = states[halves[q]]
-        found, listed = state.candidates, state.neighbours[0]
+        found, listed = state.candidates, state.neighbors[0]
         cosines = asked.models[0].non_landmarks[judges != halves[q]].astype(np.float64) @ asked.models[0].queries[q]
         expected = {f"non_landmark_{j}": value for j, value in enumerate(np.sort(cosines)[::-1][:10])}
         expected["lead"] = found.scores[q, 0] - found.scores[q, 1] if found.scores[q, 1] > -np.inf else np.nan

@@ -17,7 +17,7 @@ CLASS_SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 SEEDS = st.integers(0, 2**32)
 
 
-class Labelled(SimpleNamespace):
+class Labeled(SimpleNamespace):
     """As much of a Dataset as a stream reads, with classes of the given sizes in a mixed order."""
 
     def __init__(self, class_sizes):
@@ -37,7 +37,7 @@ def epochs(stream, number):
 @given(CLASS_SIZES, SEEDS)
 @settings(deadline=None, max_examples=60)
 def test_selecting_nothing_leaves_the_order_as_it_is(class_sizes, seed):
-    stream = Stream(Labelled(class_sizes), Selection(), seed)
+    stream = Stream(Labeled(class_sizes), Selection(), seed)
     positions = np.arange(3 * sum(class_sizes))
     assert np.array_equal(stream.sample_at(positions), sample_at(positions, sum(class_sizes), seed))
 
@@ -45,7 +45,7 @@ def test_selecting_nothing_leaves_the_order_as_it_is(class_sizes, seed):
 @given(CLASS_SIZES, st.integers(1, 50), SEEDS)
 @settings(deadline=None, max_examples=60)
 def test_a_capped_class_shows_as_many_as_allowed_and_all_images_equally_often(class_sizes, per_class, seed):
-    dataset = Labelled(class_sizes)
+    dataset = Labeled(class_sizes)
     stream = Stream(dataset, Selection(per_class=per_class), seed)
     rows = epochs(stream, 6)
     for epoch in rows:
@@ -60,7 +60,7 @@ def test_a_capped_class_shows_as_many_as_allowed_and_all_images_equally_often(cl
 @given(CLASS_SIZES, st.floats(0, 1), st.sampled_from([None, 5]), SEEDS)
 @settings(deadline=None, max_examples=60)
 def test_a_balanced_epoch_has_its_length_and_parts_by_the_power_law(class_sizes, balance, per_class, seed):
-    dataset = Labelled(class_sizes)
+    dataset = Labeled(class_sizes)
     stream = Stream(dataset, Selection(balance=balance, per_class=per_class), seed)
     allowed = np.minimum(class_sizes, per_class or 10**9)
     assert stream.epoch_size == allowed.sum()
@@ -77,15 +77,15 @@ def test_a_balanced_epoch_has_its_length_and_parts_by_the_power_law(class_sizes,
 @given(CLASS_SIZES, st.sampled_from([Selection(per_class=3), Selection(balance=0), Selection(per_class=4, balance=.5)]))
 @settings(deadline=None, max_examples=30)
 def test_a_position_is_answered_alike_alone_and_in_any_company(class_sizes, selection):
-    stream = Stream(Labelled(class_sizes), selection, 1)
+    stream = Stream(Labeled(class_sizes), selection, 1)
     positions = np.random.default_rng(2).integers(0, 10**9, 20)
     alone = [int(stream.sample_at(positions[i:i + 1])[0]) for i in range(20)]
     assert stream.sample_at(positions).tolist() == alone
 
 
 def test_classes_take_turns_within_an_epoch():
-    """The order of a balanced epoch is as mixed as any: of two equal classes, about half of neighbours differ."""
-    dataset = Labelled([1000, 1000])
+    """The order of a balanced epoch is as mixed as any: of two equal classes, about half of neighbors differ."""
+    dataset = Labeled([1000, 1000])
     labels = dataset.labels[epochs(Stream(dataset, Selection(per_class=500), 0), 1)[0]]
     assert np.mean(labels[1:] != labels[:-1]) == pytest.approx(0.5, abs=0.07)  # 4 standard deviations of 999 throws
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from preprocess.images.decode import blur_reach, blur_sigma, decode, shrink, target_size
 from preprocess.images.jpeg_header import read_header
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from tests.pictures import antialiased, encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
 SIDES = st.integers(1, 90)
@@ -32,7 +32,7 @@ def test_target_size_caps_the_short_side_and_keeps_the_shape(width, height, shor
 @given(width=SIDES, height=SIDES, short_side=SIDES, channels=st.sampled_from([1, 3, 4]))
 @example(width=90, height=88, short_side=80, channels=3)
 def test_shrinking_is_a_gaussian_and_linear_interpolation(width, height, short_side, channels):
-    """OpenCV's Gaussian has weights of 8 bits: noise, the worst picture, came out wrong by up to 1.7 grey levels."""
+    """OpenCV's Gaussian has weights of 8 bits: noise, the worst picture, came out wrong by up to 1.7 gray levels."""
     picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
     size = target_size(width, height, short_side)
     off = np.abs(shrink(picture, *size) - blurred_and_interpolated(picture, *size))
@@ -61,14 +61,14 @@ def gaussian(side: int, sigma: float) -> np.ndarray:
 
 
 def linear(old: int, new: int) -> np.ndarray:
-    """(new, old): each new pixel's centre between those of two old ones."""
+    """(new, old): each new pixel's center between those of two old ones."""
     at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     return np.clip(1 - np.abs(at[:, None] - np.arange(old)), 0, None)
 
 
 @pytest.mark.parametrize("scale", [1.02, 1.17, 1.5, 2.08, 2.9, 4.2, 7.9])
 def test_nothing_aliases(scale):
-    """39 dB below the peak: 2.9 grey levels. Interpolation alone, at scales where that aliases, is worse."""
+    """39 dB below the peak: 2.9 gray levels. Interpolation alone, at scales where that aliases, is worse."""
     picture = np.asarray(texture(640, 480))
     size = round(640 / scale), round(480 / scale)
     reference = antialiased(picture, *size)
@@ -88,7 +88,7 @@ def test_turned_photos_are_shrunk_to_what_the_eye_would_see(form, options, orien
     data = encoded(scene(120, 80), form, exif=exif_of(orientation), **options)
     upright = turned(stored, orientation).astype(float)
     width, height = (45, 30) if upright.shape[1] > upright.shape[0] else (30, 45)
-    packed = normalise(data, 30, 98)
+    packed = normalize(data, 30, 98)
     assert (packed.width, packed.height) == (width, height)
     assert np.abs(pixels(packed.data) - antialiased(upright, width, height)).mean() < 3
 
@@ -100,26 +100,26 @@ def test_large_photos_are_decoded_at_a_fraction_and_lose_nothing(size, decoded_a
     """Against the photo decoded whole, encoding loss included."""
     data = encoded(texture(*size), quality=92, subsampling="4:2:0", exif=exif_of(orientation))
     whole = turned(np.asarray(Image.open(io.BytesIO(data)), float), orientation)
-    packed = normalise(data, 140, 98)
+    packed = normalize(data, 140, 98)
     assert np.abs(pixels(packed.data) - antialiased(whole, packed.width, packed.height)).mean() < 2
     seen = decode(data, read_header(data), 140).pixels.shape[1] / size[0]
     assert seen == pytest.approx(decoded_at, rel=0.26)  # some k/8 between the fraction and what is asked for
 
 
-def test_even_stripes_become_even_grey():
+def test_even_stripes_become_even_gray():
     """Stripes one pixel wide; picking single pixels would give black or white."""
     stripes = np.zeros((240, 240, 3), np.uint8)
     stripes[:, ::2] = 255
-    shown = pixels(normalise(encoded(Image.fromarray(stripes), "PNG"), 60, 95).data)
+    shown = pixels(normalize(encoded(Image.fromarray(stripes), "PNG"), 60, 95).data)
     assert np.abs(shown - 127.5).max() < 2
 
 
 def test_opencv_leaves_the_other_cores_to_other_processes():
     cv2.setNumThreads(2)
-    normalise(normal_jpeg(), 30, 90)
+    normalize(normal_jpeg(), 30, 90)
     assert cv2.getNumThreads() == 1
 
 
 def test_a_photo_is_never_enlarged():
-    assert normalise(with_orientation(6), 61, 90)[1:] == (60, 90)
-    assert normalise(encoded(scene(), "PNG"), 500, 90)[1:] == (90, 60)
+    assert normalize(with_orientation(6), 61, 90)[1:] == (60, 90)
+    assert normalize(encoded(scene(), "PNG"), 500, 90)[1:] == (90, 60)

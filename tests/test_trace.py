@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pages.gallery_choice import choose
 from retrieval import Candidates, Pipeline, Questions, Vectors, answer, gap
 from retrieval.metrics import is_true
-from retrieval.state import Neighbours
+from retrieval.state import Neighbors
 from retrieval.steps import Concatenate, FrequentClass, GalleryPenalty, LocalFeatures, Merge, QueryPenalty, Search, Vote
 from retrieval.trace import NEAREST, Stage, by_nearest, confusions, places, rank_of_truth, step_figures, trace
 
@@ -18,12 +18,12 @@ LIST = (GalleryPenalty(2), Search(8), LocalFeatures(4), Merge(k=6), Vote(), Quer
 def asked():
     """60 queries of 9 labels or none to 200 photos, by two models; every fifth query is a non-landmark."""
     rng = np.random.default_rng(3)
-    centres, labels, gallery_labels = rng.normal(size=(10, 8)), rng.integers(-1, 9, 60), rng.integers(0, 9, 200)
+    centers, labels, gallery_labels = rng.normal(size=(10, 8)), rng.integers(-1, 9, 60), rng.integers(0, 9, 200)
     labels[::5] = -1
     none, keys = labels < 0, [f"photo{i}" for i in range(60)]
 
     def model():
-        queries, gallery = ((centres[shown] + rng.normal(size=(len(shown), 8))).astype(np.float32)
+        queries, gallery = ((centers[shown] + rng.normal(size=(len(shown), 8))).astype(np.float32)
                             for shown in (labels, gallery_labels))
         queries, gallery = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (queries, gallery))
         return Vectors(queries, gallery, queries[none])
@@ -37,20 +37,20 @@ def test_a_trace_ends_in_the_answers(asked):
     stages = trace(asked, Pipeline(LIST))
     assert [stage.step for stage in stages] == [NEAREST, "gallery_penalty", "local_features", "merge", "vote",
                                                 "query_penalty"]
-    assert [len(stage.neighbours) for stage in stages] == [2, 2, 2, 1, 1, 1]
+    assert [len(stage.neighbors) for stage in stages] == [2, 2, 2, 1, 1, 1]
     expected = answer(asked, Pipeline(LIST))
     np.testing.assert_array_equal(stages[-1].candidates.labels, expected.labels)
     np.testing.assert_array_equal(stages[-1].candidates.scores, expected.scores)
-    assert [stage.neighbours[0].inliers is None for stage in stages[1:4]] == [True, False, True]
+    assert [stage.neighbors[0].inliers is None for stage in stages[1:4]] == [True, False, True]
 
 
 def test_steps_before_the_search_show_in_what_it_finds(asked):
     """The stage of a changed embedding is that of a list that searches it at once."""
-    first, penalised, *_ = trace(asked, Pipeline(LIST))
-    for stage, steps in ((first, ()), (penalised, LIST[:1])):
+    first, penalized, *_ = trace(asked, Pipeline(LIST))
+    for stage, steps in ((first, ()), (penalized, LIST[:1])):
         expected = trace(asked, Pipeline((*steps, Search(8), Vote(), QueryPenalty(3))))[len(steps)]
-        np.testing.assert_array_equal(stage.neighbours[1].rows, expected.neighbours[1].rows)
-    assert (first.neighbours[0].rows != penalised.neighbours[0].rows).any()
+        np.testing.assert_array_equal(stage.neighbors[1].rows, expected.neighbors[1].rows)
+    assert (first.neighbors[0].rows != penalized.neighbors[0].rows).any()
 
 
 def test_figures_add_up(asked):
@@ -66,14 +66,14 @@ def test_figures_add_up(asked):
 
 
 def test_steps_without_a_search_are_refused(asked):
-    with pytest.raises(ValueError, match="an answer begins with neighbours: put search into the steps"):
+    with pytest.raises(ValueError, match="an answer begins with neighbors: put search into the steps"):
         trace(asked, Pipeline((Vote(),)))
 
 
 def test_landmarks_stand_in_the_order_of_their_nearest_photo():
     """Two lists; rows 0 and 3 show landmark 5, row 2 none; the last place of the second list is empty."""
-    lists = (Neighbours(np.float32([[.9, .5]]), np.array([[0, 1]])),
-             Neighbours(np.float32([[.95, .7, -np.inf]]), np.array([[2, 3, 1]])))
+    lists = (Neighbors(np.float32([[.9, .5]]), np.array([[0, 1]])),
+             Neighbors(np.float32([[.95, .7, -np.inf]]), np.array([[2, 3, 1]])))
     found = by_nearest(lists, np.array([5, 6, -1, 5]))
     assert found.labels.tolist() == [[-1, 5, 6, -1, -1]]
     assert found.scores.tolist() == [[*np.float32([.95, .9, .5]).tolist(), -np.inf, -np.inf]]

@@ -99,10 +99,10 @@ def test_metrics_hold_what_the_contract_names(unbroken):
     assert all(line["images_per_s"] > 0 and 0 <= line["data_wait_share"] <= 1 for line in steps)
     validated = training_log.read(unbroken, training_log.VALIDATION)
     assert [line["epoch"] for line in validated] == [1.0, 2.0, 3.0, 4.0]
-    assert validated[-1]["val_recall@1"] > 0.5, "the made-up classes differ in colour"
+    assert validated[-1]["val_recall@1"] > 0.5, "the made-up classes differ in color"
     first, last = validated[0], validated[-1]
-    assert 0 <= last["dead_centres"] < 1 and last["norm"] > 0 and 0 < last["wrong_angle"] < math.pi
-    assert first["target_cosine"] < last["target_cosine"] <= 1, "photos come nearer to their centres"
+    assert 0 <= last["dead_centers"] < 1 and last["norm"] > 0 and 0 < last["wrong_angle"] < math.pi
+    assert first["target_cosine"] < last["target_cosine"] <= 1, "photos come nearer to their centers"
 
 
 def test_the_logs_have_every_figure_that_the_report_draws(unbroken):
@@ -193,7 +193,7 @@ def test_lines_cover_the_same_steps_after_a_stop_between_them(tmp_path, train_he
 
 
 def test_a_head_that_needs_class_sizes_and_keeps_statistics_resumes_exactly(train_here, stopped_after, tmp_path):
-    """AdaFace's running mean of norms is the head's only state beside its centres: it must be in the checkpoint."""
+    """AdaFace's running mean of norms is the head's only state beside its centers: it must be in the checkpoint."""
     options = ["--train.epochs", "2", "--head.kind", "adaface", "--head.centers", "3",
                "--head.class_size_margin", "range", "--head.class_weights", "log", "--head.smoothing", "0.1",
                "--head.scale", "auto"]
@@ -301,7 +301,7 @@ def test_a_sharded_head_trains_as_a_whole_one_which_can_go_on_from_its_checkpoin
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
 
 
-def test_a_loss_that_rests_where_nothing_is_learnt_is_named(train_here, tmp_path):
+def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_path):
     """Hardly any learning rate, and a scale so small that the loss of random directions is that of equal ones."""
     done = train_here(tmp_path / "run", "--train.epochs", "2.4", "--train.lr", "1e-9", "--head.scale", "2",
                       "--head.margin", "0", "--model.dim", "512")
@@ -401,7 +401,7 @@ def test_a_killed_run_goes_on_with_other_data(train_here, tmp_path, monkeypatch,
     pack(samples[(samples["split"] == "train") & (samples["label"] < 4)], [folder], tmp_path / "ds", PackOptions(),
          Engine())
     refused(train_here(tmp_path / "run", "--train.epochs", "2", "--allow-changed-data", data=tmp_path / "ds"),
-            "its head has 6 centres, and this dataset needs 4: give another --out")
+            "its head has 6 centers, and this dataset needs 4: give another --out")
     options = ["--train.epochs", "2", "--select.balance", "0", "--allow-changed-data"]
     assert train_here(tmp_path / "run", *options).returncode == 0
     assert [position for _, position, _ in losses(tmp_path / "run")] == list(range(12, 121, 12))
@@ -434,7 +434,7 @@ def test_adamw_with_scaled_losses_from_class_means_resumes_exactly(train_here, s
                "--train.lr", "1e-3", "--train.amp", "fp16", "--head.init", "means", "--train.log_every", "2"]
     train_here(tmp_path / "unbroken", *options)
     stopped_after(5, tmp_path / "run", *options)
-    assert len(begun) == 2 and begun[0] == begun[1] < 0.99, "once in each run, and every centre turns"
+    assert len(begun) == 2 and begun[0] == begun[1] < 0.99, "once in each run, and every center turns"
     ours, theirs = (training_log.read(tmp_path / name) for name in ("run", "unbroken"))
     for name in ("loss", "loss_scale", "overflowed", "skipped"):
         assert [line[name] for line in ours] == [line[name] for line in theirs], name
@@ -485,7 +485,7 @@ def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, s
     stopped_after(5, tmp_path / "run", *options)
     ours, theirs = (checkpoint.load(tmp_path / name) for name in ("run", "unbroken"))
     assert training_log.read(tmp_path / "run", training_log.VALIDATION) == training_log.read(tmp_path / "unbroken",
-                                                                                          training_log.VALIDATION)
+                                                                                             training_log.VALIDATION)
     for part in ("embedder", "head"):
         for name, value in theirs["ema"][part].items():
             assert torch.equal(ours["ema"][part][name], value), name
@@ -704,7 +704,7 @@ def test_a_frozen_backbone_stays_and_the_next_stage_can_be_added_later(train_her
     refused(train_here(tmp_path / "run", *staged), "has begun, but those in")
 
 
-def test_a_stage_on_other_classes_takes_its_centres_along(train_here, staged, tmp_path, photos, dataset_path, refused):
+def test_a_stage_on_other_classes_takes_its_centers_along(train_here, staged, tmp_path, photos, dataset_path, refused):
     """The second dataset lacks two of six classes and has them in another order."""
     folder, samples = photos
     kept = samples[(samples["split"] == "train") & (samples["label"] >= 2)]

@@ -11,7 +11,7 @@ import simplejpeg
 
 from preprocess.images import normalize as normal_form
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from tests.icc_profiles import SRGB
 from tests.pictures import encoded, exif_of, pixels, strict, texture
 
@@ -28,32 +28,32 @@ def progressive(**options) -> bytes:
 @pytest.mark.parametrize("short_side", [None, 119])
 def test_progressive_becomes_baseline_with_equal_pixels(options, short_side):
     data = progressive(**options)
-    packed = normalise(data, short_side, 50)
+    packed = normalize(data, short_side, 50)
     assert np.array_equal(simplejpeg.decode_jpeg(packed.data), simplejpeg.decode_jpeg(data))
     assert pixels(packed.data).shape == (119, 161, 3)
     assert b"\1\x22\0\2\x11\1\3\x11\1" in packed.data  # component ids of JFIF, and the tables of the source
     assert packed.data[:2] + packed.data[6:11] == b"\xff\xd8JFIF\0" and packed.data.count(b"JFIF") == 1
     assert not any(words in packed.data for words in (b"Exif", b"words", b"ICC_PROFILE"))
-    assert normalise(packed.data, short_side, 50) == packed
+    assert normalize(packed.data, short_side, 50) == packed
 
 
 def baseline_in_three_scans() -> bytes:
-    """A component a scan (T.81, A.2.2), put together from three grey JPEGs with the same tables."""
+    """A component a scan (T.81, A.2.2), put together from three gray JPEGs with the same tables."""
     planes = [plane.resize((-(-161 // n), -(-119 // n))) for plane, n in zip(PHOTO.convert("YCbCr").split(), (1, 2, 2))]
-    greys = [encoded(plane, quality=88) for plane in planes]
-    frame, scan = greys[0].index(b"\xff\xc0"), greys[0].index(b"\xff\xda")
-    size = greys[0][frame + 4:frame + 9]
+    grays = [encoded(plane, quality=88) for plane in planes]
+    frame, scan = grays[0].index(b"\xff\xc0"), grays[0].index(b"\xff\xda")
+    size = grays[0][frame + 4:frame + 9]
     components = b"".join(bytes((number, sampling, 0)) for number, sampling in ((1, 0x22), (2, 0x11), (3, 0x11)))
-    scans = [b"\xff\xda\0\x08\1" + bytes((number, 0)) + b"\0\x3f\0" + grey[scan + 10:-2]
-             for number, grey in enumerate(greys, 1)]
-    head = greys[0][:frame] + b"\xff\xc0\0\x11" + size + b"\3" + components + greys[0][frame + 13:scan]
+    scans = [b"\xff\xda\0\x08\1" + bytes((number, 0)) + b"\0\x3f\0" + gray[scan + 10:-2]
+             for number, gray in enumerate(grays, 1)]
+    head = grays[0][:frame] + b"\xff\xc0\0\x11" + size + b"\3" + components + grays[0][frame + 13:scan]
     return head + b"".join(scans) + b"\xff\xd9"
 
 
 def test_baseline_in_several_scans_becomes_one_scan_with_equal_pixels():
     """Hardware decoders take a single scan."""
     data = baseline_in_three_scans()
-    packed = normalise(data, None, 50)
+    packed = normalize(data, None, 50)
     assert packed.data.count(b"\xff\xda") == 1 and data.count(b"\xff\xda") == 3
     assert np.array_equal(simplejpeg.decode_jpeg(packed.data), simplejpeg.decode_jpeg(data))
     assert np.abs(pixels(packed.data) - np.asarray(PHOTO, float)).mean() < 12
@@ -63,7 +63,7 @@ def test_what_cannot_be_recoded_is_encoded_once(monkeypatch):
     data = progressive()
     for answer in (None, data, data[:-500], encoded(texture(161, 119, seed=1), subsampling="4:2:0"), b""):
         monkeypatch.setattr(normal_form, "to_baseline", lambda data: answer)
-        packed = normalise(data, None, 95)
+        packed = normalize(data, None, 95)
         assert np.abs(pixels(packed.data) - simplejpeg.decode_jpeg(data)).mean() < 4
 
 
@@ -76,7 +76,7 @@ def test_damage_never_reaches_the_recoder(monkeypatch):
         data = bytearray(progressive())
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         try:
-            normalise(bytes(data), None, 90)
+            normalize(bytes(data), None, 90)
         except Rejected:
             rejected += 1
     assert rejected > 50 and len(seen) > 50 and not any(map(strict, seen))
@@ -92,7 +92,7 @@ def test_mutated_scans_give_the_same_pixels_or_are_rejected():
         draw.choice([scans.pop, lambda: scans.insert(3, draw.choice(scans)), lambda: draw.shuffle(scans)])()
         mutated = data[:starts[0]] + b"".join(scans) + b"\xff\xd9"
         try:
-            packed = normalise(mutated, None, 95)
+            packed = normalize(mutated, None, 95)
         except Rejected:
             continue
         kept += 1
@@ -104,22 +104,22 @@ def test_threads_do_not_mix_photos():
     """Files with 45 comments each between the scans: jpeglib counts to 50 over all threads."""
     files = [encoded(texture(400, 300, seed), subsampling="4:2:0", progressive=True) for seed in range(20)]
     files = [data[:20] + data[20:].replace(b"\xff\xc4", 5 * b"\xff\xfe\0\x06junk" + b"\xff\xc4") for data in files]
-    alone = [normalise(data, None, 90) for data in files]
+    alone = [normalize(data, None, 90) for data in files]
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(lambda data: normalise(data, None, 90), files * 5)) == alone * 5
+        assert list(threads.map(lambda data: normalize(data, None, 90), files * 5)) == alone * 5
     assert all(np.array_equal(simplejpeg.decode_jpeg(a), simplejpeg.decode_jpeg(b.data)) for a, b in zip(files, alone))
 
 
 def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    normalise(progressive(), None, 90)
+    normalize(progressive(), None, 90)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_temporary_folder_that_cannot_be_written_is_no_fault_of_the_photo(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(OSError, match="No such file"):
-        normalise(progressive(), None, 90)
+        normalize(progressive(), None, 90)
 
 
 def test_a_full_temporary_folder_is_no_fault_of_the_photo(monkeypatch):
@@ -127,7 +127,7 @@ def test_a_full_temporary_folder_is_no_fault_of_the_photo(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(jpeglib, "read_dct", full)
     with pytest.raises(OSError, match="No space left"):
-        normalise(progressive(), None, 90)
+        normalize(progressive(), None, 90)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_arithmetic_coding_is_decoded(source, tmp_path):
     jpeglib.read_dct(source).write_dct(tmp_path / "arithmetic.jpg", flags=["+ARITH_CODE"])
     data = (tmp_path / "arithmetic.jpg").read_bytes()
     assert b"\xff\xc9" in data
-    assert np.abs(pixels(normalise(data, None, 95).data) - np.asarray(PHOTO, float)).mean() < 12
+    assert np.abs(pixels(normalize(data, None, 95).data) - np.asarray(PHOTO, float)).mean() < 12
 
 
 @pytest.mark.parametrize("factors", [((1, 1), (2, 2), (2, 2)), ((1, 3), (1, 1), (1, 1)), ((1, 4), (1, 1), (1, 1)),
@@ -151,5 +151,5 @@ def test_rare_chroma_sampling_is_decoded(source, tmp_path, factors):
     picture = jpeglib.from_spatial(np.asarray(PHOTO))
     picture.samp_factor = np.array(factors)
     picture.write_spatial(tmp_path / "rare.jpg", qt=95)
-    packed = normalise((tmp_path / "rare.jpg").read_bytes(), None, 95)
+    packed = normalize((tmp_path / "rare.jpg").read_bytes(), None, 95)
     assert np.abs(pixels(packed.data) - np.asarray(PHOTO, float)).mean() < 12

@@ -10,7 +10,7 @@ from loader.draws import uniform
 
 
 def crop_of_torchvision(view, seed, position, width, height):
-    """RandomResizedCrop.get_params step by step, on the same random numbers: the loop that draw_crops vectorises."""
+    """RandomResizedCrop.get_params step by step, on the same random numbers: the loop that draw_crops vectorizes."""
     u = uniform(seed, position, CROP + np.arange(4 * TRIES)).reshape(4, TRIES)
     for t in range(TRIES):
         area = (view.area[0] + u[0, t] * (view.area[1] - view.area[0])) * width * height

@@ -17,8 +17,8 @@ from werkzeug.serving import make_server
 
 from arcshard.console import UserError
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import normalise
-from retrieval.web import Answer, Candidate, Match, Neighbour, Unreadable, create_app, serve
+from preprocess.images.normalize import normalize
+from retrieval.web import Answer, Candidate, Match, Neighbor, Unreadable, create_app, serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -26,9 +26,9 @@ URL = "http://commons.wikimedia.org/wiki/Category:Ch%C3%A2teau_d%27If"
 LIMIT = 200_000
 
 
-def jpeg(colour="lime", size=(64, 48), mode="RGB"):
+def jpeg(color="lime", size=(64, 48), mode="RGB"):
     encoded = io.BytesIO()
-    Image.new(mode, size, colour).save(encoded, "JPEG")
+    Image.new(mode, size, color).save(encoded, "JPEG")
     return encoded.getvalue()
 
 
@@ -39,7 +39,7 @@ class OneAnswer:
     def answer(self, photo):
         readable(photo)
         return Answer([Candidate("7", URL, 0.9), Candidate("8", HOSTILE, 0.5), Candidate("", "", 0.1)],
-                      [Neighbour(0, "k0", "7", URL, 0.95), Neighbour(1, "k1", "8", HOSTILE, 0.85)])
+                      [Neighbor(0, "k0", "7", URL, 0.95), Neighbor(1, "k1", "8", HOSTILE, 0.85)])
 
     def gallery_photo(self, row):
         return [jpeg("red"), jpeg("blue")][row]
@@ -51,7 +51,7 @@ class OneAnswer:
 
 def readable(photo):
     try:
-        normalise(photo, None, 90)
+        normalize(photo, None, 90)
     except Rejected as error:
         raise Unreadable(str(error)) from error
 
@@ -66,10 +66,10 @@ def refusal(response, status):
     return response.json["error"]
 
 
-def test_a_photo_is_answered_with_candidates_and_neighbours(app):
+def test_a_photo_is_answered_with_candidates_and_neighbors(app):
     found = app.test_client().post("/answer", data=jpeg()).json
     assert found["candidates"][0] == {"landmark": "7", "name": URL, "score": 0.9}
-    assert found["neighbours"][1] == {"row": 1, "key": "k1", "landmark": "8", "name": HOSTILE, "cosine": 0.85}
+    assert found["neighbors"][1] == {"row": 1, "key": "k1", "landmark": "8", "name": HOSTILE, "cosine": 0.85}
 
 
 def test_a_match_is_a_picture_with_its_number_of_inliers(app):
@@ -189,9 +189,9 @@ def test_a_photo_that_is_dropped_on_the_page_is_answered(address):
         listed = driver.find_elements(By.CSS_SELECTOR, "#candidates li")
         assert [item.text.splitlines()[0] for item in listed] == ["Château d'If", HOSTILE, "no landmark"]
         assert listed[0].find_element(By.TAG_NAME, "a").get_attribute("href") == URL
-        photos = driver.find_elements(By.CSS_SELECTOR, "#neighbours img")
+        photos = driver.find_elements(By.CSS_SELECTOR, "#neighbors img")
         wait.until(lambda d: all(d.execute_script("return arguments[0].naturalWidth", photo) == 64 for photo in photos))
-        driver.find_elements(By.CSS_SELECTOR, "#neighbours button")[1].click()
+        driver.find_elements(By.CSS_SELECTOR, "#neighbors button")[1].click()
         wait.until(lambda d: d.find_element(By.ID, "match-title").text == "12 points in common with k1")
         driver.find_element(By.CSS_SELECTOR, "#match button").click()
         assert [line for line in driver.get_log("browser") if line["level"] == "SEVERE"] == []

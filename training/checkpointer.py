@@ -24,9 +24,9 @@ from training.step import Step, autocast, float_buffers, train_mode
 
 @torch.inference_mode()
 def validate(course: Course, step: Step) -> dict[str, float | None]:
-    """Figures of the val split's photos among the class centres; leaves eval mode.
+    """Figures of the val split's photos among the class centers; leaves eval mode.
 
-    val_recall@1: share whose nearest centre is their own, a cheap stand-in for evaluate.py's. The others are those of
+    val_recall@1: share whose nearest center is their own, a cheap stand-in for evaluate.py's. The others are those of
     `Instruments`, over the photos with a landmark; None where there is none.
     """
     args, c, world = course.args, course.c, course.world

@@ -35,8 +35,8 @@ class StageConfig:
     data: str | None = None
     """Its dataset folder; null: --data."""
     classes: Literal["keep", "remap", "new"] = "keep"
-    """What becomes of the head's centres when the stage begins: keep: the classes are the same; remap: each takes its
-    centres along by its landmark id, new classes begin with random ones; new: all do (3rd place 2020)."""
+    """What becomes of the head's centers when the stage begins: keep: the classes are the same; remap: each takes its
+    centers along by its landmark id, new classes begin with random ones; new: all do (3rd place 2020)."""
 
     def __post_init__(self) -> None:
         if self.classes not in ("keep", "remap", "new"):
@@ -118,11 +118,11 @@ class TrainConfig:
     """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
     the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
     batchnorm: Literal["learned", "held", "synced"] = "learned"
-    """learned: normalise by each micro-batch's own statistics; held: the backbone by those of its weights,
+    """learned: normalize by each micro-batch's own statistics; held: the backbone by those of its weights,
     which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns;
     synced: by the statistics of all ranks' micro-batches together (torch's SyncBatchNorm, on CUDA alone)."""
     batchnorm_frozen_from: float | None = None
-    """Epoch from which every BatchNorm, the neck's too, normalises by its running statistics, which stay as they are;
+    """Epoch from which every BatchNorm, the neck's too, normalizes by its running statistics, which stay as they are;
     0: from the start; null: never."""
     precise_batchnorm: int = 0
     """Images, drawn as for training, over which the running statistics are computed anew at each epoch's end, before
@@ -148,7 +148,7 @@ class TrainConfig:
     momentum: float = 0.9
     """Nesterov momentum of SGD, beta1 of AdamW."""
     weight_decay: float = 1e-4
-    """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalisation and GeM's exponent have none."""
+    """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalization and GeM's exponent have none."""
     clip: float = 5.0
     """Largest norm of the gradient (1st place: 5)."""
     ema: float | None = None

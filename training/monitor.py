@@ -1,4 +1,4 @@
-"""Notices input that nothing is learnt from, and a loss that rests where nothing is learnt, and looks for the cause.
+"""Notices input that nothing is learned from, and a loss that rests where nothing is learned, and looks for the cause.
 
 Which of them tell a stuck run from a slow one is tried out in docs/arcface-convergence.md.
 """
@@ -71,9 +71,9 @@ class BadSteps:
                             "head.margin")
 
 
-# What ArcFace's loss is where nothing has been learnt, to tell a run that is stuck from one that is slow.
+# What ArcFace's loss is where nothing has been learned, to tell a run that is stuck from one that is slow.
 #
-# A loss that rests at `collapsed` means that all embeddings and all class centres point one way: the margin costs
+# A loss that rests at `collapsed` means that all embeddings and all class centers point one way: the margin costs
 # least there, and its gradient points back to it. C classes, s scale, m margin in radians, d size of the embedding.
 
 LINES = 10  # of metrics.jsonl that must be flat
@@ -101,7 +101,7 @@ def collapsed(num_classes: int, scale: float, cost: float, smoothing: float = 0.
 
 
 def is_stuck(losses: Sequence[float], level: float) -> bool:
-    """Whether the last LINES losses stay near `level`, where nothing is learnt, and no longer fall."""
+    """Whether the last LINES losses stay near `level`, where nothing is learned, and no longer fall."""
     last = losses[-LINES:]
     if len(last) < LINES or max(abs(loss - level) for loss in last) > NEAR * level:
         return False
@@ -110,7 +110,7 @@ def is_stuck(losses: Sequence[float], level: float) -> bool:
 
 
 # Each bound lies well outside what the presets and the winners' solutions do (reasons beside it).
-MEAN, STD = 1.5, (0.4, 2.5)  # of the network's input; normalised twice, its mean is near -2, its deviation 0.02 or 4
+MEAN, STD = 1.5, (0.4, 2.5)  # of the network's input; normalized twice, its mean is near -2, its deviation 0.02 or 4
 LR = {"sgd": (1e-3, 0.5), "adamw": (1e-5, 5e-3)}  # SGD from 0.001 (D2-MetricLearning) to 0.1, Adam around 3e-4
 CLIP = 0.5  # the 1st place 2020 clips at 5
 SHARE = 0.3  # of train.lr; weights that were trained on ImageNet do with 0.1
@@ -119,7 +119,7 @@ SCALE = 4  # times head.scale auto; from random weights, 64 instead of 10 halved
 
 @dataclass(frozen=True)
 class Level:
-    """A loss at which nothing is learnt."""
+    """A loss at which nothing is learned."""
 
     loss: float
     of: str
@@ -129,10 +129,10 @@ class Level:
 def resting_level(num_classes: int, collapsed: float, easy_margin: bool) -> Level:
     """Where a run that learns nothing pays least.
 
-    With the easy margin, embeddings at right angles to every centre pay for no margin: ln C, below `collapsed`.
+    With the easy margin, embeddings at right angles to every center pay for no margin: ln C, below `collapsed`.
     """
     if easy_margin:
-        return Level(uniform(num_classes), "embeddings at right angles to every centre")
+        return Level(uniform(num_classes), "embeddings at right angles to every center")
     return Level(collapsed, "embeddings which all point one way")
 
 
@@ -141,7 +141,7 @@ class Circumstances:
     """What a run was doing when it got stuck."""
 
     mean: float
-    """Of the network's input, all channels; a normalised photo has about 0,"""
+    """Of the network's input, all channels; a normalized photo has about 0,"""
     std: float
     """and 1."""
     weights: str
@@ -162,12 +162,12 @@ class Circumstances:
 
 
 def odd_input(mean: float, std: float) -> str | None:
-    """A clause, if the network's input is not normalised: mean and deviation over all channels, usually near 0 and 1.
+    """A clause, if the network's input is not normalized: mean and deviation over all channels, usually near 0 and 1.
     """
     if abs(mean) <= MEAN and STD[0] <= std <= STD[1]:
         return None
     return (f"the network's input has mean {mean:.2f} and deviation {std:.2f} instead of about 0 and 1 (are the photos "
-            "normalised twice, or nearly black?)")
+            "normalized twice, or nearly black?)")
 
 
 def likely_causes(at: Circumstances) -> list[str]:
@@ -198,11 +198,11 @@ def stuck_sentence(loss: float, level: Level, causes: list[str]) -> str:
     found = ("likely because " + "; ".join(causes)) if causes else (
         "and no usual cause was found in input, frozen layers, train.lr, train.clip and head.scale, so see whether the "
         "labels are right, or lower train.lr")
-    return f"the loss rests at {loss:.2f}, and {level.loss:.2f} is that of {level.of}: nothing is learnt, {found}"
+    return f"the loss rests at {loss:.2f}, and {level.loss:.2f} is that of {level.of}: nothing is learned, {found}"
 
 
 class Plateau:
-    """The losses of the log's lines beside the one where nothing is learnt. Its methods read the device."""
+    """The losses of the log's lines beside the one where nothing is learned. Its methods read the device."""
 
     def __init__(self, course: Course, step: Step):
         self.course, self.step = course, step
@@ -220,7 +220,7 @@ class Plateau:
         if not self.input_seen:
             self.input_seen = True
             if odd := odd_input(*self._input(batch)):
-                return f"{odd}: little can be learnt from it"
+                return f"{odd}: little can be learned from it"
         level = resting_level(len(self.course.class_sizes), collapsed, self.course.args.head.easy_margin)
         if not is_stuck(self.losses, level.loss):
             return None

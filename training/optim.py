@@ -18,7 +18,7 @@ from training.config import TrainConfig
 
 
 def whole_state(optimizer: torch.optim.Optimizer, head: MarginHead) -> dict[str, Any]:
-    """optimizer.state_dict() as if one rank held all the centres; all ranks must ask."""
+    """optimizer.state_dict() as if one rank held all the centers; all ranks must ask."""
     return _changed(optimizer.state_dict(), optimizer, head, head.shard.whole)
 
 
@@ -35,7 +35,7 @@ def keep_out_of_ddp(module: nn.Module, spread: Sequence[Tensor]) -> None:
 
 def _changed(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: MarginHead,
              change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """With what the optimizer keeps for each of the head's centres changed."""
+    """With what the optimizer keeps for each of the head's centers changed."""
     order = [id(p) for group in optimizer.param_groups for p in group["params"]]
     number = order.index(id(head.weight))
     if head.shard.size == 1 or number not in state["state"]:
@@ -178,7 +178,7 @@ def build_optimizer(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> t
 
 
 def parameter_groups(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> list[dict[str, Any]]:
-    """Four groups: backbone or not, weight decay (matrices and kernels) or none (biases, normalisation, GeM)."""
+    """Four groups: backbone or not, weight decay (matrices and kernels) or none (biases, normalization, GeM)."""
     of_backbone = {id(p) for p in backbone.parameters()}
     rest = [p for p in module.parameters() if id(p) not in of_backbone]
     return [{"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == decays], "lr": c.lr * share,

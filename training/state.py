@@ -33,13 +33,13 @@ from training.step import (
     train_mode,
 )
 
-# Class centres that begin where the untrained network puts the classes' photos.
+# Class centers that begin where the untrained network puts the classes' photos.
 
 
 def begin_at_means(course: Course, step: Step) -> None:
-    """Turn each class's first centre to the mean of its photos, over the first images of the training; in eval mode.
+    """Turn each class's first center to the mean of its photos, over the first images of the training; in eval mode.
 
-    All ranks must call. A class that these images do not show keeps its random centre.
+    All ranks must call. A class that these images do not show keeps its random center.
     """
     step.eval()
     with autocast(course.c, course.world):
@@ -133,7 +133,7 @@ def resume(step: Step, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) 
     """Load what the stage's own checkpoint holds. Raises UserError if it has other classes."""
     if len(saved["head"]["weight"]) != step.head.num_centers:
         raise UserError("a run continues with as many classes as it began with; its head has "
-                        f"{len(saved['head']['weight']):,} centres, and this dataset needs "
+                        f"{len(saved['head']['weight']):,} centers, and this dataset needs "
                         f"{step.head.num_centers:,}: give another --out")
     step.load_weights(saved)
     optimizer.load_state_dict(own_state(saved["optimizer"], optimizer, step.head))

@@ -54,6 +54,6 @@ def reader(short_side: int | None, quality: int) -> Callable[[Path], bytes]:
     """How a photo comes to a writer: its own bytes, or resized and encoded by the function that arcshard packs with."""
     if short_side is None:
         return Path.read_bytes
-    from preprocess.images.normalize import normalise
+    from preprocess.images.normalize import normalize
 
-    return lambda path: normalise(path.read_bytes(), short_side, quality).data
+    return lambda path: normalize(path.read_bytes(), short_side, quality).data

@@ -14,14 +14,14 @@ from PIL import ExifTags, Image
 from arcshard.console import UserError, progress
 from arcshard.files import whole_file
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from preprocess.sources import PhotoSource, Place
 from preprocess.workers.engine import Engine, run_tasks
 
 # Two hashes of a photo: of its bytes, and of its look.
 #
-# The look is the pHash of the library imagehash: signs of the 8 × 8 lowest frequencies of the grey photo against
-# their median. What survives it: scale, JPEG quality, small changes of colour. What does not: a crop, a flip.
+# The look is the pHash of the library imagehash: signs of the 8 × 8 lowest frequencies of the gray photo against
+# their median. What survives it: scale, JPEG quality, small changes of color. What does not: a crop, a flip.
 
 METHOD = "blake2b-16, phash-8 of side 64, 1"  # hashes of another method are not reused
 SIDE = 64  # pixels; decoding at 1/8 … 1/1 down to it takes 0.5 ms of a 792×545 JPEG, decoding it whole 2.2 ms
@@ -38,7 +38,7 @@ class PhotoHash(NamedTuple):
 
 def hash_photo(data: bytes) -> PhotoHash:
     """Hash an encoded photo. Raises normal_form.Rejected for what packing would reject."""
-    image = _draft(data) or Image.open(io.BytesIO(normalise(data, SIDE, quality=90).data))
+    image = _draft(data) or Image.open(io.BytesIO(normalize(data, SIDE, quality=90).data))
     return PhotoHash(hashlib.blake2b(data, digest_size=16).digest(), _look(image))
 
 
@@ -62,7 +62,7 @@ def _draft(data: bytes) -> Image.Image | None:
             image.draft("L", (SIDE, SIDE))
             image.load()
             return image
-        except Exception:  # damaged files make Pillow raise nearly any type; normalise says what is wrong
+        except Exception:  # damaged files make Pillow raise nearly any type; normalize says what is wrong
             return None
 
 

@@ -57,7 +57,7 @@ def near_pairs(a: Hashes, b: Hashes, distance: int) -> Pairs:
 
 
 def _masks(bands: int) -> list[int]:
-    """The bands as masks: neighbouring bits, nearly equally many."""
+    """The bands as masks: neighboring bits, nearly equally many."""
     edges = [BITS * band // max(bands, MIN_BANDS) for band in range(max(bands, MIN_BANDS) + 1)]
     return [(1 << high) - (1 << low) for low, high in zip(edges, edges[1:])]
 

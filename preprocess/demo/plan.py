@@ -52,8 +52,8 @@ def _turned(view: MatLike, quality: int) -> bytes:
 
 
 def _png16(view: MatLike, quality: int) -> bytes:
-    grey = cv2.cvtColor(view, cv2.COLOR_BGR2GRAY).astype(np.uint16)
-    return _opencv(".png", grey * 257)  # 255 -> 65535
+    gray = cv2.cvtColor(view, cv2.COLOR_BGR2GRAY).astype(np.uint16)
+    return _opencv(".png", gray * 257)  # 255 -> 65535
 
 
 # What real data contains, by name.
@@ -63,7 +63,7 @@ ODDITIES: dict[str, Callable[[MatLike, int], bytes]] = {
     "html": lambda view, quality: HTML,
     "progressive": lambda view, quality: _pillow(_upright(view), quality=quality, progressive=True),
     "cmyk": lambda view, quality: _pillow(_upright(view).convert("CMYK"), quality=quality),
-    "grey": lambda view, quality: _pillow(_upright(view).convert("L"), quality=quality),
+    "gray": lambda view, quality: _pillow(_upright(view).convert("L"), quality=quality),
     "exif_rotated": _turned,
     "png16": _png16,
     "webp": lambda view, quality: _opencv(".webp", view, cv2.IMWRITE_WEBP_QUALITY, quality),

@@ -1,7 +1,7 @@
 """Which photographs the demo is made of: places (landmarks), what is no landmark, what stands in front.
 
 Chosen by eye from the 121 images of mvtb-data 1.6.1 and the two of scikit-learn: photographs only. Pictures
-of the same place share a landmark. The largest are cut into regions that do not overlap, so that neighbouring
+of the same place share a landmark. The largest are cut into regions that do not overlap, so that neighboring
 landmarks look alike, as buildings of one street do. Left out: diagrams, renderings, calibration boards, and
 what overlaps in the aerial, tomato and turntable sequences.
 """

@@ -3,9 +3,9 @@
 A view is a pure function of its photo and generator. Crop, rotation and perspective are one warp, so that pixels
 are resampled once.
 
-How strong they are was measured with ImageNet features (tf_efficientnet_lite0, 128 px, nearest neighbour among
+How strong they are was measured with ImageNet features (tf_efficientnet_lite0, 128 px, nearest neighbor among
 the train views of landmarks with 15 or more, a fifth held out, seed 0): recall@1 is 0.88 without the flowers,
-which leaves training little to gain, and 0.63 with them. People still recognise the places.
+which leaves training little to gain, and 0.63 with them. People still recognize the places.
 """
 import functools
 
@@ -22,7 +22,7 @@ CROP_AREA = (0.2, 0.7)  # share of the photo; small ones are more frequent
 TILT = 35  # degrees to either side
 SKEW = 0.2  # of the crop's sides, how far each corner moves at most: the perspective
 FLOWER_BEDS = (0.2, 0.4, 0.4)  # how often a view has none, one, two
-GREY = 0.2  # how often a view has no colour
+GRAY = 0.2  # how often a view has no color
 
 
 def load_source(source: Source) -> MatLike:
@@ -33,7 +33,7 @@ def load_source(source: Source) -> MatLike:
     return cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-@functools.lru_cache(maxsize=2)  # neighbouring tiles come from the same one or two files of 24 MB each, decoded
+@functools.lru_cache(maxsize=2)  # neighboring tiles come from the same one or two files of 24 MB each, decoded
 def _read(file: str) -> MatLike:
     photo = cv2.imread(str(source_path(file)), cv2.IMREAD_COLOR)
     assert photo is not None, file
@@ -110,6 +110,6 @@ def relight(view: MatLike, rng: np.random.Generator) -> MatLike:
     levels = 0.5 + (levels - 0.5) * rng.uniform(0.5, 1.3) + rng.uniform(-0.15, 0.15)
     levels = levels * np.exp(rng.uniform(-0.25, 0.25, 3))
     view = cv2.LUT(view, np.rint(levels.clip(0, 1) * 255).astype(np.uint8)[None])
-    saturation = 0.0 if rng.uniform() < GREY else rng.uniform(0.3, 1.4)
-    grey = cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.addWeighted(view, saturation, grey, 1 - saturation, 0)
+    saturation = 0.0 if rng.uniform() < GRAY else rng.uniform(0.3, 1.4)
+    gray = cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return cv2.addWeighted(view, saturation, gray, 1 - saturation, 0)

@@ -1,4 +1,4 @@
-"""An image file's bytes -> 8-bit pixels, with what is needed to turn and colour them right.
+"""An image file's bytes -> 8-bit pixels, with what is needed to turn and color them right.
 
 JPEG goes through libjpeg-turbo (simplejpeg), whose warnings count as errors here: of 300 single-bit flips in photos it
 names 78, Pillow 4. Other formats, and JPEGs whose header is odd, go through Pillow.
@@ -24,20 +24,20 @@ class Rejected(Exception):
     """A file that cannot become a sample; the message is the short reason."""
 
 
-# 8-bit pixels of any colour space -> sRGB.
+# 8-bit pixels of any color space -> sRGB.
 
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 SRGB = ImageCms.createProfile("sRGB")
-# Grey levels, at the colour that differs most: 1 for profiles of sRGB with rounded numbers or short tables (measured),
+# Gray levels, at the color that differs most: 1 for profiles of sRGB with rounded numbers or short tables (measured),
 # 9 for gamma 2.2 with sRGB's primaries, 105 for Display P3.
 SAME = 2
 
 
 def to_rgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
-    """uint8 (H, W, 1 grey | 3 RGB | 4 CMYK) -> sRGB uint8 (H, W, 3), contiguous.
+    """uint8 (H, W, 1 gray | 3 RGB | 4 CMYK) -> sRGB uint8 (H, W, 3), contiguous.
 
-    profile: the ICC profile that the pixels are in. Without one, grey and RGB are taken for sRGB and CMYK is
-    converted by the plain formula; a profile that is broken or of another colour space is left out, as browsers do.
+    profile: the ICC profile that the pixels are in. Without one, gray and RGB are taken for sRGB and CMYK is
+    converted by the plain formula; a profile that is broken or of another color space is left out, as browsers do.
     """
     mode = MODES[pixels.shape[2]]
     transform = _transform(profile, mode) if profile else None
@@ -66,9 +66,9 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 def _changes_little(transform: ImageCms.ImageCmsTransform) -> bool:
     """By effect, not by name: many profiles describe sRGB, under many names."""
     levels = np.linspace(0, 255, 18).astype(np.uint8)
-    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(18, -1, 3)
-    changed = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
-    return int(np.abs(changed.astype(int) - colours).max()) <= SAME
+    colors = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(18, -1, 3)
+    changed = np.asarray(ImageCms.applyTransform(Image.fromarray(colors), transform))
+    return int(np.abs(changed.astype(int) - colors).max()) <= SAME
 
 
 # Scaling a photo down to a short side: a Gaussian takes away what would alias, then samples are interpolated.
@@ -124,13 +124,13 @@ HEADER_COMPLAINTS = ("subsampling level", "bad ICC marker", "Unknown Adobe color
                      "Invalid SOS parameters for sequential JPEG")
 SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 # libjpeg scales by k/8 while it decodes, which aliases a little. Over float64 area means of demo photos (695×589 to 72
-# pixels) whole decoding is off by 0.2 grey levels (59 dB), this by 0.7 (44 dB) with 4 times the final size, by 1.2
+# pixels) whole decoding is off by 0.2 gray levels (59 dB), this by 0.7 (44 dB) with 4 times the final size, by 1.2
 # (40 dB) with 3 times. It halves the time for photos of 2,300 pixels and more at short side 288.
 DECODED_PER_FINAL = 4
 
 
 class Photo(NamedTuple):
-    """pixels: uint8 (H, W, 1 grey | 3 RGB | 4 CMYK, 255 full ink), as stored. width, height: of the photo in pixels;
+    """pixels: uint8 (H, W, 1 gray | 3 RGB | 4 CMYK, 255 full ink), as stored. width, height: of the photo in pixels;
     the pixels may be decoded smaller. orientation: EXIF's. profile: ICC."""
 
     pixels: np.ndarray
@@ -156,11 +156,11 @@ def decode(data: bytes, header: JpegHeader | None, short_side: int | None) -> Ph
 
 
 def check(data: bytes) -> None:
-    """Entropy-decode every byte of a JPEG at the least cost: grey, 1/8 of the size. Raises Rejected for damage.
+    """Entropy-decode every byte of a JPEG at the least cost: gray, 1/8 of the size. Raises Rejected for damage.
 
     It finds what decoding the whole picture finds (tests/test_decode_check.py). Bytes behind the end of the image are
     fine. "Extraneous bytes before marker" is damage too: of 3,000 photos with a bit flipped, 16 bytes zeroed or a few
-    bytes lost, it was the only message for 128, and these were off by 40 grey levels on average.
+    bytes lost, it was the only message for 128, and these were off by 40 gray levels on average.
     """
     _libjpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8)
 
@@ -226,7 +226,7 @@ def _pillow_photo(data: bytes) -> Photo:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Modes L, RGB and CMYK: 16-bit grey keeps its high byte, transparency goes on white. Rejects float pixels."""
+    """Modes L, RGB and CMYK: 16-bit gray keeps its high byte, transparency goes on white. Rejects float pixels."""
     if image.mode == "F":
         raise Rejected("floating-point pixels")
     if image.mode.startswith("I"):

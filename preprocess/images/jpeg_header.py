@@ -104,7 +104,7 @@ def _header(segments: Segments) -> JpegHeader:
     (process, frame), = [segment for segment in segments if segment[0] in FRAMES]
     bits, height, width, components = struct.unpack_from(">BHHB", frame)
     if len(frame) != 6 + 3 * components or components not in (1, 3, 4) or not width or not height:
-        raise ValueError("not a frame of known size and colours")
+        raise ValueError("not a frame of known size and colors")
     scan = segments[-1][1]
     if process != PROGRESSIVE and not scan.endswith(ALL_COEFFICIENTS):
         raise ValueError("a scan of some coefficients in a sequential JPEG")

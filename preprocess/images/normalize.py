@@ -54,7 +54,7 @@ class Packed(NamedTuple):
     height: int
 
 
-def normalise(data: bytes, short_side: int | None, quality: int, check: bool = True) -> Packed:
+def normalize(data: bytes, short_side: int | None, quality: int, check: bool = True) -> Packed:
     """Bring an image file into normal form, decoding it once; equal arguments give equal bytes.
 
     A file that has the form keeps its bytes, its metadata (EXIF, XMP, an sRGB profile) among them: none of it changes
@@ -109,7 +109,7 @@ def _has_pixels(data: bytes, pixels: np.ndarray) -> bool:
 
 
 def _encoded(photo: Photo, short_side: int | None, quality: int) -> Packed:
-    """Shrunk before it is turned and coloured: that is fewer pixels."""
+    """Shrunk before it is turned and colored: that is fewer pixels."""
     size = target_size(photo.width, photo.height, short_side)
     pixels = to_rgb(upright(shrink(photo.pixels, *size), photo.orientation), photo.profile)
     height, width = pixels.shape[:2]

@@ -88,7 +88,7 @@ def added_rows(samples: pd.DataFrame, before: Before) -> tuple[pd.DataFrame, lis
     rows = samples[new]
     label = pd.Index(landmark_ids).get_indexer(rows["landmark_id"])  # -1 if absent: no landmark
     label[rows["label"] == NO_LANDMARK] = NO_LANDMARK
-    return _relabelled(rows, samples, landmark_ids).assign(label=label), landmark_ids
+    return _relabeled(rows, samples, landmark_ids).assign(label=label), landmark_ids
 
 
 def _merged_landmarks(new: list[str], old: list[str]) -> list[str]:
@@ -103,7 +103,7 @@ def _refuse_moved(rows: pd.DataFrame, split: str) -> None:
                         f"it in {first['split']} ({len(rows):,} such rows): keep the splits of the first table")
 
 
-def _relabelled(rows: pd.DataFrame, samples: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
+def _relabeled(rows: pd.DataFrame, samples: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
     """The rows with `truths` in the dataset's labels."""
     if "truths" not in rows:
         return rows

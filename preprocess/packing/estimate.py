@@ -9,7 +9,7 @@ import pandas as pd
 
 from arcshard.console import size_text
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from preprocess.packing.options import PackOptions
 from preprocess.sources import PhotoSource
 from shards.format import INDEX_DTYPE, TAR_BLOCK
@@ -27,7 +27,7 @@ class Forecast(NamedTuple):
     sizes: np.ndarray
     """Bytes in the dataset of each photo that could be packed."""
     seconds: float
-    """To read and normalise those tried, in one process."""
+    """To read and normalize those tried, in one process."""
     reasons: Counter[str]
     """Why the others were rejected."""
 
@@ -49,13 +49,13 @@ class Forecast(NamedTuple):
 
 
 def rehearse(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, count: int) -> Forecast:
-    """Normalise about `count` photos, evenly drawn from the shuffled table, and write nothing."""
+    """Normalize about `count` photos, evenly drawn from the shuffled table, and write nothing."""
     some = samples.iloc[::max(1, len(samples) // count)].iloc[:count]
     sizes, reasons = [], Counter[str]()
     start = time.perf_counter()
     for place in source.places(some["id"].tolist(), some["path"].tolist() if "path" in some else None):
         try:
-            packed = normalise(place.read(), options.short_side, options.quality, options.verify)
+            packed = normalize(place.read(), options.short_side, options.quality, options.verify)
             sizes.append(len(packed.data) + OVERHEAD)
         except Rejected as reason:
             reasons[str(reason)] += 1

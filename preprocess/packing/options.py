@@ -5,7 +5,7 @@ from typing import Any
 from arcshard.console import UserError
 
 # How photos are brought into normal form; a dataset says it of itself.
-NORMAL_FORM = {"jpeg": "baseline 4:2:0", "colour": "sRGB", "resample": "area"}
+NORMAL_FORM = {"jpeg": "baseline 4:2:0", "color": "sRGB", "resample": "area"}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from arcshard.memory import keep_freed_memory
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from preprocess.packing.options import PackOptions
 from preprocess.packing.output import Output
 from preprocess.packing.shard_plan import IDX, LABELS, PART, ROWS, TAR
@@ -78,7 +78,7 @@ def _samples(task: ShardTask, rejected: dict[str, str]) -> Iterator[Sample]:
     options = task.options
     for key, label, place in zip(task.ids, task.labels, task.places):
         try:
-            photo = normalise(place.read(), options.short_side, options.quality, options.verify)
+            photo = normalize(place.read(), options.short_side, options.quality, options.verify)
             yield Sample(key, label, *photo)
         except Rejected as reason:
             rejected[key] = str(reason)

@@ -96,7 +96,7 @@ def same_labels(large: list[str], classes: Classes) -> list[str]:
     return classes.landmark_ids
 
 
-def labelled(photos: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
+def labeled(photos: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
     """The photos of those landmarks, with label (the landmark's position, int64) for landmark_id, split train."""
     landmarks = photos["landmark_id"].astype("category").cat
     labels = pd.Index(landmark_ids).get_indexer(landmarks.categories)[landmarks.codes]

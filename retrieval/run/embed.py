@@ -122,10 +122,10 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     add_tta(parser)
 
 
-def add_neighbours_arguments(parser: argparse.ArgumentParser) -> None:
+def add_neighbors_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", type=Path, required=True, help="store of embeddings")
     parser.add_argument("--gallery", type=Path, required=True, help="store of embeddings")
-    parser.add_argument("--k", type=int, default=10, help="neighbours a query (default: 10)")
+    parser.add_argument("--k", type=int, default=10, help="neighbors a query (default: 10)")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .npz")
 
 
@@ -139,9 +139,9 @@ def embed(args: argparse.Namespace) -> None:
     _on_ranks(_embed, args)
 
 
-def neighbours(args: argparse.Namespace) -> None:
+def neighbors(args: argparse.Namespace) -> None:
     """Write scores float32 and rows int64, both (queries, k). Raises UserError for stores that do not fit."""
-    _on_ranks(_neighbours, args)
+    _on_ranks(_neighbors, args)
 
 
 def _on_ranks(work: Callable[[argparse.Namespace, World], None], args: argparse.Namespace) -> None:
@@ -179,13 +179,13 @@ def _is_there(path: Path, model: RunModel, dataset: Dataset, args: argparse.Name
     return False
 
 
-def _neighbours(args: argparse.Namespace, world: World) -> None:
+def _neighbors(args: argparse.Namespace, world: World) -> None:
     queries, gallery = Embeddings.load(args.queries), Embeddings.load(args.gallery)
     if (queries.made.model, queries.made.tta) != (gallery.made.model, gallery.made.tta):
         raise UserError(f"embeddings compare only with those of the same weights and views, but {args.queries} and "
                         f"{args.gallery} are of two: embed both with one run and one --tta")
     if not len(queries.vectors):
-        raise UserError(f"{args.queries} holds no embeddings, and so no queries to find neighbours for: embed a split "
+        raise UserError(f"{args.queries} holds no embeddings, and so no queries to find neighbors for: embed a split "
                         "that has photos")
     try:
         scores, rows = nearest_over_ranks(queries.vectors, gallery.vectors, args.k, world)

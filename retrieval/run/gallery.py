@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pages.gallery_choice import choose
-from pages.gallery_page import Candidate, Confused, GalleryData, Neighbour, Query, Step, render
-from preprocess.images.normalize import normalise
+from pages.gallery_page import Candidate, Confused, GalleryData, Neighbor, Query, Step, render
+from preprocess.images.normalize import normalize
 from retrieval import Pipeline, Questions
 from retrieval.metrics import NO_LANDMARK
-from retrieval.neighbours_picture import HEIGHT, Shown, neighbours_picture
-from retrieval.state import Candidates, Neighbours, State
+from retrieval.neighbors_picture import HEIGHT, Shown, neighbors_picture
+from retrieval.state import Candidates, Neighbors, State
 from retrieval.trace import Confusion, Stage, confusions, places, rank_of_truth, step_figures, trace
 from shards import Dataset
 
@@ -32,7 +32,7 @@ def title(name: str) -> str:
     return unquote(name.rpartition("/Category:")[2]).replace("_", " ")
 
 
-# A picture of photos that were answered, with their neighbours.
+# A picture of photos that were answered, with their neighbors.
 
 QUALITY = 90  # of JPEG
 NONE = "no landmark"
@@ -40,30 +40,30 @@ NONE = "no landmark"
 
 def answer_picture(photos: list[Path], answers: dict[int, list[tuple[int, float]]], state: State,
                    gallery: Dataset) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3), RGB: a row for each photo that was answered, with the first list's neighbours.
+    """uint8 (H, W, 3), RGB: a row for each photo that was answered, with the first list's neighbors.
 
     Args: photos, answers, state: as `answering.photos.state_of` and `answers_of` have them.
     """
-    return neighbours_picture([[_query(photos[number], listed[:1], gallery), *_neighbours(state, i, gallery)]
-                               for i, (number, listed) in enumerate(answers.items())])
+    return neighbors_picture([[_query(photos[number], listed[:1], gallery), *_neighbors(state, i, gallery)]
+                              for i, (number, listed) in enumerate(answers.items())])
 
 
 def _query(photo: Path, best: list[tuple[int, float]], gallery: Dataset) -> Shown:
     words = [word for label, score in best for word in (f"answer: {score:.4f}", *(landmark(label, gallery) or [NONE]))]
-    return Shown(normalise(photo.read_bytes(), HEIGHT, QUALITY).data, [photo.name, *(words or ["no answer"])])
+    return Shown(normalize(photo.read_bytes(), HEIGHT, QUALITY).data, [photo.name, *(words or ["no answer"])])
 
 
-def _neighbours(state: State, i: int, gallery: Dataset) -> list[Shown]:
-    listed, labels = state.neighbours[0], state.gallery_labels
+def _neighbors(state: State, i: int, gallery: Dataset) -> list[Shown]:
+    listed, labels = state.neighbors[0], state.gallery_labels
     return [Shown(gallery.read(row), [f"{place}: {score:.4f}", *(landmark(int(labels[row]), gallery) or [NONE]),
                                       gallery.index["key"][row].decode()])
-            for place, (row, score) in enumerate(zip(listed.rows[i, :NEIGHBOURS].tolist(),
+            for place, (row, score) in enumerate(zip(listed.rows[i, :NEIGHBORS].tolist(),
                                                      listed.scores[i].tolist()), 1) if score > -np.inf]
 
 
 QUERIES = 36
 PHOTOS = 1000  # some 8 kB each, so that a page stays below 10 MB
-NEIGHBOURS = 5
+NEIGHBORS = 5
 CANDIDATES = 3
 PAIRS = 12
 ROUNDING = 1e-5  # of scores in float32
@@ -90,8 +90,8 @@ def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Datas
 
 
 def num_shown(stages: list[Stage]) -> int:
-    """Queries that a page has room for, should every step move every list of neighbours; at least one."""
-    return max(1, min(QUERIES, PHOTOS // (NEIGHBOURS * sum(len(stage.neighbours) for stage in stages))))
+    """Queries that a page has room for, should every step move every list of neighbors; at least one."""
+    return max(1, min(QUERIES, PHOTOS // (NEIGHBORS * sum(len(stage.neighbors) for stage in stages))))
 
 
 class QueryMaker:
@@ -119,27 +119,27 @@ class QueryMaker:
     def step(self, s: int, q: int) -> Step:
         """What step s made of query q; lists and candidates that it left as they were are empty."""
         stage, before = self.stages[s], self.stages[s - 1] if s else None
-        lists, candidates = stage.neighbours, _first_candidates(stage.candidates, q)
-        lists_before: Sequence[Neighbours | None] = before.neighbours if before else ()
+        lists, candidates = stage.neighbors, _first_candidates(stage.candidates, q)
+        lists_before: Sequence[Neighbors | None] = before.neighbors if before else ()
         if len(lists_before) != len(lists):
             lists_before = [None] * len(lists)
         moved = not all(was and _same(found, was, q) for found, was in zip(lists, lists_before))
         candidates_before = _first_candidates(before.candidates, q) if before else {}
         return Step(stage.step,
-                    [self.neighbours(*each, q) for each in zip(lists, lists_before)] if moved else [],
+                    [self.neighbors(*each, q) for each in zip(lists, lists_before)] if moved else [],
                     [] if _same_candidates(candidates, candidates_before) else self.candidates(candidates, before, q),
                     int(self.ranks[s, q]), int(self.places[s, q]))
 
-    def neighbours(self, found: Neighbours, before: Neighbours | None, q: int) -> list[Neighbour]:
+    def neighbors(self, found: Neighbors, before: Neighbors | None, q: int) -> list[Neighbor]:
         places_before = _places(before.rows[q][before.scores[q] > -np.inf]) if before else {}
-        return [self.neighbour(q, row, score, places_before.get(row, 0), inliers) for row, score, inliers in zip(
-            found.rows[q, :NEIGHBOURS].tolist(), found.scores[q].tolist(),
-            [None] * NEIGHBOURS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
+        return [self.neighbor(q, row, score, places_before.get(row, 0), inliers) for row, score, inliers in zip(
+            found.rows[q, :NEIGHBORS].tolist(), found.scores[q].tolist(),
+            [None] * NEIGHBORS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
 
-    def neighbour(self, q: int, row: int, score: float, was: int, inliers: int | None) -> Neighbour:
+    def neighbor(self, q: int, row: int, score: float, was: int, inliers: int | None) -> Neighbor:
         label = int(self.asked.gallery_labels[row])
-        return Neighbour(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
-                         label in self.asked.truths[q], score, was, inliers)
+        return Neighbor(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
+                        label in self.asked.truths[q], score, was, inliers)
 
     def candidates(self, found: dict[int, float], before: Stage | None, q: int) -> list[Candidate]:
         known = _first_candidates(before.candidates, q, None) if before else {}
@@ -150,7 +150,7 @@ class QueryMaker:
     def confused(self, pair: Confusion) -> Confused:
         """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
         q, rows = pair.queries[0], np.flatnonzero(self.asked.gallery_labels == pair.answered)
-        listed = self.stages[-1].neighbours[0].rows[q]
+        listed = self.stages[-1].neighbors[0].rows[q]
         near = [*listed[np.isin(listed, rows)], *rows[:1]]
         return Confused(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
                         self.gallery.read(int(near[0])) if near else None)
@@ -167,9 +167,9 @@ def _places(items: Iterable[int]) -> dict[int, int]:
     return {int(item): place for place, item in enumerate(items, 1)}
 
 
-def _same(found: Neighbours, before: Neighbours, q: int) -> bool:
+def _same(found: Neighbors, before: Neighbors, q: int) -> bool:
     """Whether the shown part of a query's list is what it was, up to rounding."""
-    rows, rows_before, scores, scores_before = (getattr(one, name)[q, :NEIGHBOURS]
+    rows, rows_before, scores, scores_before = (getattr(one, name)[q, :NEIGHBORS]
                                                 for name in ("rows", "scores") for one in (found, before))
     return ((found.inliers is None) == (before.inliers is None) and np.array_equal(rows, rows_before)
             and np.allclose(scores, scores_before, rtol=ROUNDING))

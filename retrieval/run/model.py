@@ -102,7 +102,7 @@ class RunModel:
     """Of its weights."""
     device: torch.device
     centers: np.ndarray | None = None
-    """The head's centres, float32 (C, K, D)."""
+    """The head's centers, float32 (C, K, D)."""
     tta: Tta = Tta()
     """The views that an embedding is the mean of."""
 

@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from preprocess.images.decode import Rejected
-from preprocess.images.normalize import normalise
+from preprocess.images.normalize import normalize
 from retrieval import Pipeline, read_pipeline
 from retrieval.local_features import extract, match_picture, verify
 from retrieval.pipeline import candidates
 from retrieval.run.model import add_answer_options, add_checkpoint
 from retrieval.run.photos import Index, is_dataset, load_index, state_of
 from retrieval.run.queries import GALLERY
-from retrieval.state import Neighbours, State
+from retrieval.state import Neighbors, State
 from retrieval.steps import Quantile, Rerank
-from retrieval.web import Answer, Candidate, Match, Neighbour, Unreadable
+from retrieval.web import Answer, Candidate, Match, Neighbor, Unreadable
 from shards import Dataset
 
 # Answers of a run to photos that come one at a time, for the web app.
 
 SHOWN = 5  # candidates
-NEIGHBOURS = 12
+NEIGHBORS = 12
 QUALITY = 90  # of JPEG
 OF_ALL_QUERIES = (Quantile, Rerank)  # steps that fit something on the queries as a whole
 
@@ -49,7 +49,7 @@ class RunAnswerer:
         if state is None:
             self._pixels(photo)  # says why
             raise Unreadable("it could not be packed")
-        return Answer(self._candidates(state), self._neighbours(state))
+        return Answer(self._candidates(state), self._neighbors(state))
 
     def gallery_photo(self, row: int) -> bytes:
         if not 0 <= row < len(self.photos):
@@ -65,7 +65,7 @@ class RunAnswerer:
     def _pixels(self, photo: bytes) -> NDArray[np.uint8]:
         """uint8 (H, W, 3), RGB. Raises Unreadable."""
         try:
-            return simplejpeg.decode_jpeg(normalise(photo, None, QUALITY).data, "RGB")
+            return simplejpeg.decode_jpeg(normalize(photo, None, QUALITY).data, "RGB")
         except Rejected as error:
             raise Unreadable(str(error)) from error
 
@@ -75,14 +75,14 @@ class RunAnswerer:
         return [Candidate(landmark, names.get(landmark, ""), score)
                 for landmark, score in zip(ids, found.scores[0].tolist()) if score > -np.inf][:SHOWN]
 
-    def _neighbours(self, state: State) -> list[Neighbour]:
-        listed: Neighbours = state.neighbours[0]
-        rows = listed.rows[0][listed.scores[0] > -np.inf][:NEIGHBOURS]
+    def _neighbors(self, state: State) -> list[Neighbor]:
+        listed: Neighbors = state.neighbors[0]
+        rows = listed.rows[0][listed.scores[0] > -np.inf][:NEIGHBORS]
         vectors = state.sources[0]
         cosines = vectors.gallery[rows].astype(np.float32) @ vectors.queries[0]
         gallery, names = self.indexes[0].gallery, self.photos.landmark_names
-        return [Neighbour(row, gallery.keys[row], gallery.landmark_ids[row],
-                          names.get(gallery.landmark_ids[row], ""), cosine)
+        return [Neighbor(row, gallery.keys[row], gallery.landmark_ids[row],
+                         names.get(gallery.landmark_ids[row], ""), cosine)
                 for row, cosine in zip(rows.tolist(), cosines.tolist())]
 
 

@@ -11,7 +11,7 @@ CHUNK = 1024  # queries whose cosines to all classes are in memory at a time: 0.
 
 @dataclass(frozen=True)
 class Head(Step):
-    """Scores become log(score) + power × log(head), head the query's cosine to the class's centre, mean over models.
+    """Scores become log(score) + power × log(head), head the query's cosine to the class's center, mean over models.
 
     Only the `top` classes of the head among the gallery's count; another is worth `floor`. 3rd place 2020 (a7947ff):
     power 10 in its notebook and 12 in its write-up, top 5, floor 1e-8, classes of the private train set only. As
@@ -26,7 +26,7 @@ class Head(Step):
         if state.candidates is None:
             raise ValueError("head weighs candidates: put vote before it")
         if any(model.centers is None for model in state.sources):
-            raise ValueError("head compares with the class centres of a trained head, and there are none: "
+            raise ValueError("head compares with the class centers of a trained head, and there are none: "
                              "take the step out, or answer with a checkpoint that has a head")
         allowed = np.unique(state.gallery_labels[state.gallery_labels >= 0])
         return replace(state, candidates=ranked(self.weigh(state.candidates, state.sources, allowed)))
@@ -53,5 +53,5 @@ class Head(Step):
 
 
 def head_cosines(queries: Matrix, centers: Matrix) -> NDArray[np.float64]:
-    """float64 (R, C): cosine of each query (R, D) to the nearest of each class's unit centres (C, K, D)."""
+    """float64 (R, C): cosine of each query (R, D) to the nearest of each class's unit centers (C, K, D)."""
     return np.stack([queries @ centers[:, k].T for k in range(centers.shape[1])]).max(axis=0).astype(np.float64)

@@ -1,9 +1,9 @@
-"""The models' lists of neighbours as one."""
+"""The models' lists of neighbors as one."""
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retrieval.state import Neighbours, State, Step
+from retrieval.state import Neighbors, State, Step
 from retrieval.steps.concatenate import one_a_model
 
 
@@ -19,11 +19,11 @@ class Merge(Step):
     k: int = 10
 
     def __call__(self, state: State) -> State:
-        weights = one_a_model(self.weights, len(state.neighbours))
-        return replace(state, neighbours=(merge(state.neighbours, weights, self.k),))
+        weights = one_a_model(self.weights, len(state.neighbors))
+        return replace(state, neighbors=(merge(state.neighbors, weights, self.k),))
 
 
-def merge(lists: tuple[Neighbours, ...], weights: list[float], k: int) -> Neighbours:
+def merge(lists: tuple[Neighbors, ...], weights: list[float], k: int) -> Neighbors:
     """The first k by (sum descending, row ascending); a query's list that is shorter ends in -inf."""
     rows = np.hstack([found.rows for found in lists])
     scores = np.hstack([found.scores * np.float32(weight) for found, weight in zip(lists, weights, strict=True)])
@@ -35,4 +35,4 @@ def merge(lists: tuple[Neighbours, ...], weights: list[float], k: int) -> Neighb
         sums[:, j] += np.where(same, sums[:, j - 1], 0)
         sums[same, j - 1] = -np.inf
     order = np.lexsort((rows, -sums), axis=1)[:, :k]
-    return Neighbours(np.take_along_axis(sums, order, 1).astype(np.float32), np.take_along_axis(rows, order, 1))
+    return Neighbors(np.take_along_axis(sums, order, 1).astype(np.float32), np.take_along_axis(rows, order, 1))

@@ -24,7 +24,7 @@ class Quantile(Step):
 
 
 def scaled(model: Vectors) -> Vectors:
-    """The model's queries, gallery and non-landmarks in scaled features; its centres have no meaning there."""
+    """The model's queries, gallery and non-landmarks in scaled features; its centers have no meaning there."""
     queries = model.queries
     others = None if model.non_landmarks is None else unit(to_normal(model.non_landmarks, queries))
     return Vectors(unit(to_normal(queries, queries)), unit(to_normal(model.gallery, queries)), others)

@@ -1,18 +1,18 @@
-"""Neighbours that have the query among their own neighbours."""
+"""Neighbors that have the query among their own neighbors."""
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from retrieval.reciprocal import Encoder, lists_around
 from retrieval.search import nearest
-from retrieval.state import Matrix, Neighbours, State, Step
+from retrieval.state import Matrix, Neighbors, State, Step
 
 
 @dataclass(frozen=True)
 class KReciprocal(Step):
-    """A neighbour's score becomes weight × score + (1 - weight) × Jaccard, and each list is ranked anew.
+    """A neighbor's score becomes weight × score + (1 - weight) × Jaccard, and each list is ranked anew.
 
-    Jaccard, in [0, 1], is the overlap of what query and neighbour have as neighbours in both directions: k-reciprocal
+    Jaccard, in [0, 1], is the overlap of what query and neighbor have as neighbors in both directions: k-reciprocal
     encoding, Zhong et al. 2017, arXiv 1701.08398, k1 20, k2 6, lambda (`weight`) 0.3. Theirs encodes all photos as one
     set; here queries are in nobody's encoding but their own, so that each is answered by itself, and a distance is
     1 - score. Searches the gallery for the U of its N rows within three steps of the lists: U × N × D operations.
@@ -29,14 +29,14 @@ class KReciprocal(Step):
                              f"k1 {self.k1}, k2 {self.k2}, weight {self.weight}")
 
     def __call__(self, state: State) -> State:
-        if not state.neighbours or len(state.neighbours) != len(state.models):
+        if not state.neighbors or len(state.neighbors) != len(state.models):
             raise ValueError("k_reciprocal ranks each model's own list: put it after search and before merge")
-        return replace(state, neighbours=tuple(
+        return replace(state, neighbors=tuple(
             self.reranked(found, model.queries, model.gallery, state.device)
-            for found, model in zip(state.neighbours, state.models)))
+            for found, model in zip(state.neighbors, state.models)))
 
-    def reranked(self, found: Neighbours, queries: Matrix, gallery: Matrix, device: str) -> Neighbours:
-        """One model's lists; a place that holds no neighbour stays one."""
+    def reranked(self, found: Neighbors, queries: Matrix, gallery: Matrix, device: str) -> Neighbors:
+        """One model's lists; a place that holds no neighbor stays one."""
         k1 = min(self.k1, len(gallery) - 1)
         firsts = nearest(queries, gallery, max(1, k1), device=device)[1]
         lists = lists_around(np.union1d(found.rows, firsts), gallery, k1, device)

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from retrieval.reranker import Reranker
-from retrieval.state import Candidates, Neighbours, State, Step, ranked
+from retrieval.state import Candidates, Neighbors, State, Step, ranked
 from retrieval.steps.non_landmarks import query_sides, similarities
 
 # What a re-ranker is told about a query's first candidates.
@@ -20,7 +20,7 @@ def columns(state: State, top: int) -> Columns:
     """(Q,) of each feature by its name, NaN where it has no value; the last number of a name is the candidate's.
 
     After 2nd place 2020 (generate_submissions.ipynb at 683f021, and W2): the candidates' scores and the lead of the
-    first; of each list of neighbours, how near and how many those with the candidate's label are; their inliers, where
+    first; of each list of neighbors, how near and how many those with the candidate's label are; their inliers, where
     photos were compared; how many queries the label answers, and with what scores; the query's cosines to its ten
     nearest non-landmarks. Raises ValueError without candidates and without non-landmarks.
     """
@@ -49,14 +49,14 @@ def first(found: Candidates | None, top: int) -> Candidates:
 def _of_candidate(state: State, found: Candidates, i: int) -> Columns:
     """Whatever where there is none."""
     told = {"score": found.scores[:, i], **_as_answer(found, found.labels[:, i])}
-    for m, listed in enumerate(state.neighbours):
+    for m, listed in enumerate(state.neighbors):
         bears = (state.gallery_labels[listed.rows] == found.labels[:, i, None]) & (listed.scores > -np.inf)
-        told |= {f"{name}_{m}": values for name, values in _as_neighbours(listed, bears).items()}
+        told |= {f"{name}_{m}": values for name, values in _as_neighbors(listed, bears).items()}
     return told
 
 
-def _as_neighbours(listed: Neighbours, bears: NDArray[np.bool_]) -> Columns:
-    """Of the neighbours that a mask (Q, K) names."""
+def _as_neighbors(listed: Neighbors, bears: NDArray[np.bool_]) -> Columns:
+    """Of the neighbors that a mask (Q, K) names."""
     number = bears.sum(axis=1)
     sums = np.where(bears, listed.scores, 0).sum(axis=1, dtype=np.float64)
     nearest = np.where(bears, listed.scores, -np.inf).max(axis=1)

@@ -1,4 +1,4 @@
-"""From embeddings to lists of neighbours."""
+"""From embeddings to lists of neighbors."""
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search import approximate, nearest
-from retrieval.state import Matrix, Neighbours, State, Step, Vectors
+from retrieval.state import Matrix, Neighbors, State, Step, Vectors
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,26 @@ class Search(Step):
     """Of ivf and hnsw: lists visited, or candidates kept; more finds more and takes longer."""
 
     def __call__(self, state: State) -> State:
-        return replace(state, neighbours=tuple(self.search(model, state.device) for model in state.models))
+        return replace(state, neighbors=tuple(self.search(model, state.device) for model in state.models))
 
-    def search(self, model: Vectors, device: str) -> Neighbours:
+    def search(self, model: Vectors, device: str) -> Neighbors:
         """Lists of min(k, N) of one model; an empty gallery is a ValueError."""
         k = max(1, min(self.k, len(model.gallery)))
         method, effort = self.method, self.effort
         if method == "exact":
-            return penalised(model, lambda queries, gallery: nearest(queries, gallery, k, device=device))
-        return penalised(model, lambda queries, gallery: approximate(queries, gallery, k, method, effort))
+            return penalized(model, lambda queries, gallery: nearest(queries, gallery, k, device=device))
+        return penalized(model, lambda queries, gallery: approximate(queries, gallery, k, method, effort))
 
 
-def penalised(model: Vectors, find: Callable[[Matrix, Matrix], tuple[Matrix, NDArray[np.int64]]]) -> Neighbours:
+def penalized(model: Vectors, find: Callable[[Matrix, Matrix], tuple[Matrix, NDArray[np.int64]]]) -> Neighbors:
     """What `find` finds, with the penalty as one more dimension if there is one."""
     if model.penalty is None:
-        return Neighbours(*find(model.queries, model.gallery))
+        return Neighbors(*find(model.queries, model.gallery))
     queries, gallery = with_dimension(model.queries, -1.0), with_dimension(model.gallery, model.penalty)
     scores, rows = find(queries, gallery)
     taken_off = model.penalty[rows]
     scores = np.where(scores > -np.inf, np.maximum(scores + taken_off, 0) - taken_off, -np.inf).astype(np.float32)
-    return Neighbours(scores, rows).ranked()
+    return Neighbors(scores, rows).ranked()
 
 
 def with_dimension(vectors: Matrix, values: Matrix | float) -> Matrix:

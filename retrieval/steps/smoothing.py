@@ -1,4 +1,4 @@
-"""Vectors drawn towards their neighbours in the gallery."""
+"""Vectors drawn toward their neighbors in the gallery."""
 from dataclasses import dataclass, replace
 
 import numpy as np

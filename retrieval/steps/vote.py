@@ -1,4 +1,4 @@
-"""From neighbours to candidates."""
+"""From neighbors to candidates."""
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ from retrieval.state import Candidates, State, Step, ranked
 
 @dataclass(frozen=True)
 class Vote(Step):
-    """A label's score is the sum of max(score, 0)^power over the first k neighbours of all lists that bear it.
+    """A label's score is the sum of max(score, 0)^power over the first k neighbors of all lists that bear it.
 
     1st place 2020: k 3, power 1 (it sums differences, which may be negative: `signed`); 2nd: k 10, power 1;
     3rd (a7947ff): k 5, power 9, in its write-up (Kaggle discussion 187757) 8: +0.006 public GAP over the nearest.
@@ -26,23 +26,23 @@ class Vote(Step):
             raise ValueError(f"power must be above 0, and 1 if signed, got power {self.power}, signed {self.signed}")
 
     def __call__(self, state: State) -> State:
-        if not state.neighbours:
-            raise ValueError("vote counts neighbours: put search before it")
-        scores, rows = (np.hstack([getattr(found, name)[:, :self.k] for found in state.neighbours])
+        if not state.neighbors:
+            raise ValueError("vote counts neighbors: put search before it")
+        scores, rows = (np.hstack([getattr(found, name)[:, :self.k] for found in state.neighbors])
                         for name in ("scores", "rows"))
         return replace(state, candidates=label_sums(scores, state.gallery_labels[rows], self.power, self.signed))
 
 
 def label_sums(scores: NDArray[np.floating], labels: NDArray[np.int64], power: float,
                signed: bool = False) -> Candidates:
-    """Candidates (Q, L), L = K, of neighbours' scores and labels (Q, K).
+    """Candidates (Q, L), L = K, of neighbors' scores and labels (Q, K).
 
-    Equal sums: the label whose first neighbour stands first. A neighbour of score -inf is none.
+    Equal sums: the label whose first neighbor stands first. A neighbor of score -inf is none.
     """
     there = scores > -np.inf
     votes = np.where(there, scores, 0).astype(np.float64)
     votes = votes if signed else np.maximum(votes, 0) ** power
-    sums = np.zeros(votes.shape)  # sums[q, j]: of the label of neighbour j
+    sums = np.zeros(votes.shape)  # sums[q, j]: of the label of neighbor j
     seen = ~there
     for j in range(votes.shape[1]):
         same = (labels == labels[:, j:j + 1]) & there

@@ -18,7 +18,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A gallery photo that is like the photo."""
     row: int
     """Of the gallery."""
@@ -32,7 +32,7 @@ class Neighbour:
 class Answer:
     """What is known of a photo, each list the best first."""
     candidates: list[Candidate]
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
 
 
 @dataclass(frozen=True)

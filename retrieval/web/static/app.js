@@ -61,7 +61,7 @@ async function ask(file) {
 
 function show(answer) {
   at("candidates").replaceChildren(...answer.candidates.map(candidate));
-  at("neighbours").replaceChildren(...answer.neighbours.map(neighbour));
+  at("neighbors").replaceChildren(...answer.neighbors.map(neighbor));
   at("answer").hidden = false;
   const best = answer.candidates[0];
   say(best ? `Answered: ${landmarkText(best.landmark, best.name).textContent}` : "No landmark of the gallery fits.");
@@ -74,10 +74,10 @@ function candidate(found) {
   return item;
 }
 
-function neighbour(found, i) {
+function neighbor(found, i) {
   const item = element("li", ""), button = element("button", ""), image = element("img", "");
   image.src = `gallery/${found.row}.jpg`;
-  image.alt = `Neighbour ${i + 1}: ${found.key}`;
+  image.alt = `Neighbor ${i + 1}: ${found.key}`;
   button.type = "button";
   button.title = "Show what both have in common";
   button.append(image);

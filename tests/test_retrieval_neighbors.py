@@ -55,7 +55,7 @@ def test_torch_and_faiss_settle_ties_alike(problem):
             assert_array_equal(side, right)
 
 
-def test_products_do_not_depend_on_how_many_neighbours_are_asked_for(unit_vectors):
+def test_products_do_not_depend_on_how_many_neighbors_are_asked_for(unit_vectors):
     """Else settling a tie by asking for more would mix scores of two roundings."""
     queries, gallery = unit_vectors(300, 0), unit_vectors(2000, 1)
     every, _ = faiss.knn(queries, gallery, len(gallery), faiss.METRIC_INNER_PRODUCT)

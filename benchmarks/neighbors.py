@@ -1,13 +1,13 @@
-"""Exact neighbours beside faiss's IndexFlatIP, what approximate ones lose, and what the whole contest would take.
+"""Exact neighbors beside faiss's IndexFlatIP, what approximate ones lose, and what the whole contest would take.
 
-    python benchmarks/neighbours.py [--queries 10000] [--gallery 1000000] [--rounds 3]
-    python benchmarks/neighbours.py --curve --gallery 200000
-    python benchmarks/neighbours.py --plan 117577 1580470 --gallery 100000
-    python benchmarks/neighbours.py --mapped --gallery 1580470 --rounds 1
+    python benchmarks/neighbors.py [--queries 10000] [--gallery 1000000] [--rounds 3]
+    python benchmarks/neighbors.py --curve --gallery 200000
+    python benchmarks/neighbors.py --plan 117577 1580470 --gallery 100000
+    python benchmarks/neighbors.py --mapped --gallery 1580470 --rounds 1
 
-Random unit vectors of 512 float32; ten neighbours. The contenders of a round follow each other, so that the ratio is
+Random unit vectors of 512 float32; ten neighbors. The contenders of a round follow each other, so that the ratio is
 that of one moment; processor time says more where others use the machine. faiss's time includes filling its index,
-which copies the gallery. --curve takes vectors in clusters of about 20 instead, since random ones have no neighbours
+which copies the gallery. --curve takes vectors in clusters of about 20 instead, since random ones have no neighbors
 that an index could lead to. --mapped writes the gallery to a temporary float16 file and searches it through a memory
 map: the process's peak memory is the figure.
 """
@@ -27,7 +27,7 @@ from retrieval import nearest
 from retrieval.search import approximate
 
 DIM, K, BLOCK = 512, 10, 65536
-CLUSTER = 20  # rows a centre
+CLUSTER = 20  # rows a center
 EFFORTS = (1, 4, 16, 64, 256)
 
 
@@ -46,8 +46,8 @@ def main() -> None:
     if args.mapped:
         mapped(queries, args.gallery, args.rounds)
     elif args.curve:
-        centres = unit_vectors(-(-args.gallery // CLUSTER), 2)
-        curve(clustered(args.queries, centres, 0), clustered(args.gallery, centres, 1))
+        centers = unit_vectors(-(-args.gallery // CLUSTER), 2)
+        curve(clustered(args.queries, centers, 0), clustered(args.gallery, centers, 1))
     elif args.plan:
         plan(queries, unit_vectors(args.gallery, 1), args.rounds, *args.plan)
     else:
@@ -66,10 +66,10 @@ def block(rows: int, seed: int, start: int) -> NDArray[np.float32]:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-def clustered(rows: int, centres: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """A random centre and as much noise: cosines near 0.5 in a cluster, near 0 between two."""
+def clustered(rows: int, centers: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """A random center and as much noise: cosines near 0.5 in a cluster, near 0 between two."""
     vectors = unit_vectors(rows, seed)
-    vectors += centres[np.random.default_rng(seed).integers(len(centres), size=rows)]
+    vectors += centers[np.random.default_rng(seed).integers(len(centers), size=rows)]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 

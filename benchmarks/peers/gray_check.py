@@ -1,4 +1,4 @@
-"""No packer, but the cheapest check that reads every byte: decode each photo grey, at 1/8 scale; nothing is written.
+"""No packer, but the cheapest check that reads every byte: decode each photo gray, at 1/8 scale; nothing is written.
 
 simplejpeg (libjpeg-turbo) in strict mode, where libjpeg's warnings are errors.
 """

@@ -1,4 +1,4 @@
-"""Queries and their neighbours as one picture: a row a query, each photo above its words."""
+"""Queries and their neighbors as one picture: a row a query, each photo above its words."""
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Shown:
     """A line each, at most LINES; a line that is too long ends in an ellipsis."""
 
 
-def neighbours_picture(rows: list[list[Shown]]) -> NDArray[np.uint8]:
+def neighbors_picture(rows: list[list[Shown]]) -> NDArray[np.uint8]:
     """uint8 (H, W, 3), RGB; the first of each row, the query, has a frame. Raises ValueError if there is no row."""
     if not rows:
         raise ValueError("a picture shows queries, and there is none")
