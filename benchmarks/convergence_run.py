@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from arcshard.distributed import World
 from loader import Batch
 from model import build_embedder, build_head
-from model.batchnorm import hold_statistics
+from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
-from model.stats import Instruments, class_means, start_from
+from model.stats import EmbeddingStats, class_means, start_from
 from training import monitor
 from training.optim import build_optimizer, clip, set_lr, step_unless
 from training.schedules import lr_factor, margin_at
@@ -46,7 +46,7 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
         margin = margin_of(setting, progress)
         head.set_margin(margin)
         train_mode(step, c, 0)
-        hold_statistics(frozen_part(fault, embedder))
+        freeze_statistics(frozen_part(fault, embedder))
         embeddings = embedder(batch.images, batch.jitter)
         loss = head(embeddings, batch.labels)
         seen.add(loss, head.cosines(embeddings.detach()), batch.labels)
@@ -105,19 +105,19 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     """What a run came to.
 
     nearest_photo, nearest_center: recall@1 of val, by the nearest photo of the gallery and by the head's centers.
-    target_cosine … dead_centers: of val, see Instruments. uniform, untrained, collapsed: yardsticks
+    target_cosine … dead_centers: of val, see EmbeddingStats. uniform, untrained, collapsed: yardsticks
     of the loss at the end. off_plateau: epoch at which TOLD of the training photos were told, None if never.
     """
-    instruments = Instruments(head.num_centers, WORLD)
+    stats = EmbeddingStats(head.num_centers, WORLD)
     gallery, gallery_labels = embedded(embedder, photos.gallery)
     val, val_labels = embedded(embedder, photos.val)
     cosines = head.cosines(val)
-    instruments.see(cosines, val, val_labels)
+    stats.update(cosines, val, val_labels)
     nearest = gallery_labels[(F.normalize(val) @ F.normalize(gallery).T).argmax(1)]
     scale, margin = float(head.scale), float(head.margin)
     return {
         "nearest_photo": share(nearest == val_labels), "nearest_center": share(cosines.argmax(1) == val_labels),
-        **instruments.read(),
+        **stats.compute(),
         "uniform": monitor.uniform(head.num_centers),
         "untrained": monitor.untrained(head.num_centers, embedder.dim, scale, margin),
         "collapsed": lines[-1]["collapsed"],

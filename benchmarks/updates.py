@@ -36,4 +36,4 @@ class Updates:
 
 def waited(batches: list[Batch]) -> float:
     """Seconds that this rank waited for these batches: its device where that is known, once it is done with them."""
-    return sum(batch.handover.seconds() if batch.handover else batch.wait for batch in batches)
+    return sum(batch.device_wait.seconds() if batch.device_wait else batch.wait for batch in batches)

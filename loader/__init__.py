@@ -1,8 +1,8 @@
 """Shards -> uint8 batches on the device, in a planned order."""
 from loader.augment import View
-from loader.loader import Batch, Handover, Loader
+from loader.loader import Batch, DeviceWait, Loader
 from loader.plan import GrowingSize
 from loader.streams import Selection
 from loader.tuning import LoaderConfig, tune
 
-__all__ = ["Batch", "GrowingSize", "Handover", "Loader", "LoaderConfig", "Selection", "View", "tune"]
+__all__ = ["Batch", "GrowingSize", "DeviceWait", "Loader", "LoaderConfig", "Selection", "View", "tune"]

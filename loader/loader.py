@@ -20,7 +20,17 @@ from loader.augment import View
 from loader.mixture import mixed, order_of
 from loader.pipeline import HW_DECODER_LOAD, Resources, decode, largest_photo, share_of_cores
 from loader.plan import GrowingSize
-from loader.read import Found, Hold, already_here, collect, course_of, one_ahead, read, read_or_replace, shards_ahead
+from loader.read import (
+    PendingReads,
+    WaitForShards,
+    already_here,
+    collect,
+    one_ahead,
+    read,
+    read_or_replace,
+    shard_schedule,
+    shards_ahead,
+)
 from loader.streams import Selection
 from shards import Dataset
 
@@ -29,7 +39,7 @@ IntArray = NDArray[np.int64]
 DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix", "window", "shards"})
 
 
-class Handover:
+class DeviceWait:
     """When a batch was asked for and when it was there, on the device's own clock; CUDA only.
 
     What the host waits does not show whether the device had work left, nor what it waits for DALI's decoder.
@@ -39,7 +49,7 @@ class Handover:
         self._asked, self._given = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self._asked.record()
 
-    def given(self) -> None:
+    def done(self) -> None:
         """The batch is there for what the current stream does next."""
         self._given.record()
 
@@ -65,7 +75,7 @@ class Batch:
     """Samples that rotted on disk and gave way to others."""
     wait: float
     """Seconds that the consumer waited for this batch, on the host's clock."""
-    handover: Handover | None = None
+    device_wait: DeviceWait | None = None
     """On CUDA, what the device waited."""
 
 
@@ -115,7 +125,7 @@ class Loader:
         self.stream = order_of(self.dataset, selection if train else Selection(), seed)
         self.num_threads, self.hw_decoder_load = num_threads or share_of_cores(), hw_decoder_load
         self.global_batch = batch_size * world_size
-        self._course, self._turn = course_of(dataset, self.stream, train, self.global_batch), rank / world_size
+        self._schedule, self._turn = shard_schedule(dataset, self.stream, train, self.global_batch), rank / world_size
         self.position = 0  # samples handed out, over all ranks
         cv2.setNumThreads(1)  # images are resized in parallel; threads inside one image would only cost
 
@@ -123,26 +133,28 @@ class Loader:
         # The threads end with the iterator: at its end, on an error, and when the consumer drops it. Those that fetch
         # shards end first, since the planner may wait for one.
         with (ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner,
-              shards_ahead(self._course, self._turn) as hold):
-            planned = self.planned(pool, hold)
-            asked, handover = time.perf_counter(), self._handover()
+              shards_ahead(self._schedule, self._turn) as wait_for_shards):
+            planned = self.planned(pool, wait_for_shards)
+            asked, device_wait = time.perf_counter(), self._device_wait()
             for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):
                 self.position = plan.end
-                yield self._batch(plan, images, asked, handover)
-                asked, handover = time.perf_counter(), self._handover()
+                yield self._batch(plan, images, asked, device_wait)
+                asked, device_wait = time.perf_counter(), self._device_wait()
 
-    def planned(self, pool: Executor, hold: Hold = already_here) -> Iterator[tuple[planning.Plan, list[Any]]]:
+    def planned(self, pool: Executor, wait_for_shards: WaitForShards = already_here
+                ) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """What the decoder is given, one a batch: plans with their samples' checked bytes.
 
         In training endless, from the current position on, which stays; in evaluation each sample once.
 
         Args:
             pool: reads the bytes.
-            hold: what is called before a batch is read.
+            wait_for_shards: what is called before a batch is read.
         """
-        return self._training(pool, hold) if self.train else self._evaluation(pool, hold)
+        return self._training(pool, wait_for_shards) if self.train else self._evaluation(pool, wait_for_shards)
 
-    def reads(self, pool: Executor, hold: Hold = already_here) -> Iterator[tuple[int, IntArray, IntArray, Found]]:
+    def reads(self, pool: Executor, wait_for_shards: WaitForShards = already_here
+              ) -> Iterator[tuple[int, IntArray, IntArray, PendingReads]]:
         """What training plans are made of: order and reads, nothing drawn yet. Endless, from the current position on.
 
         A batch is its global batch's first position, this rank's positions (n,), the rows there (n,), and their bytes,
@@ -151,7 +163,7 @@ class Loader:
         for start in itertools.count(self.position, self.global_batch):
             positions = planning.rank_positions(start, self.batch_size, self.rank)
             wanted = self.stream.sample_at(positions)
-            hold(positions, wanted)
+            wait_for_shards(positions, wanted)
             yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.stream, positions, pool)
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,35 +202,36 @@ class Loader:
                 "seed": self.seed, "size": self.size.last, "first_size": self.size.first,
                 "size_epochs": self.size.epochs, **self.stream.fingerprint(), **view}
 
-    def _training(self, pool: Executor, hold: Hold) -> Iterator[tuple[planning.Plan, list[Any]]]:
-        for start, positions, wanted, found in self.reads(pool, hold):
-            data, ids = collect(found)
+    def _training(self, pool: Executor, wait_for_shards: WaitForShards) -> Iterator[tuple[planning.Plan, list[Any]]]:
+        for start, positions, wanted, pending in self.reads(pool, wait_for_shards):
+            data, ids = collect(pending)
             yield planning.training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
                                          start + self.global_batch, self.size.at(start / self.stream.epoch_size),
                                          int((ids != wanted).sum())), data
 
-    def _evaluation(self, pool: Executor, hold: Hold) -> Iterator[tuple[planning.Plan, list[Any]]]:
+    def _evaluation(self, pool: Executor, wait_for_shards: WaitForShards) -> Iterator[tuple[planning.Plan, list[Any]]]:
         """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
-        for start, ids, found in self._evaluation_reads(pool, hold):
-            data, _ = collect(found)
+        for start, ids, pending in self._evaluation_reads(pool, wait_for_shards):
+            data, _ = collect(pending)
             yield planning.evaluation_plan(self.dataset.index[ids], self.view, ids, start + self.global_batch,
                                            self.size.last), data
 
-    def _evaluation_reads(self, pool: Executor, hold: Hold) -> Iterator[tuple[int, IntArray, Found]]:
+    def _evaluation_reads(self, pool: Executor, wait_for_shards: WaitForShards
+                          ) -> Iterator[tuple[int, IntArray, PendingReads]]:
         for start in range(self.rows.start, self.rows.stop, self.global_batch):
             ids = planning.rank_positions(start, self.batch_size, self.rank)
             ids = ids[ids < self.rows.stop]
             if len(ids):
-                hold(ids, ids)
+                wait_for_shards(ids, ids)
                 yield start, ids, read(self.dataset, ids, pool)
 
-    def _handover(self) -> Handover | None:
-        return Handover() if self.device == "gpu" else None
+    def _device_wait(self) -> DeviceWait | None:
+        return DeviceWait() if self.device == "gpu" else None
 
-    def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float, handover: Handover | None) -> Batch:
+    def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float, device_wait: DeviceWait | None) -> Batch:
         labels = torch.from_numpy(self.dataset.labels[plan.ids].astype(np.int64)).to(images.device, non_blocking=True)
         jitter = torch.from_numpy(plan.jitter).to(images.device, non_blocking=True)
-        if handover:
-            handover.given()
+        if device_wait:
+            device_wait.done()
         return Batch(images, labels, torch.from_numpy(plan.ids), jitter, plan.replaced, time.perf_counter() - asked,
-                     handover)
+                     device_wait)

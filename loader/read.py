@@ -26,17 +26,17 @@ ATTEMPTS = 1000
 PART = 8  # samples that a thread reads at a time
 Bytes = NDArray[np.uint8]
 Item = TypeVar("Item")
-Found = Iterator[tuple[Bytes, int]]
+PendingReads = Iterator[tuple[Bytes, int]]
 """Bytes and the row that they really are of, in the order asked for; reading began when it was made."""
 
 
-def read(dataset: Dataset | Mixture, ids: NDArray[np.int64], pool: Executor) -> Found:
+def read(dataset: Dataset | Mixture, ids: NDArray[np.int64], pool: Executor) -> PendingReads:
     """Start to read the samples. The iterator raises CorruptSample for the first that rotted."""
     return _in_parts(lambda sample: (dataset.checked_view(sample), sample), pool, ids)
 
 
 def read_or_replace(dataset: Dataset | Mixture, ids: NDArray[np.int64], stream: Order, positions: NDArray[np.int64],
-                    pool: Executor) -> Found:
+                    pool: Executor) -> PendingReads:
     """As `read`, but a rotten sample is named on stderr and gives way to one that its position chooses.
 
     No other position changes, and every rank would choose the same without asking. The iterator raises CorruptSample
@@ -61,16 +61,16 @@ def another(stream: Order, position: int, attempt: int) -> int:
     return int(stream.sample_at(peers.start + word.astype(np.int64))[0])
 
 
-def _in_parts(job: Callable[..., tuple[Bytes, int]], pool: Executor, *columns: NDArray[np.int64]) -> Found:
+def _in_parts(job: Callable[..., tuple[Bytes, int]], pool: Executor, *columns: NDArray[np.int64]) -> PendingReads:
     """pool.map of the job over the columns, begun at once; a future a sample would cost as much as its read."""
     rows = list(zip(*(column.tolist() for column in columns)))
     parts = [rows[start:start + PART] for start in range(0, len(rows), PART)]
     return chain.from_iterable(pool.map(lambda part: [job(*row) for row in part], parts))
 
 
-def collect(found: Found) -> tuple[list[Bytes], NDArray[np.int64]]:
+def collect(pending: PendingReads) -> tuple[list[Bytes], NDArray[np.int64]]:
     """Wait for the reads: the samples' bytes, and the rows that they really are of, int64 (n,)."""
-    data, ids = zip(*found)
+    data, ids = zip(*pending)
     return list(data), np.array(ids, np.int64)
 
 
@@ -82,14 +82,14 @@ def one_ahead(items: Iterator[Item], thread: Executor) -> Iterator[Item]:
         yield item
 
 
-Hold = Callable[[IntArray, IntArray], None]
+WaitForShards = Callable[[IntArray, IntArray], None]
 """Waits for the bytes of rows at rising positions of the stream, both (n,)."""
 
 FETCHERS = 4  # threads, each with a shard
 IN_FLIGHT = PREFETCH + 4  # global batches whose bytes may be in use: DALI's, two being planned, two of other ranks
 
 
-class Course(Protocol):
+class ShardSchedule(Protocol):
     """The shards that a stream needs, in windows numbered in the order of need: a pure function."""
 
     dataset: Dataset
@@ -113,18 +113,18 @@ class ShardsAhead:
     turn: share of each window, in [0, 1), after which it begins: ranks that share a cache fetch different shards first.
     """
 
-    def __init__(self, course: Course, turn: float):
-        self._course, self._dataset, self._turn = course, course.dataset, turn
+    def __init__(self, schedule: ShardSchedule, turn: float):
+        self._schedule, self._dataset, self._turn = schedule, schedule.dataset, turn
         self._held: dict[int, Future[NDArray[np.uint8]]] = {}
         self._stop = Event()
         self._pool = ThreadPoolExecutor(FETCHERS, "shards")
 
-    def hold(self, positions: IntArray, ids: IntArray) -> None:
+    def wait_for(self, positions: IntArray, ids: IntArray) -> None:
         """Wait until the shards of rows `ids` (n,), at rising `positions` (n,), are here; let those before them go.
 
         Raises UserError if one of them cannot be had. What fails before it is needed is begun again with the next call.
         """
-        first, last = self._course.windows_of(positions)
+        first, last = self._schedule.windows_of(positions)
         wanted = [shard for window in range(first, max(last, first + 1) + 1) for shard in self._in_turn(window)]
         self._held = {shard: self._fetch(shard) for shard in wanted}
         for shard in np.unique(self._dataset.index["shard"][ids]).tolist():
@@ -137,7 +137,7 @@ class ShardsAhead:
         self._held.clear()
 
     def _in_turn(self, window: int) -> list[int]:
-        shards = self._course.shards_of(window)
+        shards = self._schedule.shards_of(window)
         start = int(self._turn * len(shards))
         return shards[start:] + shards[:start]
 
@@ -149,41 +149,41 @@ class ShardsAhead:
 
 
 @contextmanager
-def shards_ahead(course: Course | None, turn: float) -> Iterator[Hold]:
-    """What a loader calls before it reads. course: None if nothing is far away; turn: see ShardsAhead."""
-    if course is None:
+def shards_ahead(schedule: ShardSchedule | None, turn: float) -> Iterator[WaitForShards]:
+    """What a loader calls before it reads. schedule: None if nothing is far away; turn: see ShardsAhead."""
+    if schedule is None:
         yield already_here
         return
-    ahead = ShardsAhead(course, turn)
+    ahead = ShardsAhead(schedule, turn)
     try:
-        yield ahead.hold
+        yield ahead.wait_for
     finally:
         ahead.close()
 
 
 def already_here(positions: IntArray, ids: IntArray) -> None:
-    """ShardsAhead.hold of a dataset on disk."""
+    """ShardsAhead.wait_for of a dataset on disk."""
 
 
-def course_of(dataset: Dataset, stream: Order, train: bool, global_batch: int) -> Course | None:
+def shard_schedule(dataset: Dataset, stream: Order, train: bool, global_batch: int) -> ShardSchedule | None:
     """How shards are needed; None for a dataset on disk. Raises UserError if its cache is too small for that."""
     if not isinstance(stream, WindowStream):
         return None
-    course: Course = stream if train else InOrder(dataset)
-    refuse_small_cache(course, global_batch, validation_size(dataset) if train else 0)
-    return course
+    schedule: ShardSchedule = stream if train else InOrder(dataset)
+    refuse_small_cache(schedule, global_batch, validation_size(dataset) if train else 0)
+    return schedule
 
 
-def refuse_small_cache(course: Course, global_batch: int, beside: int) -> None:
+def refuse_small_cache(schedule: ShardSchedule, global_batch: int, beside: int) -> None:
     """Raises UserError unless the cache has room for all that is in use at once, so that no rank waits for another.
 
     beside: bytes that another loader uses meanwhile.
     """
-    windows, longest = len(course.bounds) - 1, int(np.diff(course.bounds).max())
-    least = int(np.diff(course.bounds).min() * course.counts.min())  # samples of a window
+    windows, longest = len(schedule.bounds) - 1, int(np.diff(schedule.bounds).max())
+    least = int(np.diff(schedule.bounds).min() * schedule.counts.min())  # samples of a window
     live = max(2, 1 + math.ceil((IN_FLIGHT * global_batch - 1) / least))  # windows: those in use, at least one to come
-    manifest, cache = course.dataset.manifest, course.dataset.cache
-    sizes = np.sort(np.array(shard_sizes(manifest, course.dataset.split))[course.shards])
+    manifest, cache = schedule.dataset.manifest, schedule.dataset.cache
+    sizes = np.sort(np.array(shard_sizes(manifest, schedule.dataset.split))[schedule.shards])
     need = int(sizes[-min(live, windows) * longest:].sum()) + table_size(manifest) + beside
     if need > cache.size:
         raise UserError("the cache must have room for the shards being read and those that come next, here "

@@ -30,7 +30,7 @@ def correct_momentum(module: nn.Module, parts: int) -> None:
             layer.momentum = momentum_of_part(layer.momentum, parts)
 
 
-def hold_statistics(module: nn.Module) -> None:
+def freeze_statistics(module: nn.Module) -> None:
     """Normalize by the running statistics and leave them as they are; scale and shift still learn.
 
     `module.train()` undoes it.

@@ -10,7 +10,7 @@ from torch import Tensor
 from arcshard.distributed import World
 from model.heads import AdaFace, ArcFace, CosFace, MarginHead, check_scale
 from model.margins import fixed_adacos_scale, log_weights, power_margins, range_margins
-from model.sharding import Shard
+from model.sharding import ClassShard
 
 HEADS: dict[str, type[MarginHead]] = {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 
@@ -112,7 +112,7 @@ def build_head(config: HeadConfig, dim: int, num_classes: int,
     if config.kind == "arcface":
         options["easy"] = config.easy_margin
     if config.sharded and world:
-        options["shard"] = Shard(num_classes, world.rank, world.size)
+        options["shard"] = ClassShard(num_classes, world.rank, world.size)
     if config.needs_sizes:
         if class_sizes is None or len(class_sizes) != num_classes:
             found = "none" if class_sizes is None else f"{len(class_sizes)}"

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcshard.console import UserError
-from model.loss import Form, Rows, no_logits_loss
+from model.loss import LossOptions, Rows, chunked_cross_entropy
 from model.margins import adapt, add_angle, add_angle_if_near, subtract
-from model.sharding import Shard
+from model.sharding import ClassShard
 
 # Which classes stand against a batch's own, drawn by a counter: the same key draws the same, on any device.
 #
@@ -92,13 +92,13 @@ class MarginHead(nn.Module):
     def __init__(self, dim: int, num_classes: int, scale: float = 45.0, margin: float = 0.3, centers: int = 1,
                  smoothing: float = 0.0, margin_factors: Tensor | None = None, class_weights: Tensor | None = None, *,
                  focal: float = 0.0, learn_scale: bool = False, straight_through: bool = False, negatives: float = 1.0,
-                 shard: Shard | None = None):
+                 shard: ClassShard | None = None):
         super().__init__()
         check_scale(scale)
         self.check_margin(margin)
-        self.fixed_scale, self.centers, self.form = scale, centers, Form(smoothing, focal)
+        self.fixed_scale, self.centers, self.loss_options = scale, centers, LossOptions(smoothing, focal)
         self.straight_through, self.negatives = straight_through, negatives
-        self.shard = shard or Shard(num_classes)
+        self.shard = shard or ClassShard(num_classes)
         # All ranks draw the numbers of all classes, so that a run begins alike with any number of ranks.
         whole = nn.init.xavier_uniform_(torch.empty(num_classes * centers, dim))
         self.weight = nn.Parameter(self.shard.own(whole).clone())
@@ -123,7 +123,7 @@ class MarginHead(nn.Module):
     @property
     def smoothing(self) -> float:
         """Part of a photo's true probability that is spread over all classes."""
-        return self.form.smoothing
+        return self.loss_options.smoothing
 
     @property
     def num_centers(self) -> int:
@@ -131,7 +131,7 @@ class MarginHead(nn.Module):
         return self.shard.num_classes * self.centers
 
     @property
-    def spread(self) -> list[nn.Parameter]:
+    def sharded_parameters(self) -> list[nn.Parameter]:
         """The parameters of which each rank holds a part, whose gradient no other rank has."""
         return [self.weight] if self.shard.size > 1 else []
 
@@ -184,7 +184,8 @@ class MarginHead(nn.Module):
             with torch.no_grad():
                 rows = self._rows(all_x_BD, weight, labels, places, held, len(x_BD))
             scale = self.fixed_scale if self.log_scale is None else self.log_scale.exp()
-            return no_logits_loss(F.normalize(x_BD), weight, scale, rows, F.normalize(all_x_BD), self.form, shard)
+            return chunked_cross_entropy(F.normalize(x_BD), weight, scale, rows, F.normalize(all_x_BD),
+                                         self.loss_options, shard)
 
     def whole(self) -> "MarginHead":
         """This head with the centers of all ranks, which must all ask; itself if it is not sharded."""
@@ -192,7 +193,7 @@ class MarginHead(nn.Module):
             return self
         weight = nn.Parameter(self.shard.whole(self.weight.detach()), requires_grad=False)
         head = copy.deepcopy(self, {id(self.weight): weight})
-        head.shard = Shard(self.shard.num_classes)
+        head.shard = ClassShard(self.shard.num_classes)
         return head
 
     def _rows(self, x_BD: Tensor, weight: Tensor, labels_B: Tensor, places_B: Tensor, held_B: Tensor, batch: int
@@ -207,7 +208,7 @@ class MarginHead(nn.Module):
             shares_B = shares_B * self.class_weights[labels_B]
         return Rows(places_B, held_B, cos_B, target_B, slope_B, shares_B)
 
-    def _drawn(self, weight: Tensor, places_B: Tensor, held_B: Tensor) -> tuple[Tensor, Tensor, Shard]:
+    def _drawn(self, weight: Tensor, places_B: Tensor, held_B: Tensor) -> tuple[Tensor, Tensor, ClassShard]:
         """The centers that take part, the photos' places among them, and how many they are over all ranks."""
         numbers = [min(count, max(math.ceil(self.negatives * count), len(places_B))) for count in self.shard.counts()]
         drawn = draw(self.key, self.shard.classes.start, len(weight), numbers[self.shard.rank], places_B, held_B)
@@ -311,7 +312,7 @@ class AdaFace(MarginHead):
 
 # A head for another list of classes that takes over the centers of an old one.
 
-def take_over(head: MarginHead, old: dict[str, Any], old_classes: int, row: np.ndarray) -> None:
+def remap_centers(head: MarginHead, old: dict[str, Any], old_classes: int, row: np.ndarray) -> None:
     """Class c gets the centers that class row[c] had; where row[c] is -1 it keeps its own.
 
     old: state of a head of so many classes; what it holds beside centers is taken over where this kind of head has it.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.sharding import Shard
+from model.sharding import ClassShard
 
 # A chunk of the loss without logits: from cosines × scale to losses and their derivatives.
 #
@@ -55,7 +55,7 @@ def to_centers(pull: Tensor, nearest: Tensor | None, dots: Tensor) -> Tensor:
     return dots
 
 
-def cross_entropy(logits_CN: Tensor, own: Own, target_N: Tensor, smoothing: float, shard: Shard
+def cross_entropy(logits_CN: Tensor, own: Own, target_N: Tensor, smoothing: float, shard: ClassShard
                   ) -> tuple[Tensor, Tensor]:
     """Losses (N,) and their derivatives by the true classes' logits (N,); those by the others replace `logits_CN`.
 
@@ -111,7 +111,7 @@ class Rows(NamedTuple):
     """What a photo counts in the sum over its rank's; 1 / B makes it a mean."""
 
 
-class Form(NamedTuple):
+class LossOptions(NamedTuple):
     """Options of the loss."""
 
     smoothing: float = 0.0
@@ -122,8 +122,8 @@ class Form(NamedTuple):
     0 or at least 1."""
 
 
-def no_logits_loss(unit_BD: Tensor, weight: Tensor, scale: Tensor | float, rows: Rows, all_unit_BD: Tensor,
-                   form: Form = Form(), shard: Shard | None = None) -> Tensor:
+def chunked_cross_entropy(unit_BD: Tensor, weight: Tensor, scale: Tensor | float, rows: Rows, all_unit_BD: Tensor,
+                   options: LossOptions = LossOptions(), shard: ClassShard | None = None) -> Tensor:
     """Sum over this rank's photos of share × cross-entropy of scale × cosines, with other cosines for the true classes.
 
     Equals, value and gradients, the plain form that holds all logits. A class of several centers has the cosine of
@@ -138,17 +138,17 @@ def no_logits_loss(unit_BD: Tensor, weight: Tensor, scale: Tensor | float, rows:
         all_unit_BD: embeddings of all ranks, without gradient.
         shard: of the classes; its num_classes are those of the softmax. None: all classes are here.
     """
-    shard = shard or Shard(len(weight))
-    loss: Tensor = _NoLogits.apply(unit_BD, weight, scale, all_unit_BD, *rows, form, shard)
+    shard = shard or ClassShard(len(weight))
+    loss: Tensor = _ChunkedCrossEntropy.apply(unit_BD, weight, scale, all_unit_BD, *rows, options, shard)
     return loss
 
 
-class _NoLogits(torch.autograd.Function):
+class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, unit_BD: Tensor, weight: Tensor, scale: Tensor | float, all_unit_BD: Tensor, labels_B: Tensor,
-                held_B: Tensor, cos_B: Tensor, target_B: Tensor, slope_B: Tensor, shares_B: Tensor, form: Form,
-                shard: Shard) -> Tensor:
+                held_B: Tensor, cos_B: Tensor, target_B: Tensor, slope_B: Tensor, shares_B: Tensor,
+                options: LossOptions, shard: ClassShard) -> Tensor:
         centers = weight.flatten(0, 1)
         inverse = torch.linalg.vector_norm(centers, dim=1, keepdim=True).clamp_min_(TINY).reciprocal_()
         unit_grad, weight_grad, losses, pulls = torch.empty_like(all_unit_BD), None, [], []
@@ -160,8 +160,8 @@ class _NoLogits(torch.autograd.Function):
             dots = buffer[:len(centers) * len(unit_ND)].view(len(centers), len(unit_ND))
             logits, nearest = nearest_centers(torch.mm(centers, (unit_ND * scale).T, out=dots).mul_(inverse),
                                               weight.shape[1])
-            loss_N, pull_N = cross_entropy(logits, own, scale * target_B[part], form.smoothing, shard)
-            loss_N, factor_N = focal(loss_N, form.focal)
+            loss_N, pull_N = cross_entropy(logits, own, scale * target_B[part], options.smoothing, shard)
+            loss_N, factor_N = focal(loss_N, options.focal)
             factor_N = factor_N * shares_B[part]
             own.put(logits, pull_N * slope_B[part])
             pull = to_centers(logits, nearest, dots).mul_(inverse)

@@ -9,7 +9,7 @@ from arcshard.console import UserError
 
 
 @dataclass(frozen=True)
-class Shard:
+class ClassShard:
     """Rank `rank` of `size` holds contiguous classes; the first num_classes mod size ranks hold one more than the rest.
 
     All ranks must call `gather`, `sum` and `sum_to_rows`, with tensors of one shape; alone they do nothing. They are

@@ -1,4 +1,4 @@
-"""Instruments that tell an embedding which is stuck from one that learns slowly, and class means to start centers from.
+"""Statistics that tell a stuck embedding from one that learns slowly, and class means to start centers from.
 
 Shape suffixes: B batch, C classes, D embedding.
 """
@@ -14,10 +14,10 @@ from arcshard.distributed import World
 from model.heads import MarginHead
 
 
-class Instruments:
+class EmbeddingStats:
     """Where photos stand among the class centers, over as many batches as are shown; counted without host sync.
 
-    `read` waits for the device and adds up the ranks: all must call it.
+    `compute` waits for the device and adds up the ranks: all must call it.
     """
 
     def __init__(self, num_classes: int, world: World):
@@ -26,7 +26,7 @@ class Instruments:
         self.photos, self.nearest = torch.zeros(2, num_classes, dtype=torch.int64, device=world.device)
 
     @torch.no_grad()
-    def see(self, cos_BC: Tensor, embeddings: Tensor, labels: Tensor) -> None:
+    def update(self, cos_BC: Tensor, embeddings: Tensor, labels: Tensor) -> None:
         """Take in a batch: `MarginHead.cosines` of the embeddings (B, D), and labels int64 (B,) in [0, C)."""
         target_B = cos_BC.gather(1, labels[:, None]).squeeze(1)
         wrong_B = cos_BC.scatter(1, labels[:, None], -1.0).amax(1)  # with one class: the opposite direction
@@ -36,7 +36,7 @@ class Instruments:
         self.photos.index_add_(0, labels, one_B)
         self.nearest.index_add_(0, cos_BC.argmax(1), one_B)
 
-    def read(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """Means over the photos, NaN without any, and a share of the classes that had photos.
 
         target_cosine: to the own center; wrong_angle: to the nearest other one, radians; norm: of the embedding;

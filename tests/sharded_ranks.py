@@ -8,8 +8,8 @@ import torch
 
 from arcshard import distributed
 from model import AdaFace, ArcFace, CosFace
-from model.sharding import Shard
-from model.stats import Instruments, class_means, start_from
+from model.sharding import ClassShard
+from model.stats import EmbeddingStats, class_means, start_from
 from training.optim import LossScale, clip_grad_norm, own_state, whole_state
 
 CLASSES, DIM, BATCH = 11, 8, 12  # for 2 and for 3 ranks
@@ -59,7 +59,7 @@ def train(head, body, optimizer, x, labels, world, steps):
         head(body(x[part]), labels[part]).backward()
         if world.size > 1:
             torch.distributed.all_reduce(body.weight.grad.div_(world.size))
-        clip_grad_norm([body.weight, head.weight], head.spread, 0.3)
+        clip_grad_norm([body.weight, head.weight], head.sharded_parameters, 0.3)
         optimizer.step()
         optimizer.zero_grad()
     return body.weight.detach(), head.whole().weight.detach()
@@ -67,7 +67,7 @@ def train(head, body, optimizer, x, labels, world, steps):
 
 def new_run(make, world, saved=None):
     """Body, head and optimizer, from the seed or from what `train_and_save` returned."""
-    head = head_of("arcface", Shard(CLASSES, world.rank, world.size))
+    head = head_of("arcface", ClassShard(CLASSES, world.rank, world.size))
     body = torch.nn.Linear(DIM, DIM, bias=False).double()
     optimizer = make([{"params": [body.weight]}, {"params": [head.weight]}])
     if saved:
@@ -84,14 +84,14 @@ def train_and_save(make, world, saved=None):
 
 
 def seen(world):
-    """What the instruments read of this rank's photos, and the centers that begin at all ranks' class means."""
-    head = head_of("sub-centers", Shard(CLASSES, world.rank, world.size))
+    """What the stats read of this rank's photos, and the centers that begin at all ranks' class means."""
+    head = head_of("sub-centers", ClassShard(CLASSES, world.rank, world.size))
     x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("many"))
-    instruments = Instruments(CLASSES, world)
-    instruments.see(head.whole().cosines(x), x, labels)
+    stats = EmbeddingStats(CLASSES, world)
+    stats.update(head.whole().cosines(x), x, labels)
     batches = [SimpleNamespace(x=part, labels=of_part) for part, of_part in zip(x.split(50), labels.split(50))]
     start_from(head, class_means(lambda batch: batch.x, batches, CLASSES, world).double())
-    return instruments.read(), head.whole().weight.detach()
+    return stats.compute(), head.whole().weight.detach()
 
 
 def scaled(world):
@@ -102,17 +102,17 @@ def scaled(world):
 
 def main(out):
     world = distributed.start("cpu")
-    found = {"unequal": [len(head_of("arcface", Shard(CLASSES, world.rank, world.size)).weight)]}
+    found = {"unequal": [len(head_of("arcface", ClassShard(CLASSES, world.rank, world.size)).weight)]}
     for name in CASES:
         x, labels = photos(name)
         part = slice(world.rank * len(x) // world.size, (world.rank + 1) * len(x) // world.size)
-        head = head_of(name, Shard(CLASSES, world.rank, world.size))
+        head = head_of(name, ClassShard(CLASSES, world.rank, world.size))
         head.draw(5)
         found[name] = loss_and_gradients(head, x[part], labels[part])
         found[f"{name}, state"] = head.whole().state_dict()
     x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("adaface"))
     # float32, as in training: what torch 2.11 compiles does not move a float64 scalar of the CPU, here AdaFace's norms.
-    head = head_of("adaface", Shard(CLASSES, world.rank, world.size)).float()
+    head = head_of("adaface", ClassShard(CLASSES, world.rank, world.size)).float()
     found["compiled"] = loss_and_gradients(torch.compile(head, backend="aot_eager", fullgraph=True), x.float(), labels)
     found["compiled, state"] = head.whole().state_dict()
     found["seen"], found["scaled"] = seen(world), scaled(world)

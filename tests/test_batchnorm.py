@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from model.batchnorm import batchnorms, correct_momentum, estimate_statistics, hold_statistics, momentum_of_part
+from model.batchnorm import batchnorms, correct_momentum, estimate_statistics, freeze_statistics, momentum_of_part
 
 
 @pytest.mark.parametrize("momentum, parts", [(0.1, 1), (0.1, 4), (0.01, 32), (1.0, 3), (0.0, 3)])
@@ -39,7 +39,7 @@ def test_held_statistics_stay_and_their_scale_learns():
     layers = batchnorms(network)
     assert layers and {type(layer).__name__ for layer in layers} == {"BatchNormAct2d"}
     network.train()
-    hold_statistics(network)
+    freeze_statistics(network)
     before = [layer.running_mean.clone() for layer in layers]
     network(torch.randn(4, 3, 64, 64)).square().sum().backward()
     assert all(torch.equal(old, layer.running_mean) for old, layer in zip(before, layers))

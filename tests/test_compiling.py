@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from arcshard.distributed import World
 from model import HeadConfig, build_head
-from model.batchnorm import hold_statistics
+from model.batchnorm import freeze_statistics
 from model.embedder import Embedder, GeM
 from training import step as training_step
 from training.config import TrainConfig
@@ -70,7 +70,7 @@ def test_images_that_grow_and_statistics_that_freeze_compile_once_more_each():
     for side in range(16, 96, 16):
         form(*inputs(side))
     assert counter.frame_count == 3, "the head's shapes stay"
-    hold_statistics(step)
+    freeze_statistics(step)
     form(*inputs(side))
     assert counter.frame_count == 4
 

@@ -1,4 +1,4 @@
-"""ArcFace's behavior and refusals; what it computes is checked in test_margins and test_heads_no_logits."""
+"""ArcFace's behavior and refusals; what it computes is checked in test_margins and test_chunked_cross_entropy."""
 import math
 
 import numpy as np

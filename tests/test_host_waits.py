@@ -133,7 +133,7 @@ def test_a_whole_update_stays_on_the_device(model, jitter, optimizer, tmp_path):
                 loss = step(batch.images, batch.jitter, batch.labels)
                 backward(loss, poison(loss, scale.value))
                 scale.unscale(step.parameters())
-                bad = clip(step.parameters(), step.head.spread, 5.0)
+                bad = clip(step.parameters(), step.head.sharded_parameters, 5.0)
                 step_unless(bad, updater)
                 buffers.settle(bad)
                 log.count(loss, scale.settle(bad, loss), batch)

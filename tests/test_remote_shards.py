@@ -155,7 +155,7 @@ def test_the_next_window_comes_while_this_one_is_read(front, packed, config):
     """One batch of the first window: its shards and those of the second arrive, and no others."""
     loader = Loader(train(config), batch_size=1, size=16)
     ahead, positions = ShardsAhead(loader.stream, 0), np.arange(1)
-    ahead.hold(positions, loader.stream.sample_at(positions))
+    ahead.wait_for(positions, loader.stream.sample_at(positions))
     for future in ahead._held.values():
         future.result()
     ahead.close()

@@ -7,7 +7,7 @@ import torch
 
 from arcshard.console import UserError
 from arcshard.distributed import World
-from model.sharding import Shard
+from model.sharding import ClassShard
 
 spec = importlib.util.spec_from_file_location("sharded_ranks", Path(__file__).with_name("sharded_ranks.py"))
 ranks = importlib.util.module_from_spec(spec)
@@ -92,11 +92,11 @@ def test_classes_that_are_not_drawn_have_no_gradient_and_a_batchs_own_always_tak
 
 @pytest.mark.parametrize("size", range(1, 8))
 def test_parts_are_contiguous_and_nearly_equal(size):
-    shards = [Shard(23, rank, size) for rank in range(size)]
+    shards = [ClassShard(23, rank, size) for rank in range(size)]
     classes = [number for shard in shards for number in range(23)[shard.classes]]
     assert classes == list(range(23)) and max(shards[0].counts()) - min(shards[0].counts()) <= 1
 
 
 def test_more_ranks_than_classes_are_refused():
     with pytest.raises(UserError, match="at least one class a rank; got 3 classes for 4 ranks: start fewer"):
-        Shard(3, 0, 4)
+        ClassShard(3, 0, 4)

@@ -580,7 +580,7 @@ def test_on_a_gpu_a_line_has_what_the_device_waited(tmp_path, monkeypatch):
     monkeypatch.setattr(training_log.time, "perf_counter", lambda: next(clock))
     log = training_log.MetricsLog(tmp_path, 0, World(0, 1, torch.device("cpu")))
     batch = Batch(torch.zeros(3, 2, 2, 3), torch.zeros(3), torch.arange(3), torch.zeros(3, 3), 0, wait=0.1,
-                  handover=Waited())
+                  device_wait=Waited())
     for _ in range(2):
         log.count(torch.tensor(1.0), torch.tensor(False), batch)
     log.line(2, 6, 0.1)

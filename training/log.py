@@ -15,7 +15,7 @@ from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.files import write_text
 from arcshard.memory import memory_mb
-from loader import Batch, Handover
+from loader import Batch, DeviceWait
 
 NAME = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
@@ -59,8 +59,8 @@ class MetricsLog:
         self._images += len(batch.ids)
         self._wait += batch.wait
         self._replaced += batch.replaced
-        if batch.handover:
-            self._handovers.append(batch.handover)
+        if batch.device_wait:
+            self._device_waits.append(batch.device_wait)
 
     def state_dict(self) -> dict[str, float]:
         """The steps that no line covers yet."""
@@ -71,14 +71,14 @@ class MetricsLog:
         """Write the averages since the line before; without any good step the loss is null."""
         seconds, skipped = time.perf_counter() - self._began, int(self._skipped)
         loss = float(self._loss)  # waits for the device, so that its hand-overs are behind it
-        device_wait = sum(handover.seconds() for handover in self._handovers)
+        device_wait = sum(wait.seconds() for wait in self._device_waits)
         loss, images, replaced, wait_shares, device_shares = self.world.sum(
             loss, self._images, self._replaced, self._wait / seconds, device_wait / seconds)
         good = self._steps - skipped
         self.loss = loss / self.world.size / good if good else math.nan
         self.wait_share = wait_shares / self.world.size
         of_device = {}
-        if self._handovers:
+        if self._device_waits:
             self.wait_share = of_device["device_wait_share"] = device_shares / self.world.size
         self.append(NAME, step=step, position=position, epoch=epoch, loss=self.loss if good else None, **values,
                     images_per_s=images / seconds, data_wait_share=wait_shares / self.world.size, **of_device,
@@ -104,7 +104,7 @@ class MetricsLog:
         self._loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
         self._skipped = torch.zeros((), dtype=torch.int64, device=self.world.device)
         self._steps, self._images, self._replaced = 0, 0, 0
-        self._handovers: list[Handover] = []
+        self._device_waits: list[DeviceWait] = []
         self._wait, self._began = 0.0, time.perf_counter()
 
 

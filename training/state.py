@@ -15,7 +15,7 @@ from arcshard.distributed import World
 from loader import Batch
 from model import HeadConfig, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum
-from model.heads import take_over
+from model.heads import remap_centers
 from model.stats import class_means, start_from
 from preprocess.label_map import label_map
 from training.config import TrainConfig
@@ -107,7 +107,7 @@ def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
         step.embedder.load_state_dict(saved["embedder"])
         if args.stage.classes != "new":
             before = saved["landmark_ids"]
-            take_over(step.head, saved["head"], len(before), label_map(before, course.loader.dataset.landmark_ids))
+            remap_centers(step.head, saved["head"], len(before), label_map(before, course.loader.dataset.landmark_ids))
     if args.head.init == "means" and not course.continues and (not saved or args.stage.classes == "new"):
         begin_at_means(course, step)
     average = averaged(step, c, saved if course.continues else None)
@@ -162,7 +162,7 @@ def parallel(step: Step, c: TrainConfig, world: World, example: Callable[[], Any
         module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
         world.say(said)
     if world.size > 1:
-        keep_out_of_ddp(module, step.head.spread)
+        keep_out_of_ddp(module, step.head.sharded_parameters)
         on_gpu = world.device.type == "cuda"
         # Each rank keeps running statistics of its own; rank 0's are shared where they are used, not in every step.
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
@@ -183,7 +183,7 @@ def update(learner: Learner, forward: Any, batch: Batch, position: int, c: Train
     loss = backward(forward, batch, micro_batches(c, world), c, world, scale.value if scale else 1.0)
     if scale:
         scale.unscale(step.parameters())
-    bad = clip(step.parameters(), step.head.spread, c.clip)
+    bad = clip(step.parameters(), step.head.sharded_parameters, c.clip)
     step_unless(bad, learner.optimizer)
     learner.buffers.settle(bad)
     if scale:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from arcshard.console import UserError
 from arcshard.distributed import World
-from model.batchnorm import hold_statistics
+from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
 from training.config import TrainConfig
@@ -111,9 +111,9 @@ def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
     if c.frozen == "backbone":
         step.embedder.backbone.eval()
     if c.batchnorm == "held":
-        hold_statistics(step.embedder.backbone)
+        freeze_statistics(step.embedder.backbone)
     if c.batchnorm_frozen_from is not None and epoch >= c.batchnorm_frozen_from:
-        hold_statistics(step)
+        freeze_statistics(step)
 
 
 # Whether the step runs compiled: measured before the first update, which leaves no trace.

@@ -1,4 +1,4 @@
-"""Instruments against counting in plain Python, and centers that begin at the classes' means."""
+"""Embedding statistics against counting in plain Python, and centers that begin at the classes' means."""
 import math
 from types import SimpleNamespace
 
@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcshard.distributed import World
 from model import ArcFace
-from model.sharding import Shard
-from model.stats import Instruments, class_means, start_from
+from model.sharding import ClassShard
+from model.stats import EmbeddingStats, class_means, start_from
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -22,14 +22,14 @@ def photos(count=30, dim=6, classes=7):
 
 def test_they_read_what_counting_finds_over_all_batches():
     head, (x, labels) = ArcFace(6, 7), photos()
-    instruments = Instruments(7, ALONE)
+    stats = EmbeddingStats(7, ALONE)
     for part in (slice(0, 11), slice(11, 30)):
-        instruments.see(head.cosines(x[part]), x[part], labels[part])
+        stats.update(head.cosines(x[part]), x[part], labels[part])
     cos = F.cosine_similarity(x[:, None].double(), head.weight.detach()[None].double(), dim=2).tolist()
     wrong = [max(c for other, c in enumerate(row) if other != label) for row, label in zip(cos, labels.tolist())]
     nearest = {max(range(7), key=row.__getitem__) for row in cos}
     seen = set(labels.tolist())
-    assert instruments.read() == pytest.approx({
+    assert stats.compute() == pytest.approx({
         "target_cosine": sum(row[label] for row, label in zip(cos, labels.tolist())) / 30,
         "wrong_angle": sum(math.acos(c) for c in wrong) / 30,
         "norm": sum(math.dist(row, [0] * 6) for row in x.tolist()) / 30,
@@ -40,9 +40,9 @@ def test_a_collapsed_embedding_shows():
     """All photos and centers one way: cosine 1, no angle to a wrong center, all centers dead but one."""
     head, x = ArcFace(6, 7), torch.ones(14, 6)
     head.weight.data.fill_(1.0)
-    instruments = Instruments(7, ALONE)
-    instruments.see(head.cosines(x), x, torch.arange(14) % 7)
-    found = instruments.read()
+    stats = EmbeddingStats(7, ALONE)
+    stats.update(head.cosines(x), x, torch.arange(14) % 7)
+    found = stats.compute()
     assert found["target_cosine"] == pytest.approx(1) and found["wrong_angle"] == pytest.approx(0, abs=1e-3)
     assert found["dead_centers"] == pytest.approx(6 / 7)
 
@@ -54,9 +54,9 @@ def test_seeing_a_batch_reads_nothing_on_the_host():
             return func(*args, **kwargs or {})
 
     head, (x, labels) = ArcFace(6, 7), photos()
-    instruments = Instruments(7, ALONE)
+    stats = EmbeddingStats(7, ALONE)
     with Watch():
-        instruments.see(head.cosines(x), x, labels)
+        stats.update(head.cosines(x), x, labels)
 
 
 @pytest.mark.parametrize("centers", [1, 3])
@@ -74,7 +74,7 @@ def test_centers_begin_at_the_means_of_their_classes_where_these_have_photos(cen
         torch.testing.assert_close(F.normalize(after[label, 0], dim=0).double(), mean / mean.norm(), rtol=0, atol=1e-6)
     torch.testing.assert_close(after.norm(dim=2), before.norm(dim=2))
     assert torch.equal(after[6], before[6]) and torch.equal(after[:, 1:], before[:, 1:]), "no photos, other centers"
-    shard = Shard(7, 1, 2)
+    shard = ClassShard(7, 1, 2)
     part = ArcFace(6, 7, centers=centers, shard=shard)
     part.weight.data.copy_(shard.own(before.flatten(0, 1)))
     start_from(part, means)
