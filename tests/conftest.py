@@ -2,25 +2,31 @@
 import io
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.workers.engine import Engine
+from tests.commands import ROOT, run_here, run_process
 
-ROOT = Path(__file__).parent.parent
 CLASSES = 6
 
 
-def pytest_configure():
-    """One thread for torch, here and in what tests start: on tiny tensors two wait for each other most of the time."""
+def pytest_configure() -> None:
+    """One thread for torch, here and in what tests start: on tiny tensors two wait for each other most of the time.
+
+    Property tests have no deadline: an example may take long on a busy machine, and pytest-timeout ends what hangs.
+    """
+    settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("no deadline")
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
@@ -61,12 +67,15 @@ def dataset_path(photos, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def call():
-    """Run a command of the project as its user would; returns the finished process with its texts."""
-    def run(*words, timeout=300, **options) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True,
-                              timeout=timeout, **options)
-    return run
+def call() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a command of the project in this process; returns exit code and texts as of a finished one."""
+    return run_here
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a command of the project in a process of its own; returns the finished process with its texts."""
+    return run_process
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
@@ -40,7 +40,6 @@ def lengths(*values):
 
 @given(SIDES, SIDES, st.sampled_from(["squash", "short", "long", "short-or-squash"]), st.floats(0.05, 1),
        st.integers(0, 10**6))
-@settings(deadline=None)
 def test_frames_keep_their_share_and_lie_within_the_whole(width, height, framing, side, position):
     view = View(framing=framing, side=side)
     (x, y, w, h), = draw_boxes(view, 1, np.array([position]), lengths(width), lengths(height))
@@ -134,7 +133,6 @@ def test_the_gpu_graph_warps_and_compresses_on_the_gpu():
 
 
 @given(st.floats(0, 180), st.floats(0, 0.9), st.floats(0, 1), SIDES, SIDES)
-@settings(deadline=None)
 def test_what_is_decoded_covers_what_is_touched(rotate, scale, shift, width, height):
     view, positions = View(framing="squash", rotate=rotate, scale=scale, shift=shift), np.arange(50)
     w, h = np.full(50, width, np.int32), np.full(50, height, np.int32)

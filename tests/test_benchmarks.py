@@ -1,10 +1,7 @@
 """The benchmarks run and say what they promise; their figures are nobody's assertion."""
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -46,8 +43,8 @@ def test_mistakes_are_one_sentence(call, refused, options, sentence):
 
 
 @pytest.mark.heavy
-def test_the_gpu_benchmark_walks_every_part_without_a_gpu(call, dataset_path, tmp_path):
-    done = call("benchmarks/gpu.py", "--data", dataset_path, "--out", tmp_path, "--dry-run")
+def test_the_gpu_benchmark_walks_every_part_without_a_gpu(process, dataset_path, tmp_path):
+    done = process("benchmarks/gpu.py", "--data", dataset_path, "--out", tmp_path, "--dry-run")
     assert done.returncode == 0, done.stderr + done.stdout
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert list(dict.fromkeys(row["part"] for row in rows)) == ["parity", "decode", "step", "both", "heads", "trace",
@@ -98,12 +95,10 @@ def test_the_gpu_benchmark_needs_a_gpu(call, refused, dataset_path):
 
 
 @pytest.mark.heavy
-def test_throughput_adds_up_the_ranks(dataset_path, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = ["--size", "48", "--batch-size", "4", "--batches", "2", "--rounds", "1",
-               "--backbone", "test_efficientnet"]
-    done = subprocess.run([*torchrun, "benchmarks/throughput.py", "--data", dataset_path, "--json", tmp_path / "t.json",
-                           *options], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+def test_throughput_adds_up_the_ranks(process, dataset_path, tmp_path):
+    done = process("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "benchmarks/throughput.py",
+                   "--data", dataset_path, "--json", tmp_path / "t.json", "--size", 48, "--batch-size", 4, "--batches",
+                   2, "--rounds", 1, "--backbone", "test_efficientnet")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("-bound") == 1
     assert json.loads((tmp_path / "t.json").read_text())["settings"]["images_a_round"] == 16

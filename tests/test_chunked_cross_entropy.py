@@ -103,7 +103,7 @@ def relative(found, truth, least=1e-2):
 
 @given(cases, st.sampled_from([-2.5, 0.3, 1.0]))
 @example(case(1, 19, 9, 3, "adaface", 30.0, 0.0, 372), 1.0)  # one photo, classified well: little gradient is left
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_head_equals_the_plain_form_to_float32_whatever_the_incoming_gradient(c, factor):
     rounding = 1e-5 * max(1, c.scale / 8)  # logits of ±scale round to scale × 2^-24
     (loss, *grads), (true_loss, *true_grads) = found(c, head_of(c), factor), expected(c, factor)
@@ -114,7 +114,7 @@ def test_every_head_equals_the_plain_form_to_float32_whatever_the_incoming_gradi
 
 
 @given(cases, st.sampled_from([-2.5, 0.3, 1.0]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_in_float64_every_head_equals_the_plain_form(c, factor):
     for ours, true in zip(found(c, head_of(c).double(), factor), expected(c, factor)):
         torch.testing.assert_close(ours, true, rtol=1e-6, atol=1e-8)

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loader import draws
@@ -20,7 +20,6 @@ def test_mix64_is_the_loaders(words):
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 40), st.data())
-@settings(deadline=None)
 def test_the_draw_rises_and_has_all_classes_of_the_batch(key, count, data):
     labels = torch.tensor(data.draw(st.lists(st.integers(0, count - 1), max_size=count)), dtype=torch.int64)
     held = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))),

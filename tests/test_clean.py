@@ -1,6 +1,5 @@
 """clean.py: which classes stay, their labels, the folds, the test queries, and the answer to each mistake."""
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,14 @@ from arcshard.console import UserError, run
 from preprocess.clean import main
 from preprocess.samples.classes import large_classes
 from preprocess.samples.splits import stratified_folds
+from tests.commands import ROOT, run_here
 
-SCRIPT = Path(__file__).parents[1] / "preprocess" / "clean.py"
+SCRIPT = ROOT / "preprocess" / "clean.py"
 
 
 def clean(folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Run the command on train.csv in `folder`; the table goes to samples.csv."""
-    command = [sys.executable, str(SCRIPT), "--csv", "train.csv", "--out", "samples.csv", "--min-images", "1", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run_here(SCRIPT, "--csv", "train.csv", "--out", "samples.csv", "--min-images", "1", *options, cwd=folder)
 
 
 def write_csv(path: Path, rows: list[str]) -> None:
@@ -73,7 +72,7 @@ def test_val_fold_becomes_the_split_val(photos):
     assert set(table(photos)["split"]) == {"train"}
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labels=st.lists(st.integers(0, 5), min_size=12, max_size=80), k=st.integers(2, 5),
        seed=st.integers(0, 99))
 def test_folds_are_those_of_scikit_learn(labels, k, seed):
@@ -86,7 +85,7 @@ def test_folds_are_those_of_scikit_learn(labels, k, seed):
     assert np.array_equal(stratified_folds(labels, k, seed), expected)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labels=st.lists(st.integers(0, 30), min_size=5, max_size=80), k=st.integers(2, 5))
 def test_folds_spread_every_class_however_small(labels, k):
     folds = stratified_folds(np.array(labels), k, 0)
@@ -155,8 +154,7 @@ def test_an_image_folder_becomes_a_table_with_paths(tmp_path):
     for path in ("cat/B 1.JPG", "dog/b1.jpg", "dog/b2.jpg", "dog/notes.txt"):
         (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / path).write_bytes(b"")
-    command = [sys.executable, str(SCRIPT), "--image-folder", "tree", "--out", "samples.csv", "--min-images", "2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_here(SCRIPT, "--image-folder", "tree", "--out", "samples.csv", "--min-images", "2", cwd=tmp_path)
     assert done.stdout == ("found 3 photos, and 1 other files that are left out\n"
                            "kept 2 images of 1 classes, dropped 1 images of 1 classes with fewer than 2 images\n")
     rows = table(tmp_path)
@@ -279,6 +277,5 @@ def test_without_an_option_classes_of_fewer_than_15_are_dropped(tmp_path):
     """The filter of D2-MetricLearning, with which 1,223,195 photos of 27,756 classes remain."""
     rows = [f"a{i},1" for i in range(15)] + [f"b{i},2" for i in range(14)]
     write_csv(tmp_path / "train.csv", ["id,landmark_id", *rows])
-    done = subprocess.run([sys.executable, str(SCRIPT), "--csv", "train.csv", "--out", "samples.csv"], cwd=tmp_path,
-                          capture_output=True, text=True)
+    done = run_here(SCRIPT, "--csv", "train.csv", "--out", "samples.csv", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "samples.csv").read_text().count("\n") == 1 + 15

@@ -85,7 +85,7 @@ def test_a_class_whose_only_photo_would_be_left_out_is_refused():
         every_val(rows, 2)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(labels=st.lists(st.integers(0, 5), min_size=1, max_size=60), images=st.integers(1, 8), seed=st.integers(0, 9))
 def test_the_draw_keeps_that_many_a_class_and_the_order(labels, images, seed):
     rows = pd.DataFrame({"id": [f"p{i}" for i in range(len(labels))], "label": labels})

@@ -109,7 +109,7 @@ def test_srgb_is_told_by_effect():
     assert not any(map(is_srgb, (DISPLAY_P3, ADOBE_RGB, NEARLY_SRGB)))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(base=st.sampled_from([ADOBE_RGB, DISPLAY_P3, gray_profile(GAMMA_22), cmyk_profile(CORNERS), PILLOW_SRGB]),
        edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
        channels=st.sampled_from([1, 3, 4]))

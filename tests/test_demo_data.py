@@ -65,7 +65,7 @@ def test_sizes_follow_a_long_tail_that_the_filter_cuts():
     assert 1900 <= sizes.sum() <= 2200
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(SEEDS)
 def test_every_seed_makes_a_sound_plan(seed):
     train, queries = train_photos(seed), query_photos(seed)
@@ -112,7 +112,6 @@ def test_csv_files_read_as_on_kaggle():
 
 # --- the views
 
-@settings(deadline=None)
 @given(SEEDS, st.integers(50, 3000), st.integers(50, 3000))
 def test_what_a_view_shows_lies_within_the_photo(seed, width, height):
     """And is a convex quadrilateral that goes round clockwise: never mirrored, never folded."""
@@ -284,11 +283,11 @@ def test_mistakes_get_one_sentence(call, refused, tmp_path):
     refused(call(SCRIPT, "--out", tmp_path / "x", "--seed", "-1"), "--seed must be at least 0, not -1")
 
 
-def test_wrong_package_is_named(call, refused, tmp_path, monkeypatch):
+def test_wrong_package_is_named(process, refused, tmp_path, monkeypatch):
     metadata = tmp_path / "mvtb_data-1.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: mvtb-data\nVersion: 1.0\n")
-    done = call(SCRIPT, "--out", tmp_path / "x", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = process(SCRIPT, "--out", tmp_path / "x", env={**os.environ, "PYTHONPATH": str(tmp_path)})
     refused(done, "mvtb-data 1.6.1, but it is 1.0: run pip install 'arcshard[demo]'")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: (_ for _ in ()).throw(
         importlib.metadata.PackageNotFoundError(name)))

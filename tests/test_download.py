@@ -266,7 +266,7 @@ def befall(kaggle: Kaggle, part: PartFile, event: str, detail: Any) -> None:
         kaggle.faults.clear()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(story=st.lists(events, max_size=8), ranges=st.booleans())
 def test_whatever_happened_the_end_is_what_the_server_has(tmp_path_factory, story, ranges):
     part = PartFile(tmp_path_factory.mktemp("wild") / "photos.zip")

@@ -49,7 +49,6 @@ def clustered_hashes(draw):
 
 
 @given(a=clustered_hashes(), b=clustered_hashes(), shared=st.integers(0, 10), distance=st.integers(0, 12))
-@settings(deadline=None)
 def test_near_pairs_finds_what_comparing_each_with_each_finds(a, b, shared, distance):
     b = np.concatenate([b, a[:shared]])
     found = dedup_pairs.near_pairs(a, b, distance)
@@ -112,7 +111,6 @@ def brute_force(records, splits, distance, within):
 
 
 @given(table=hashed_tables(), distance=st.integers(0, 6), within=st.booleans())
-@settings(deadline=None)
 def test_find_duplicates_lists_each_pair_once_in_order(table, distance, within):
     found = find_duplicates(*table, distance, within)
     expected = brute_force(*table, distance, within)
@@ -122,7 +120,6 @@ def test_find_duplicates_lists_each_pair_once_in_order(table, distance, within):
 
 
 @given(table=hashed_tables(), distance=st.integers(0, 6), within=st.booleans(), crowd=st.integers(0, 9))
-@settings(deadline=None)
 def test_a_crowd_names_every_photo_in_few_true_pairs(table, distance, within, crowd):
     expected = brute_force(*table, distance, within)
     with pytest.MonkeyPatch.context() as patch:
@@ -209,7 +206,7 @@ def test_a_photo_of_one_color_has_a_hash():
 
 
 @given(cut=st.integers(0, 5000), flips=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 255)), max_size=4))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_damaged_files_are_hashed_or_rejected(cut, flips):
     data = bytearray(encoded(scene(1), quality=90, exif=TURNED))
     for at, bits in flips:
@@ -302,7 +299,6 @@ def test_failures_are_counted_by_kind():
 # ---- dropping
 
 @given(rows=st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 5), st.integers(0, 5)), min_size=1, max_size=30))
-@settings(deadline=None)
 def test_thinning_leaves_no_duplicate_but_the_last_of_a_class(rows):
     splits, drawn, looks = zip(*rows)
     labels = np.unique([-1, *drawn], return_inverse=True)[1][1:] - 1  # 0 … C-1 and -1

@@ -75,10 +75,10 @@ def test_dask_gives_the_same_bytes(photos, packed, dask_cluster, tmp_path):
     assert digests(tmp_path / "out") == packed
 
 
-def test_ray_gives_the_same_bytes(photos, packed, tmp_path, call):
+def test_ray_gives_the_same_bytes(photos, packed, tmp_path, process):
     photos[1].to_csv(tmp_path / "samples.csv", index=False)
-    done = call("preprocess/make_shards.py", "--samples", tmp_path / "samples.csv", "--images", photos[0],
-                "--out", tmp_path / "out", "--shard-size", 10, "--backend", "ray", "--workers", 2)
+    done = process("preprocess/make_shards.py", "--samples", tmp_path / "samples.csv", "--images", photos[0],
+                   "--out", tmp_path / "out", "--shard-size", 10, "--backend", "ray", "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "out") == packed
 
@@ -137,11 +137,11 @@ def test_engines_that_make_no_sense_are_refused(options, sentence):
         Engine(**options)
 
 
-def test_a_scheduler_that_does_not_answer_is_a_sentence(photos, tmp_path, call):
+def test_a_scheduler_that_does_not_answer_is_a_sentence(photos, tmp_path, process):
     photos[1].to_csv(tmp_path / "samples.csv", index=False)
-    done = call("preprocess/make_shards.py", "--samples", tmp_path / "samples.csv", "--images", photos[0], "--out",
-                tmp_path / "out", "--backend", "dask", "--scheduler", "tcp://127.0.0.1:9",
-                env=os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"})
+    done = process("preprocess/make_shards.py", "--samples", tmp_path / "samples.csv", "--images", photos[0], "--out",
+                   tmp_path / "out", "--backend", "dask", "--scheduler", "tcp://127.0.0.1:9",
+                   env=os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"})
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("make_shards.py: --scheduler must be the address of a running dask "
                                                    "scheduler, but tcp://127.0.0.1:9 does not answer (")

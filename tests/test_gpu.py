@@ -36,12 +36,12 @@ def test_batches_stay_what_they_are_while_later_ones_are_decoded(dataset_path):
 
 
 @pytest.mark.heavy
-def test_train_compiled_on_cuda_and_continue(call, dataset_path, tmp_path):
+def test_train_compiled_on_cuda_and_continue(process, dataset_path, tmp_path):
     words = ["train.py", "--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.size", "64",
              "--train.global_batch", "12", "--train.device", "cuda", "--train.log_every", "1", "--data", dataset_path,
              "--out", tmp_path / "run"]
     for epochs in ("1", "1"):
-        done = call(*words, "--train.epochs", epochs)
+        done = process(*words, "--train.epochs", epochs)
         assert done.returncode == 0, done.stderr
     assert "already trained" in done.stdout
 

@@ -137,7 +137,7 @@ def test_metadata_is_cut_out_and_the_picture_stays():
     assert np.array_equal(Image.open(io.BytesIO(bare)), Image.open(io.BytesIO(data)))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(base=st.sampled_from([JPEG, with_orientation(6), normal_jpeg(icc_profile=ADOBE_RGB, comment=b"words")]),
        edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
        end=st.floats(0, 1))

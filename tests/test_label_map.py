@@ -10,7 +10,7 @@ from preprocess.label_map import label_map, landmark_ids, map_table
 IDS = st.lists(st.sampled_from(["1", "2", "10", "a", "é", "", "1e10", "nan"]), unique=True)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(IDS, IDS)
 def test_a_head_is_carried_over_row_by_row(old, new):
     labels = label_map(old, new)

@@ -95,7 +95,7 @@ def drawn(plan):
 
 
 @given(WORLDS, st.sampled_from([Selection(), Selection(per_class=4, balance=0.5)]), st.integers(0, 2**40))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_worlds_and_batches_may_change_at_any_step(dataset_path, worlds, selection, seed):
     """(world size, batch of a rank, steps) after one another: photos, crops, flips, colors are those of one rank."""
     train, options = Dataset(dataset_path, "train"), {"size": 64, "view": COLORS, "selection": selection, "seed": seed}

@@ -76,7 +76,7 @@ def test_photos_without_keypoints_match_nothing(kind, height, width):
         assert len(found) == 0 and found.homography is None and found.points_b.shape == (0, 2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2**32 - 1), st.integers(1, 4), st.booleans())
 def test_any_keypoints_can_be_compared(num_a, num_b, seed, places, alike):
     """Points on a line, all in one place, equal descriptors: as many inliers as pairs at most, and finite numbers."""

@@ -24,6 +24,7 @@ from preprocess.samples.sample_table import read_samples, shuffled
 from preprocess.workers.engine import Engine
 from shards import Dataset
 from shards.verify import verify
+from tests.commands import run_here
 
 SCRIPT = Path(__file__).parents[1] / "preprocess" / "make_shards.py"
 COLUMNS = ["id", "landmark_id", "label", "split"]
@@ -64,7 +65,7 @@ def arguments(raw: Path, out: Path, *options: str) -> list[str]:
 
 
 def make(raw: Path, out: Path, *options: str) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments(raw, out, *options), capture_output=True, text=True)
+    return run_here(*arguments(raw, out, *options)[1:])
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.margins import (
@@ -42,26 +42,22 @@ def tensor(number):
 
 
 @given(inside, angle)
-@settings(deadline=None)
 def test_an_added_angle_is_arccos_arithmetic(cos, margin):
     check(lambda c: add_angle(c, tensor(margin)), lambda theta: turned(theta, margin), cos)
 
 
 @given(inside.filter(lambda cos: abs(cos) > 1e-6), angle)
-@settings(deadline=None)
 def test_an_easy_margin_acts_where_the_cosine_is_positive(cos, margin):
     check(lambda c: add_angle_if_near(c, tensor(margin)),
           lambda theta: torch.where(theta.cos() > 0, turned(theta, margin), theta.cos()), cos)
 
 
 @given(inside, st.floats(0, 1))
-@settings(deadline=None)
 def test_a_subtracted_margin_is_a_difference(cos, margin):
     check(lambda c: subtract(c, tensor(margin)), lambda theta: theta.cos() - margin, cos)
 
 
 @given(inside, st.floats(0, 0.7), st.floats(-1, 1))
-@settings(deadline=None)
 def test_an_adaptive_margin_turns_against_quality_and_subtracts_with_it(cos, margin, quality):
     check(lambda c: adapt(c, tensor(margin), tensor(quality)),
           lambda theta: turned(theta, -margin * quality) - margin * quality - margin, cos)
@@ -111,7 +107,6 @@ def test_classes_of_one_size_have_the_whole_margin_and_empty_ones_count_as_one_i
 
 
 @given(st.lists(st.integers(1, 7000), min_size=1, max_size=30))
-@settings(deadline=None)
 def test_log_weights_are_one_on_average_over_images_and_inverse_logarithms(sizes):
     weights = log_weights(torch.tensor(sizes)).double()
     assert sum(n * float(w) for n, w in zip(sizes, weights)) / sum(sizes) == pytest.approx(1, rel=1e-5)

@@ -37,7 +37,7 @@ def members(sizes):
 
 
 @given(st.integers(1, 60), MEMBERS, st.integers(0, 2**40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_epoch_shows_each_photo_as_often_as_asked(first, others, seed):
     sizes, times = [first, *(size for size, _ in others)], [1.0, *(t for _, t in others)]
     stream = MixedStream(Mixture(members(sizes)), Selection(mix={f"d{n}": t for n, t in enumerate(times[1:], 1)}), seed)
@@ -54,7 +54,7 @@ def test_an_epoch_shows_each_photo_as_often_as_asked(first, others, seed):
 
 
 @given(st.integers(1, 40), MEMBERS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_position_is_answered_alike_alone_and_in_any_company(first, others):
     mixture = Mixture(members([first, *(size for size, _ in others)]))
     stream = MixedStream(mixture, Selection(mix={str(n): t for n, (_, t) in enumerate(others)}), 3)

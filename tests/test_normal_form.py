@@ -197,7 +197,7 @@ def check_total(data: bytes, short_side: int | None) -> None:
     assert normalize(packed.data, short_side, 90) == packed
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a"]))
 def test_random_bytes_never_raise_anything_else(data, start):
     check_total(start + data, None)
@@ -209,7 +209,7 @@ BASES = [normal_jpeg(), encoded(scene(), "PNG"), encoded(scene(), "WEBP"), with_
          encoded(scene().convert("LA"), "PNG"), normal_jpeg(subsampling="4:4:4")]
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(max_examples=1000)
 @given(base=st.sampled_from(BASES), end=st.floats(0, 1), short_side=st.sampled_from([None, 20]),
        edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8))
 def test_mutated_images_never_raise_anything_else(base, end, short_side, edits):
@@ -221,7 +221,7 @@ def test_mutated_images_never_raise_anything_else(base, end, short_side, edits):
     check_total(bytes(data), short_side)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(width=st.integers(1, 70), height=st.integers(1, 70), short_side=st.none() | st.integers(1, 70),
        orientation=st.integers(1, 8), quality=st.integers(1, 100),
        mode=st.sampled_from(["RGB", "L", "CMYK"]), sampling=st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]),

@@ -9,7 +9,7 @@ from loader.plan import rank_positions
 
 
 @given(st.integers(1, 3000), st.integers(0, 10**6), st.integers(0, 2**63 - 1))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_epoch_holds_each_sample_once(num_samples, epoch, seed):
     positions = np.arange(epoch * num_samples, (epoch + 1) * num_samples)
     assert np.array_equal(np.sort(sample_at(positions, num_samples, seed)), np.arange(num_samples))
@@ -22,7 +22,7 @@ def test_large_epochs_hold_each_sample_once(num_samples):
 
 
 @given(st.integers(1, 500), st.sampled_from([(1, 24), (2, 12), (3, 8), (8, 3), (24, 1)]), st.integers(0, 20))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_ranks_together_give_the_stream_of_one(num_samples, world, step):
     """Disjoint contiguous parts of one global batch of 24, across epoch ends."""
     world_size, batch_size = world
@@ -65,7 +65,7 @@ def test_this_measure_sees_the_bias_of_too_few_rounds(name, too_few, num_samples
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=30), st.integers(0, 5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_positions_may_each_be_of_a_stream_of_their_own(sizes, seed):
     positions, seeds = np.arange(len(sizes)) * 97, seed + np.arange(len(sizes)) % 3
     apart = [int(sample_at(np.array([p]), n, s)[0]) for p, n, s in zip(positions.tolist(), sizes, seeds.tolist())]

@@ -65,7 +65,7 @@ def test_ids_of_paths_keep_what_is_a_key_already():
     assert ids[4] == "d-f76903c87d0f34af"  # what a table once named, later ones must name alike
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(st.text(st.sampled_from("aA./-é"), min_size=1, max_size=6),
                           st.text(min_size=1, max_size=120)), min_size=1, max_size=30, unique=True))
 def test_ids_of_paths_are_keys_and_differ(paths):

@@ -7,7 +7,7 @@ from preprocess.samples.photo_table import Columns
 from preprocess.samples.queries import query_rows, read_queries
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.integers(0, 9).map(str), max_size=4), min_size=1, max_size=20))
 def test_queries_against_a_loop(landmarks):
     kept = ["0", "3", "4", "8"]

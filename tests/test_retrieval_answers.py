@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import QuantileTransformer
 
@@ -67,7 +67,6 @@ def as_dicts(found):
             for labels, scores in zip(found.labels.tolist(), found.scores.tolist())]
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.sampled_from([1.0, .75, .5, .25, 0.0, -.5, -np.inf]), st.integers(-1, 2)),
                          min_size=5, max_size=5), min_size=1, max_size=8), st.sampled_from([1, 2, 8]), st.booleans())
 def test_label_sums_equal_their_definition(queries, power, signed):

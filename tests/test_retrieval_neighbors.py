@@ -5,7 +5,7 @@ import sys
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -32,7 +32,6 @@ def integer_problem(draw):
     return queries, gallery, draw(st.integers(1, rows))
 
 
-@settings(deadline=None)
 @given(integer_problem(), st.integers(1, 10), st.integers(1, 70))
 def test_equals_a_full_sort_with_ties_and_any_chunks(problem, query_chunk, gallery_chunk):
     queries, gallery, k = problem
@@ -43,7 +42,6 @@ def test_equals_a_full_sort_with_ties_and_any_chunks(problem, query_chunk, galle
     assert_array_equal(indices, expected_indices)
 
 
-@settings(deadline=None)
 @given(integer_problem())
 def test_torch_and_faiss_settle_ties_alike(problem):
     """What a GPU runs, here on the CPU."""

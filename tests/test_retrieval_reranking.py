@@ -55,7 +55,7 @@ def jaccard_of_paper(query, gallery, rows, k1, k2):
     return np.array([np.minimum(mine, smooth[g]).sum() / np.maximum(mine, smooth[g]).sum() for g in rows])
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 1000), st.sampled_from([(20, 6), (7, 3), (4, 1), (1, 1)]))
 def test_k_reciprocal_is_that_of_the_paper(seed, counts):
     k1, k2 = counts

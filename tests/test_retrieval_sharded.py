@@ -1,7 +1,7 @@
 """Search in parts of a gallery against search in the whole, bit for bit."""
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -17,7 +17,6 @@ def test_parts_follow_each_other_and_begin_where_chunks_do(rows, size, chunk):
     assert max(map(len, parts)) - min(map(len, parts)) < 2 * chunk
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 12), st.integers(0, 2**32))
 def test_merged_lists_are_those_of_the_whole_with_ties(rows, size, k, seed):
     """Small integers: products are exact and mostly tied; parts may be empty or shorter than k."""

@@ -30,7 +30,7 @@ def tables(draw) -> pd.DataFrame:
     return table.assign(path=[f"{id}.jpg" for id in ids]) if draw(st.booleans()) else table
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(tables(), st.integers(0, 3))
 def test_the_order_is_that_of_a_plain_sort(table, seed):
     """By split, then by the hex text of BLAKE2b, then by id."""
@@ -41,7 +41,7 @@ def test_the_order_is_that_of_a_plain_sort(table, seed):
     assert rows.set_index("id").loc[table["id"]].reset_index().equals(table)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_digest_is_that_of_all_texts_sorted_by_id(table, random):
     rows = sorted(zip(*(table[column].astype("str") for column in table)))
@@ -92,7 +92,7 @@ def test_a_label_is_a_whole_number(tmp_path, label):
                                 "make the table with preprocess/clean.py")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(-1, 3), st.sampled_from(["x", "y", "z", ""])), min_size=1,
                 max_size=8))
 def test_classes_are_numbered_one_to_one_or_refused(pairs):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from preprocess.samples.scale_tables import ADDED, CLEAN, OTHERS, Part, class_sizes, write_csv
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 500), st.floats(0.1, 0.6))
 def test_sizes_have_the_asked_sum_and_bounds(classes, least, span, fill):
     images = int(classes * (least + fill * span))
@@ -53,9 +53,9 @@ def test_the_real_number_of_classes_and_images_remains_at_15(call, tmp_path):
     assert rows.drop_duplicates("label").sort_values("label")["landmark_id"].is_monotonic_increasing
 
 
-def test_the_benchmark_of_a_table_says_what_each_step_takes(call, photos, tmp_path):
+def test_the_benchmark_of_a_table_says_what_each_step_takes(process, photos, tmp_path):
     photos[1].to_csv(tmp_path / "samples.csv", index=False)
-    done = call("benchmarks/sample_table.py", "--samples", tmp_path / "samples.csv")
+    done = process("benchmarks/sample_table.py", "--samples", tmp_path / "samples.csv")
     step = r"\d+\.\d\d s"
     line = (rf"87 rows: read {step}, check {step}, shuffle {step}, digest {step}; peak \d+ MB \(\d+ MB after the "
             r"imports\), \d+ bytes a row, of which the table holds \d+\n")

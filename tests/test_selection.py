@@ -35,7 +35,7 @@ def epochs(stream, number):
 
 
 @given(CLASS_SIZES, SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_selecting_nothing_leaves_the_order_as_it_is(class_sizes, seed):
     stream = Stream(Labeled(class_sizes), Selection(), seed)
     positions = np.arange(3 * sum(class_sizes))
@@ -43,7 +43,7 @@ def test_selecting_nothing_leaves_the_order_as_it_is(class_sizes, seed):
 
 
 @given(CLASS_SIZES, st.integers(1, 50), SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_capped_class_shows_as_many_as_allowed_and_all_images_equally_often(class_sizes, per_class, seed):
     dataset = Labeled(class_sizes)
     stream = Stream(dataset, Selection(per_class=per_class), seed)
@@ -58,7 +58,7 @@ def test_a_capped_class_shows_as_many_as_allowed_and_all_images_equally_often(cl
 
 
 @given(CLASS_SIZES, st.floats(0, 1), st.sampled_from([None, 5]), SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_balanced_epoch_has_its_length_and_parts_by_the_power_law(class_sizes, balance, per_class, seed):
     dataset = Labeled(class_sizes)
     stream = Stream(dataset, Selection(balance=balance, per_class=per_class), seed)
@@ -75,7 +75,7 @@ def test_a_balanced_epoch_has_its_length_and_parts_by_the_power_law(class_sizes,
 
 
 @given(CLASS_SIZES, st.sampled_from([Selection(per_class=3), Selection(balance=0), Selection(per_class=4, balance=.5)]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_position_is_answered_alike_alone_and_in_any_company(class_sizes, selection):
     stream = Stream(Labeled(class_sizes), selection, 1)
     positions = np.random.default_rng(2).integers(0, 10**9, 20)

@@ -18,13 +18,13 @@ ROUNDED = {"rtol": 1e-4, "atol": 1e-6, "check_dtype": False}  # float32 beside f
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def found(request, tmp_path_factory, call):
+def found(request, tmp_path_factory, process):
     """What each rank found."""
     out = tmp_path_factory.mktemp("ranks")
     for name, make in ranks.OPTIMIZERS.items():
         torch.save(ranks.train_and_save(make, ALONE), out / f"{name}.pt")
-    done = call("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", request.param,
-                "tests/sharded_ranks.py", out)
+    done = process("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", request.param,
+                   "tests/sharded_ranks.py", out)
     assert done.returncode == 0, done.stderr
     return [torch.load(out / f"{request.param}-{rank}.pt") for rank in range(request.param)]
 

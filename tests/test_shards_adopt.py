@@ -317,7 +317,7 @@ def test_the_command(tars, tmp_path, call, refused):
     refused(call("-m", "shards", "adopt", tmp_path / "no.tar", "--out", tmp_path / "x"), "there is no file ")
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_tar_is_refused_or_is_a_whole_dataset(tars, tmp_path, data):
     """Bytes replaced anywhere, the end cut off anywhere: a sentence, or a dataset that verify finds whole."""
@@ -335,7 +335,7 @@ def test_a_damaged_tar_is_refused_or_is_a_whole_dataset(tars, tmp_path, data):
         assert verify(tmp_path / "out") == []
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.one_of(st.text(max_size=40), st.from_regex(r"[0-9a-z_-]{1,110}", fullmatch=True),
                  st.from_regex(r"[0-9a-z_. A-Z/-]{1,8}", fullmatch=True)), st.sampled_from(["USTAR", "PAX", "GNU"]))
 def test_a_name_is_adopted_only_if_it_can_be_a_key(tmp_path_factory, name, form):

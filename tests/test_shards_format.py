@@ -116,7 +116,7 @@ samples = st.lists(st.tuples(st.binary(min_size=1, max_size=1600), st.integers(-
                    max_size=6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(samples)
 def test_rows_and_idx_against_tarfile(contents):
     """Offsets and sizes of any bytes, 512-byte boundaries included, are those that tarfile finds."""
@@ -149,7 +149,7 @@ sizes = st.one_of(st.integers(0, 1100), st.sampled_from([511, 512, 513, 8191, 10
 named = st.tuples(st.from_regex(KEY_PATTERN, fullmatch=True), sizes, st.integers(-1, 2**31 - 1))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(named, max_size=12, unique_by=lambda sample: sample[0]))
 def test_bytes_are_those_of_webdataset(contents):
     """The writer uses the standard library; any keys, sizes and labels give what TarWriter gives."""

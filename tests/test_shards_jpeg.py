@@ -27,7 +27,7 @@ def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2) + content
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_the_size_is_the_decoders(width, height):
     jpeg = encoded(width, height, subsampling="4:2:0", comment=b"\xff\xc0 is no frame")
@@ -79,7 +79,7 @@ def test_exif_behind_the_frame_counts_too():
         frame_size(turned)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_damage_anywhere_is_no_other_exception(data):
     at = data.draw(st.integers(0, len(SOUND) - 1))

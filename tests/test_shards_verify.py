@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from shards.repair import repair
 from shards.tables import hash_keys, repeated
 from shards.verify import verify
 from shards.writer import Sample, write_tar
+from tests.commands import run_here
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +346,7 @@ def test_a_wrong_entry_of_a_tar_cannot_be_told_from_a_damaged_tar(copy):
                                       "a damaged tar cannot be rebuilt"]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_change_of_the_manifest_is_named_but_for_the_options(whole, copy, data):
     """A byte replaced anywhere in dataset.json either means the same JSON, or is a fault or a sentence."""
@@ -464,7 +464,7 @@ def test_any_flipped_byte_at_the_start_of_a_table_is_a_named_fault(whole, name):
 
 
 def command(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "shards", *map(str, args)], capture_output=True, text=True)
+    return run_here("-m", "shards", *args)
 
 
 def test_commands_and_their_exit_codes(copy, tmp_path):

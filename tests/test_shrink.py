@@ -16,7 +16,7 @@ from tests.pictures import antialiased, encoded, exif_of, normal_jpeg, pixels, s
 SIDES = st.integers(1, 90)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(width=SIDES, height=SIDES, short_side=SIDES | st.none())
 @example(width=3000, height=2, short_side=1)
 @example(width=65500, height=3, short_side=2)
@@ -28,7 +28,7 @@ def test_target_size_caps_the_short_side_and_keeps_the_shape(width, height, shor
     assert max(abs(new_width - width * scale), abs(new_height - height * scale)) <= 0.5
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(width=SIDES, height=SIDES, short_side=SIDES, channels=st.sampled_from([1, 3, 4]))
 @example(width=90, height=88, short_side=80, channels=3)
 def test_shrinking_is_a_gaussian_and_linear_interpolation(width, height, short_side, channels):

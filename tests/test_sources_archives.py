@@ -68,7 +68,7 @@ NAME = st.one_of(st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("/
 
 
 @given(st.lists(NAME, min_size=1, max_size=6, unique=True), st.sampled_from(["gnu", "pax", "zip"]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_wild_names_are_found_as_they_are_or_not_at_all(names, kind):
     files = {name: f"{number}".encode() for number, name in enumerate(names)}
     data = zip_bytes(files) if kind == "zip" else tar_bytes(files, TARS[kind])
@@ -176,7 +176,7 @@ def assert_no_wrong_photo(kind: str, data: bytes, damaged: int | None = None) ->
 
 
 @given(st.sampled_from(DAMAGED), st.integers(0), st.integers(1, 255))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_a_flipped_byte_gives_no_wrong_photo(kind, position, flip):
     data = bytearray(ARCHIVES[kind])
     data[position % len(data)] ^= flip
@@ -184,7 +184,7 @@ def test_a_flipped_byte_gives_no_wrong_photo(kind, position, flip):
 
 
 @given(st.sampled_from(DAMAGED), st.integers(0), st.binary(min_size=1, max_size=600))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_overwritten_bytes_give_no_wrong_photo_of_a_zip_and_no_traceback_of_a_tar(kind, position, junk):
     data, position = ARCHIVES[kind], position % len(ARCHIVES[kind])
     damaged = data[:position] + junk + data[position + len(junk):]
@@ -205,7 +205,7 @@ def test_no_flipped_bit_in_the_headers_of_a_zip_gives_a_wrong_photo():
 
 
 @given(st.sampled_from(DAMAGED), st.integers(0))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_cut_off_archive_is_refused(kind, size):
     data = ARCHIVES[kind]
     end = data.rindex(PHOTOS[KEYS[-1]][-6:]) + 6 if kind in TAR_KINDS else len(data)
@@ -214,7 +214,6 @@ def test_a_cut_off_archive_is_refused(kind, size):
 
 
 @given(st.binary(max_size=3000), st.sampled_from([b"", b"PK\3\4", b"PK\5\6"]))
-@settings(deadline=None)
 def test_wild_bytes_are_refused(data, magic):
     with pytest.raises(UserError, match=r"^photos come from folders, whole zips and uncompressed tars, but "):
         by_key(magic + data, *KEYS)

@@ -24,7 +24,7 @@ def csv_bytes(rows: list[tuple[str, ...]], end: str, quoting: int, bom: bool) ->
     return out.getvalue().encode("utf-8-sig" if bom else "utf-8")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(rows=st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]),
        bom=st.booleans())
 def test_every_quoted_text_is_read_as_it_is(tmp_path_factory, rows, end, bom):
@@ -34,7 +34,7 @@ def test_every_quoted_text_is_read_as_it_is(tmp_path_factory, rows, end, bom):
     assert list(zip(table["id"], table["x"])) == rows and table["x"].dtype == "category"
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=60), st.text(st.sampled_from('ab,"\r\n\0 id'), max_size=40).map(str.encode)))
 def test_any_bytes_are_a_table_or_refused_in_one_sentence(tmp_path_factory, data):
     for name in ("any.csv", "any.parquet"):
@@ -46,7 +46,7 @@ def test_any_bytes_are_a_table_or_refused_in_one_sentence(tmp_path_factory, data
             assert "\n" not in str(error) and str(path) in str(error)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(landmarks=st.lists(FIELDS, min_size=1, max_size=8), parquet=st.booleans())
 def test_landmark_ids_survive_cleaning_or_are_refused(tmp_path_factory, landmarks, parquet):
     """An independent reader finds in the sample table what an independent writer put into train.csv."""

@@ -24,7 +24,7 @@ def report():
         yield __import__("throughput_report")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=4), batch_size=st.integers(1, 20))
 def test_expected_classes_are_the_mean_over_all_batches(parts, counts, batch_size):
     labels = np.repeat(np.arange(len(counts)), counts)

@@ -45,10 +45,12 @@ TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--m
 
 
 @pytest.fixture
-def train(call, dataset_path):
-    def run(out, *options, ranks=0, data=dataset_path, **kwargs):
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks] if ranks else []
-        return call(*command, "train.py", *TINY, "--data", data, "--out", out, *options, **kwargs)
+def train(call, process, dataset_path):
+    def run(out, *options, ranks=0, data=dataset_path):
+        start, command = call, []
+        if ranks:
+            start, command = process, ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
+        return start(*command, "train.py", *TINY, "--data", data, "--out", out, *options)
     return run
 
 
@@ -83,11 +85,11 @@ def start(out, dataset_path, *options, command=()):
 
 
 @pytest.fixture(scope="session")
-def unbroken(tmp_path_factory, dataset_path):
+def unbroken(tmp_path_factory, call, dataset_path):
     """A run of 4 epochs, 20 steps, that nothing stopped."""
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    subprocess.run([sys.executable, "train.py", *TINY, "--data", dataset_path, "--out", out, "--train.epochs", "4"],
-                   check=True, capture_output=True)
+    done = call("train.py", *TINY, "--data", dataset_path, "--out", out, "--train.epochs", "4")
+    assert done.returncode == 0, done.stderr
     return out
 
 

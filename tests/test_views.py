@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.augment import CROP, TRIES, View, draw_crops, draw_flips, draw_jitter, whole_frames
@@ -28,7 +28,6 @@ sizes = st.integers(1, 2000)
 
 
 @given(sizes, sizes, st.integers(0, 10**12), st.integers(0, 2**32))
-@settings(deadline=None)
 def test_crops_equal_the_plain_loop_and_lie_inside_the_photo(width, height, position, seed):
     view = View()
     box = draw_crops(view, seed, np.array([position]), np.array([width], np.int32), np.array([height], np.int32))[0]

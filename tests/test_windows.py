@@ -16,7 +16,7 @@ from shards import CacheConfig
 COUNTS = st.lists(st.integers(1, 30), min_size=1, max_size=25)  # samples of each shard
 WINDOWS = st.integers(1, 12)
 SEEDS = st.integers(0, 2**32)
-MANY = settings(deadline=None, max_examples=60)
+MANY = settings(max_examples=60)
 
 
 def remote(counts, window):

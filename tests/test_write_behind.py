@@ -9,7 +9,7 @@ from preprocess.packing import shard_task
 from preprocess.packing.shard_task import WriteBehind
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(sizes=st.lists(st.integers(0, 40), max_size=30))
 def test_stretches_follow_each_other_and_lag_less_than_one(sizes, tmp_path_factory):
     path, advised = tmp_path_factory.mktemp("behind") / "f", []
