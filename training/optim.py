@@ -28,8 +28,12 @@ def own_state(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: Mar
 
 
 def keep_out_of_ddp(module: nn.Module, spread: Sequence[Tensor]) -> None:
-    """Let DDP neither send around nor average these parameters of `module`; call it before wrapping."""
+    """Let DDP neither send around nor average these parameters of `module`, nor its buffers; call it before wrapping.
+
+    DDP would send the running statistics with each step; rank 0's are shared where they are used instead.
+    """
     names = [name for name, p in module.named_parameters() if any(p is s for s in spread)]
+    names += [name for name, _ in module.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
 
 

@@ -164,9 +164,8 @@ def parallel(step: Step, c: TrainConfig, world: World, example: Callable[[], Any
     if world.size > 1:
         keep_out_of_ddp(module, step.head.sharded_parameters)
         on_gpu = world.device.type == "cuda"
-        # Each rank keeps running statistics of its own; rank 0's are shared where they are used, not in every step.
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
-                                         broadcast_buffers=False, gradient_as_bucket_view=True)
+                                         gradient_as_bucket_view=True)
     return module
 
 
