@@ -2,8 +2,8 @@
 
 python evaluate.py --run runs/demo --data data/demo/dataset
 python evaluate.py --run runs/demo --data data/demo/dataset --untrained   (ImageNet weights, for comparison)
-python evaluate.py --run runs/demo --data data/demo/dataset --answers configs/answers/first-place.yaml --ablate
-python evaluate.py --run runs/demo --data data/demo/dataset --answers configs/answers/arcshard.yaml --gallery
+python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/pipelines/first-place.yaml --ablate
+python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/pipelines/arcshard.yaml --gallery
 
 Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
 GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. With options the names
@@ -37,12 +37,12 @@ def main() -> None:
     args = parse_args()
     keep_freed_memory()
     data, out = args.data, args.run
-    pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
+    pipeline = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
     runs = [out, *args.ensemble]
     models = [load_untrained(out)] if args.untrained else [load_model(run, args.checkpoint, args.tta) for run in runs]
     folders = [None] if args.untrained else runs
     embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
-    told = [*(["untrained"] if args.untrained else []), *([args.answers.stem] if args.answers else []),
+    told = [*(["untrained"] if args.untrained else []), *([args.pipeline.stem] if args.pipeline else []),
             *([args.tta.name] if args.tta != Tta() else []),
             *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)]
     suffix = "".join(f"-{word}" for word in told)
@@ -60,7 +60,7 @@ def main() -> None:
                 write_text(page, gallery_page(who, asked, pipeline, dataset, photos, device))
                 print(f"{split:6}{page}")
         except ValueError as error:  # a step that lacks what it needs
-            raise UserError(f"{args.answers or data}: {error}") from error
+            raise UserError(f"{args.pipeline or data}: {error}") from error
         results[split], more[split] = found.metrics, details(asked, found)
     for path, content in ((f"eval{suffix}.json", results), (f"eval-details{suffix}.json", more)):
         write_text(out / path, json.dumps(content, indent=2) + "\n")

@@ -13,7 +13,7 @@ nearest neighbors.
 
 --index is a dataset, whose train split is the gallery, or embeddings that evaluate.py left (RUN/embeddings/train)
 or python -m retrieval embed.
-Of the run, only its checkpoint is needed. Steps that compare with photos without landmark (--answers) take those of
+Of the run, only its checkpoint is needed. Steps that compare with photos without landmark (--pipeline) take those of
 the dataset's val and test splits; the photos to answer must not be among them.
 """
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     ids = [photo.stem for photo in photos]
     sample = read_sample(args.sample) if args.sample else ids
     order = in_sample_order(ids, sample, args.sample) if args.sample else range(len(ids))
-    pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
+    pipeline = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
     indexes = [load_index(folder, args.checkpoint, args.index, pipeline, args.tta)
                for folder in (args.run, *args.ensemble)]
     if args.picture and indexes[0].photos is None:
@@ -61,7 +61,7 @@ def main() -> None:
     try:
         numbers, state = state_of(pipeline, indexes, photos, args.out.parent if args.out else None)
     except ValueError as error:  # a step that lacks what it needs
-        raise UserError(f"{args.answers or args.index}: {error}") from error
+        raise UserError(f"{args.pipeline or args.index}: {error}") from error
     took = time.monotonic() - started
     answers, gallery, dataset = answers_of(numbers, state), indexes[0].gallery, indexes[0].photos
     landmarks = dict(zip(gallery.labels.tolist(), gallery.landmark_ids))

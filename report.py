@@ -129,7 +129,7 @@ def stored_embeddings(out: Path, dataset: Dataset, model: str) -> Embeddings:
     """What evaluate.py kept of a split. Raises UserError if it is not of the weights `model`, or of other photos."""
     path = store(out, dataset.split)
     stored = Embeddings.load(path)
-    if (stored.made.model, stored.made.dataset) != (model, dataset.fingerprint):
+    if (stored.provenance.model, stored.provenance.dataset) != (model, dataset.fingerprint):
         raise UserError(f"a report shows the run's checkpoint on the photos of {dataset.path}, but {path} "
                         "is of another checkpoint or other photos: run evaluate.py again")
     return stored

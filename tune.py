@@ -1,6 +1,6 @@
 """Find the numbers of answers' steps on one split, to measure on another.
 
-python tune.py --run runs/demo --data data/demo/dataset --answers configs/answers/third-place.yaml --split val \
+python tune.py --run runs/demo --data data/demo/dataset --pipeline configs/pipelines/third-place.yaml --split val \
     --out tuned.yaml
 
 Halves and doubles one number at a time (weights of an ensemble's runs included) as long as GAP grows, writes the steps
@@ -26,7 +26,7 @@ from shards import Dataset
 def main() -> None:
     args = parse_args()
     keep_freed_memory()
-    start = read_pipeline(args.answers) if args.answers else Pipeline()
+    start = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
     models = [load_model(folder, tta=args.tta) for folder in (args.run, *args.ensemble)]
     cache = models[0].cache
     splits = query_splits(args.data, cache)
@@ -42,7 +42,7 @@ def main() -> None:
         with progress(unit="trials", what=f"tune on {args.split}") as bar:
             best, _ = tune(asked[args.split], start, device, lambda pipeline, value: bar.update())
     except ValueError as error:  # a step that lacks what it needs
-        raise UserError(f"{args.answers or args.data}: {error}") from error
+        raise UserError(f"{args.pipeline or args.data}: {error}") from error
     write_text(args.out, write_pipeline(best))
     print(args.out.read_text(), end="")
     for split in splits:

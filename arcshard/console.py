@@ -40,6 +40,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def refuse_renamed(self, old: str, new: str) -> None:
+        """Refuse the option `old` of earlier versions, with or without a value, by a sentence that names `new`."""
+        self.add_argument(old, action=_Renamed, nargs="?", const=new, help=argparse.SUPPRESS)
+
+
+class _Renamed(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> NoReturn:
+        parser.error(f"{option_string} is now {self.const}")
+
 
 def check_least(args: argparse.Namespace, least: float, *names: str) -> None:
     """Raise UserError for an argument below `least`; one that is None was not given."""

@@ -1,5 +1,5 @@
 """Embeddings -> neighbors -> answers -> metrics -> submission: arrays in and out, no loader, no training."""
-from retrieval.evaluation import Evaluation, Questions, answer, evaluate
+from retrieval.evaluation import Evaluation, QuerySet, answer, evaluate
 from retrieval.metrics import count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
 from retrieval.pipeline import Pipeline, read_pipeline
 from retrieval.search import nearest
@@ -7,6 +7,6 @@ from retrieval.state import Candidates, Vectors
 from retrieval.store import Embeddings
 from retrieval.submission import write_submission
 
-__all__ = ["Candidates", "Embeddings", "Evaluation", "Pipeline", "Questions", "Vectors", "answer", "count_relevant",
+__all__ = ["Candidates", "Embeddings", "Evaluation", "Pipeline", "QuerySet", "Vectors", "answer", "count_relevant",
            "evaluate", "gap", "gap_landmark_only", "map_at_k", "nearest", "read_pipeline", "recall_at_k",
            "write_submission"]

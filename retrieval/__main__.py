@@ -2,8 +2,8 @@
 
     python -m retrieval embed --run RUN [RUN ...] --data DATASET [--splits train val] [--out DIR] [--dtype float16]
     python -m retrieval neighbors --queries STORE --gallery STORE --out FILE.npz [--k 10]
-    python -m retrieval rerank --run RUN --data DATASET --answers YAML --out YAML     fit a judge of candidates
-    python -m retrieval serve DATASET --run RUN [--answers YAML]                      answer photos on a web page
+    python -m retrieval rerank --run RUN --data DATASET --pipeline YAML --out YAML     fit a judge of candidates
+    python -m retrieval serve DATASET --run RUN [--pipeline YAML]                      answer photos on a web page
 
 embed and neighbors also run on all ranks of `torchrun --nproc-per-node N -m -- retrieval ...` (without the dashes
 torchrun would take --run for an option of its own). embed goes on where it was interrupted, and leaves a folder a run
@@ -36,6 +36,8 @@ def parse_args() -> argparse.Namespace:
             ("rerank", "fit a judge of the candidates that a run's answers have", rerank.add_arguments),
             ("serve", "answer the photos that are dropped on a web page of this machine", serve.add_arguments)):
         add_arguments(commands.add_parser(name, help=text, description=text))
+    if sys.argv[1:2] == ["neighbours"]:
+        parser.error("neighbours is now neighbors")
     return parser.parse_args()
 
 

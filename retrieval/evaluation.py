@@ -147,7 +147,7 @@ FOLDS = 2
 
 
 @dataclass(frozen=True)
-class Questions:
+class QuerySet:
     """Q queries to a gallery of N photos, embedded by each model alike."""
     models: tuple[Vectors, ...]
     gallery_labels: NDArray[np.int64]
@@ -173,7 +173,7 @@ class Evaluation:
     """(Q, K), K = min(100, N), of the nearest by all models' unchanged embeddings side by side."""
 
 
-def evaluate(asked: Questions, pipeline: Pipeline = Pipeline(), device: str = "cpu") -> Evaluation:
+def evaluate(asked: QuerySet, pipeline: Pipeline = Pipeline(), device: str = "cpu") -> Evaluation:
     """Answer each query from the gallery and measure the answers. A query must not be in the gallery.
 
     recall@1 and map@100 are those of the embeddings, whatever the steps. Raises ValueError where a step does, an
@@ -191,13 +191,13 @@ def evaluate(asked: Questions, pipeline: Pipeline = Pipeline(), device: str = "c
     return Evaluation(metrics, found, labels)
 
 
-def answer(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> Candidates:
+def answer(asked: QuerySet, pipeline: Pipeline, device: str = "cpu") -> Candidates:
     """The pipeline's candidates; where it compares with non-landmarks, no query is among those that judge it."""
     found = [candidates(state) for state in final_states(asked, pipeline, pipeline.needs_non_landmarks, device)]
     return Candidates(by_half(asked, [part.labels for part in found]), by_half(asked, [part.scores for part in found]))
 
 
-def first_states(asked: Questions, judged: bool, device: str = "cpu") -> list[State]:
+def first_states(asked: QuerySet, judged: bool, device: str = "cpu") -> list[State]:
     """What the steps begin with: one state, or two of which each is right for one half of the queries.
 
     If queries are judged by non-landmarks and some of these are queries, all are cut into two halves by key, and each
@@ -214,12 +214,12 @@ def first_states(asked: Questions, judged: bool, device: str = "cpu") -> list[St
     return [first(tuple(_without(model, known == half) for model in asked.models)) for half in range(FOLDS)]
 
 
-def final_states(asked: Questions, pipeline: Pipeline, judged: bool, device: str = "cpu") -> list[State]:
+def final_states(asked: QuerySet, pipeline: Pipeline, judged: bool, device: str = "cpu") -> list[State]:
     """What the steps make of each of the first states."""
     return [pipeline.apply(state) for state in first_states(asked, judged, device)]
 
 
-def by_half(asked: Questions, parts: list[NDArray[Any]]) -> NDArray[Any]:
+def by_half(asked: QuerySet, parts: list[NDArray[Any]]) -> NDArray[Any]:
     """(Q, …) of what was found in each of the states: each query's row from the state of its half."""
     return parts[0] if len(parts) == 1 else np.stack(parts)[folds(asked.keys), np.arange(len(asked.keys))]
 

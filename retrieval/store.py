@@ -26,7 +26,7 @@ BLOCK = 2**14  # rows checked at a time: 32 MB at 512 float32
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """What embeddings were made of: those of one space and of the same photos have equal ones."""
     model: str
     """Fingerprint of the weights."""
@@ -48,7 +48,7 @@ class Embeddings:
     """(N,), -1 for no landmark."""
     landmark_ids: list[str]
     """N landmark ids as the dataset names them, "" for none."""
-    made: Made
+    provenance: Provenance
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype not in DTYPES:
@@ -65,7 +65,7 @@ class Embeddings:
 
     def save(self, folder: str | Path) -> None:
         """Write the store; the same embeddings give the same bytes."""
-        write_store(Path(folder), [self.vectors], self.keys, self.labels, self.landmark_ids, self.made)
+        write_store(Path(folder), [self.vectors], self.keys, self.labels, self.landmark_ids, self.provenance)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Embeddings":
@@ -77,13 +77,13 @@ class Embeddings:
                 np.load(folder / name, mmap_mode="r" if name == VECTORS else None)
                 for name in (VECTORS, KEYS, LABELS, LANDMARK_IDS))
             return cls(vectors, _decode(keys), labels, _decode(landmark_ids),
-                       Made(meta["model"], meta["dataset"], meta["split"], meta["tta"]))
+                       Provenance(meta["model"], meta["dataset"], meta["split"], meta["tta"]))
         except ValueError as error:
             raise UserError(f"{folder}: {error}: delete it and embed again") from error
 
 
 def write_store(folder: Path, blocks: Iterable[NDArray[np.floating]], keys: list[str], labels: NDArray[np.integer],
-                landmark_ids: list[str], made: Made) -> None:
+                landmark_ids: list[str], provenance: Provenance) -> None:
     """Write a store from blocks of vectors, at least one and all of one dtype and width, in the order of the keys.
 
     Memory beside the arguments is that of a block. A kill at any moment leaves a folder that is no store. Raises
@@ -99,7 +99,7 @@ def write_store(folder: Path, blocks: Iterable[NDArray[np.floating]], keys: list
             write_array(f, array, allow_pickle=False)
     files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
              for name in (VECTORS, *arrays)}
-    write_text(folder / META, json.dumps({"format": FORMAT, **asdict(made), "files": files}, indent=2) + "\n")
+    write_text(folder / META, json.dumps({"format": FORMAT, **asdict(provenance), "files": files}, indent=2) + "\n")
 
 
 def _write_vectors(path: Path, blocks: Iterable[NDArray[np.floating]], keys: list[str]) -> None:
@@ -166,9 +166,10 @@ class Parts:
     dtype: float32 or float16, that of the parts' numbers. part_rows: rows of each, the last fewer.
     """
 
-    def __init__(self, store: Path, made: Made, rows: int, dtype: str, part_rows: int = ROWS):
+    def __init__(self, store: Path, provenance: Provenance, rows: int, dtype: str, part_rows: int = ROWS):
         self.folder, self.rows, self.dtype, self.part_rows = store / "parts", rows, dtype, part_rows
-        self._plan = json.dumps({**asdict(made), "rows": rows, "dtype": dtype, "part": part_rows}, indent=2) + "\n"
+        plan = {**asdict(provenance), "rows": rows, "dtype": dtype, "part": part_rows}
+        self._plan = json.dumps(plan, indent=2) + "\n"
 
     def begin(self) -> None:
         """Make the folder; parts of other embeddings that lie there go. One process calls it before all others."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from arcshard.console import UserError
 from arcshard.files import write_text
-from retrieval.evaluation import Evaluation, Questions, mean_recall, per_class, worst
+from retrieval.evaluation import Evaluation, QuerySet, mean_recall, per_class, worst
 from retrieval.metrics import answers_at_far, interval, recall_at_k, resampled_gaps
 
 # What eval.json has no room for: intervals, longer lists, thresholds, classes.
@@ -18,7 +18,7 @@ from retrieval.metrics import answers_at_far, interval, recall_at_k, resampled_g
 WORST = 10
 
 
-def details(asked: Questions, found: Evaluation) -> dict[str, Any]:
+def details(asked: QuerySet, found: Evaluation) -> dict[str, Any]:
     """Plain numbers and lists, ready for JSON; labels are the dataset's."""
     answers = found.candidates.answers, found.candidates.confidences, asked.truths
     figures = per_class(answers[0], asked.truths)

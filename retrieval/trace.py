@@ -6,7 +6,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from retrieval.evaluation import Questions, by_half, first_states
+from retrieval.evaluation import QuerySet, by_half, first_states
 from retrieval.metrics import NO_LANDMARK, Truths, gap, is_true, ranking
 from retrieval.pipeline import Pipeline, candidates
 from retrieval.state import Candidates, Neighbors, State, Step
@@ -69,7 +69,7 @@ class StepFigures:
     """Of them, those that were right."""
 
 
-def trace(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[Stage]:
+def trace(asked: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Stage]:
     """NEAREST, then each step but the first search; the last stage holds the pipeline's answers.
 
     What a step before the search does to embeddings shows in what that search would find in them; what one before
@@ -106,7 +106,7 @@ def by_nearest(lists: tuple[Neighbors, ...], gallery_labels: NDArray[np.int64]) 
     return Candidates(np.where(np.isneginf(scores), -1, labels), scores)
 
 
-def _stage(asked: Questions, step: str, parts: list[tuple[tuple[Neighbors, ...], Candidates]]) -> Stage:
+def _stage(asked: QuerySet, step: str, parts: list[tuple[tuple[Neighbors, ...], Candidates]]) -> Stage:
     """The stage of all queries from that of each half."""
     lists = tuple(Neighbors(by_half(asked, [found.scores for found in halves]),
                             by_half(asked, [found.rows for found in halves]),

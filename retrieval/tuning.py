@@ -2,7 +2,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
-from retrieval.evaluation import Questions, answer
+from retrieval.evaluation import QuerySet, answer
 from retrieval.metrics import gap, interval, resampled_gaps
 from retrieval.pipeline import Pipeline
 from retrieval.state import Step
@@ -23,7 +23,7 @@ class Gain:
     """Of the gain, 95 %."""
 
 
-def ablation(asked: Questions, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
+def ablation(asked: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
     """A row for each step left out (vote: the nearest neighbor alone); search and what a judge rests on cannot be."""
     whole = answer(asked, pipeline, device)
     ranked = whole.answers, whole.confidences, asked.truths
@@ -55,7 +55,7 @@ FACTORS = (0.5, 2.0)
 PASSES = 3
 
 
-def tune(asked: Questions, start: Pipeline, device: str = "cpu",
+def tune(asked: QuerySet, start: Pipeline, device: str = "cpu",
          tried: Callable[[Pipeline, float], None] = lambda pipeline, value: None) -> tuple[Pipeline, float]:
     """The pipeline whose numbers were halved or doubled, one at a time, as long as GAP grew; and that GAP.
 

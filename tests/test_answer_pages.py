@@ -28,7 +28,7 @@ from retrieval.web import Unreadable
 from shards import Dataset
 
 FIRST, SECOND, CANDIDATES, THIRD, OURS = (
-    f"configs/answers/{name}.yaml"
+    f"configs/pipelines/{name}.yaml"
     for name in ("first-place", "second-place", "second-place-candidates", "third-place", "arcshard"))
 
 
@@ -68,7 +68,7 @@ def photo_folder(photos, tmp_path_factory):
 def test_answers_have_files_of_their_own(page, run_folder, dataset_path):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
     before = (run_folder / "eval.json").read_bytes()
-    printed = page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", FIRST, "--ablate", "--gallery",
+    printed = page(evaluate, "--run", run_folder, "--data", dataset_path, "--pipeline", FIRST, "--ablate", "--gallery",
                    "--ensemble", run_folder)
     assert "without GalleryPenalty" in printed and (run_folder / "eval.json").read_bytes() == before
     name = f"first-place-with-{run_folder.name}"
@@ -87,7 +87,7 @@ def test_answers_have_files_of_their_own(page, run_folder, dataset_path):
 def judged(run_folder, dataset_path, tmp_path_factory):
     """2nd place's learned re-ranker, fitted on the small dataset."""
     out = tmp_path_factory.mktemp("judged") / "judged.yaml"
-    words = f"rerank --run {run_folder} --data {dataset_path} --answers {CANDIDATES} --seeds 1 --out {out}"
+    words = f"rerank --run {run_folder} --data {dataset_path} --pipeline {CANDIDATES} --seeds 1 --out {out}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["retrieval", *words.split()])
         retrieval.__main__.main()
@@ -98,7 +98,7 @@ def judged(run_folder, dataset_path, tmp_path_factory):
 def test_predict_answers_as_evaluate_does(page, run_folder, dataset_path, photo_folder, tmp_path, judged, answers):
     """The same photos packed again are answered by each list as the stored test split is: accuracy from the CSV."""
     answers = judged if answers == "judged" else answers
-    options = ["--answers", answers] if answers else []
+    options = ["--pipeline", answers] if answers else []
     page(evaluate, "--run", run_folder, "--data", dataset_path, *options)
     sample = [f"c{i}test" for i in range(6)][::-1] + [f"c{i}none" for i in (6, 7, 8)] + ["broken"]
     (tmp_path / "sample.csv").write_text("id,landmarks\n" + "".join(f"{id},\n" for id in sample))
@@ -128,7 +128,7 @@ def test_a_judge_says_what_it_was_fitted_on_and_refuses_what_it_cannot_have(page
 
 def test_photos_on_the_screen(page, run_folder, dataset_path, photo_folder, tmp_path):
     printed = page(predict, "--run", run_folder, "--index", dataset_path, photo_folder / "c3test.jpg",
-                   photo_folder / "broken.jpg", "--answers", FIRST, "--picture", tmp_path / "n.PNG")
+                   photo_folder / "broken.jpg", "--pipeline", FIRST, "--picture", tmp_path / "n.PNG")
     *lines, last = printed.splitlines()
     assert last == f"picture: {tmp_path}/n.PNG"
     with Image.open(tmp_path / "n.PNG") as picture:
@@ -152,7 +152,7 @@ def answerer(run_folder, dataset_path):
 
 def test_the_web_app_answers_as_predict_does(page, answerer, run_folder, dataset_path, photo_folder):
     photo = photo_folder / "c3test.jpg"
-    printed = page(predict, "--run", run_folder, "--index", dataset_path, photo, "--answers", OURS)
+    printed = page(predict, "--run", run_folder, "--index", dataset_path, photo, "--pipeline", OURS)
     found = answerer.answer(photo.read_bytes())
     assert [f"{one.score:.4f} {one.landmark}" for one in found.candidates] == [
         " ".join(line.split()) for line in printed.splitlines()[1:]]
@@ -186,7 +186,7 @@ def test_the_web_app_says_why_a_file_is_no_photo(answerer):
 
 
 @pytest.mark.parametrize("words, sentence", [
-    (["--answers", FIRST], "quantile and rerank, which look at all queries together: leave them out"),
+    (["--pipeline", FIRST], "quantile and rerank, which look at all queries together: leave them out"),
     (["--port", "65536"], "--port must be from 0 to 65535, not 65536"),
     (["--run", "nowhere"], "nowhere")])
 def test_what_cannot_be_served_is_refused(page, run_folder, dataset_path, words, sentence):
@@ -228,7 +228,7 @@ def test_the_public_train_set_copies_the_sample(page, run_folder, photo_folder, 
 def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, dataset_path, tmp_path):
     printed = page(tune, "--run", run_folder, "--data", dataset_path, "--split", "val", "--out", tmp_path / "t.yaml")
     assert "val   GAP" in printed and "(tuned here)" in printed and "test  GAP" in printed
-    page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "t.yaml")
+    page(evaluate, "--run", run_folder, "--data", dataset_path, "--pipeline", tmp_path / "t.yaml")
 
 
 @pytest.mark.parametrize("module, words, sentence", [
@@ -238,9 +238,11 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
     (predict, ["--index", "x", "a.jpg", "--picture", "n.gif"], "--picture belongs to.*ends in .jpg, .jpeg, .png"),
     (predict, ["--index", "x", "--images", "d", "--out", "s", "--picture", "n.jpg"], "--picture belongs to photos"),
     (evaluate, ["--data", "x", "--untrained", "--ensemble", "y"], "leave out --ensemble"),
-    (evaluate, ["--data", "x", "--answers", "none.yaml"], "none.yaml"),
+    (evaluate, ["--data", "x", "--pipeline", "none.yaml"], "none.yaml"),
+    (evaluate, ["--data", "x", "--answers", "a.yaml"], "--answers is now --pipeline"),
+    (predict, ["--index", "x", "--answers", "a.yaml"], "--answers is now --pipeline"),
     (tune, ["--data", "DATASET", "--out", "o", "--split", "train"], r"one with queries \(test, val\); got train"),
-    (evaluate, ["--data", "DATASET", "--untrained", "--answers", THIRD], "class centers of a trained head"),
+    (evaluate, ["--data", "DATASET", "--untrained", "--pipeline", THIRD], "class centers of a trained head"),
 ])
 def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, words, sentence):
     with pytest.raises((UserError, SystemExit, FileNotFoundError)) as refusal:
@@ -262,10 +264,10 @@ def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path,
     page(evaluate, "--run", run_folder, "--data", dataset_path)
     with pytest.raises(UserError, match=f"these answers compare {what}, but .*: give the dataset as --index"):
         page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train",
-             photo_folder / "c0test.jpg", "--answers", answers)
+             photo_folder / "c0test.jpg", "--pipeline", answers)
 
 
 def test_wrong_steps_are_one_sentence(page, run_folder, dataset_path, tmp_path):
     (tmp_path / "a.yaml").write_text("- voe")
     with pytest.raises(UserError, match="a.yaml: a step must be one of"):
-        page(evaluate, "--run", run_folder, "--data", dataset_path, "--answers", tmp_path / "a.yaml")
+        page(evaluate, "--run", run_folder, "--data", dataset_path, "--pipeline", tmp_path / "a.yaml")

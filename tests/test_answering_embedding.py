@@ -81,7 +81,7 @@ def test_ranks_write_one_store_together(run_folder, dataset_path, whole, tmp_pat
     monkeypatch.setattr(World, "wait", lambda self: None)
     model, dataset = load_model(run_folder), Dataset(dataset_path)
     monkeypatch.setattr(embed.Parts, "missing", lambda self: [0, 1, 2, 3])
-    embed.Parts(tmp_path, embed.made(model, dataset), 60, "float32", 16).begin()
+    embed.Parts(tmp_path, embed.provenance_of(model, dataset), 60, "float32", 16).begin()
     for rank in (1, 0):
         write_split(model, dataset, tmp_path, world=World(rank, 2, torch.device("cpu")), part_rows=16)
     np.testing.assert_allclose(Embeddings.load(tmp_path).vectors, whole.vectors, atol=1e-5)
@@ -106,7 +106,7 @@ def test_views_have_a_store_of_their_own(retrieval, run_folder, dataset_path, wh
     store = tmp_path / "run" / "train.flip,1.25"
     assert f"{store}: 60 x 24 float16" in said
     kept = Embeddings.load(store)
-    assert (kept.made.tta, kept.vectors.dtype, kept.keys) == ("flip,1.25", np.float16, whole.keys)
+    assert (kept.provenance.tta, kept.vectors.dtype, kept.keys) == ("flip,1.25", np.float16, whole.keys)
     assert not np.allclose(kept.vectors, whole.vectors, atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(kept.vectors.astype(float), axis=1), 1, atol=2e-3)
 
@@ -144,10 +144,13 @@ def test_views_are_read_from_their_name(text, tta):
 
 @pytest.mark.parametrize("words, sentence", [
     (["embed", "--tta", "mirror"], "must be none, or flip and scales of 0.1 to 4, as in flip,0.8,1.25; got mirror"),
-    (["embed", "--tta", "nan"], "scales of 0.1 to 4")])
-def test_wrong_views_are_refused(retrieval, capsys, words, sentence):
+    (["embed", "--tta", "nan"], "scales of 0.1 to 4"),
+    (["neighbours"], "neighbours is now neighbors"),
+    (["rerank", "--answers", "a.yaml"], "--answers is now --pipeline"),
+    (["serve", "--answers"], "--answers is now --pipeline")])
+def test_wrong_words_are_a_sentence(retrieval, capsys, words, sentence):
     with pytest.raises(SystemExit) as ended:
-        retrieval(*words[:1], "--run", "r", "--data", "d", *words[1:])
+        retrieval(*words, "--run", "r", "--data", "d")
     assert ended.value.code == 2 and sentence in capsys.readouterr().err
 
 
@@ -167,7 +170,7 @@ def test_neighbors_of_stores(retrieval, run_folder, whole, tmp_path):
     with np.load(tmp_path / "n.npz") as found:
         assert (found["rows"].shape, found["scores"].dtype) == ((60, 3), np.float32)
         assert (found["rows"][:, 0] == np.arange(60)).all()
-    replace(whole, made=replace(whole.made, model="other")).save(tmp_path / "o")
+    replace(whole, provenance=replace(whole.provenance, model="other")).save(tmp_path / "o")
     words = ("neighbors", "--queries", tmp_path / "g", "--out", tmp_path / "n.npz", "--gallery")
     with pytest.raises(UserError, match="same weights and views, but .*g and .*o are of two"):
         retrieval(*words, tmp_path / "o")

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval import Pipeline, Questions, Vectors
+from retrieval import Pipeline, QuerySet, Vectors
 from retrieval.run.gallery import NEIGHBORS, gallery_data, num_shown
 from retrieval.steps import Concatenate, FrequentClass, LocalFeatures, Search, Vote
 from retrieval.trace import Stage, trace
@@ -22,7 +22,7 @@ def asked(datasets):
     rng = np.random.default_rng(0)
     queries, gallery = (side / np.linalg.norm(side, axis=1, keepdims=True)
                         for side in (rng.normal(size=(len(photos), 8)).astype(np.float32) for photos in datasets))
-    return Questions((Vectors(queries, gallery),), datasets[1].labels.astype(np.int64), datasets[0].truths(),
+    return QuerySet((Vectors(queries, gallery),), datasets[1].labels.astype(np.int64), datasets[0].truths(),
                      [key.decode() for key in datasets[0].index["key"]],
                      inliers=lambda rows: (np.arange(len(rows))[:, None] + rows) % 7)
 

@@ -92,7 +92,7 @@ def test_both_files_compute_the_embedding_of_evaluate_as_the_docs_show(export, d
     assert about.custom_metadata_map == {
         "backbone": "test_efficientnet", "pooling": "gem", "neck": "bn-prelu", "dim": "24", "size": str(SIZE),
         "framing": "crop", "mean": json.dumps(names["mean"].flatten().tolist()),
-        "std": json.dumps(names["std"].flatten().tolist()), "checkpoint_sha256": measured.made.model}
+        "std": json.dumps(names["std"].flatten().tolist()), "checkpoint_sha256": measured.provenance.model}
 
 
 def test_timm_loads_the_backbone_alone_and_misses_nothing(run_folder, tmp_path):

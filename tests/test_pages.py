@@ -165,10 +165,10 @@ def test_an_index_of_other_weights_is_refused(page, run_folder, dataset_path, qu
     page(evaluate_page, "--run", run_folder, "--data", dataset_path)
     stored = Embeddings.load(run_folder / "embeddings" / "train")
     index = tmp_path / "other"
-    replace(stored, made=replace(stored.made, model="other")).save(index)
+    replace(stored, provenance=replace(stored.provenance, model="other")).save(index)
     refused(page(predict_page, "--run", run_folder, "--index", index, "--images", queries, "--out", tmp_path / "s"),
             "embeddings compare only with those of the same weights")
-    replace(stored, made=replace(stored.made, tta="flip")).save(index)
+    replace(stored, provenance=replace(stored.provenance, tta="flip")).save(index)
     refused(page(predict_page, "--run", run_folder, "--index", index, "--images", queries, "--out", tmp_path / "s"),
             "has --tta flip, not none: give that")
 

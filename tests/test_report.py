@@ -11,7 +11,7 @@ from arcshard.console import UserError
 from loader import View
 from report import collect, main
 from retrieval import Embeddings
-from retrieval.store import Made
+from retrieval.store import Provenance
 from shards import Dataset
 
 
@@ -27,7 +27,7 @@ def finished_run(dataset_path, tmp_path):
         names = [ds.landmark_ids[label] if label >= 0 else "" for label in labels]
         vectors = np.eye(ds.num_classes + 1, dtype=np.float32)[labels]  # no landmark: the last axis
         stored = Embeddings(vectors, [key.decode() for key in ds.index["key"]], labels, names,
-                            Made(checkpoint.fingerprint(out), ds.fingerprint, split))
+                            Provenance(checkpoint.fingerprint(out), ds.fingerprint, split))
         stored.save(out / "embeddings" / split)
     (out / "eval.json").write_text(json.dumps({"val": {"gap": .5}, "test": {"gap": .4}}))
     (out / "metrics.jsonl").write_text('{"position": 64, "loss": 3.5}\n')
@@ -64,7 +64,7 @@ def test_cosines_to_right_and_wrong_neighbors_are_apart(finished_run, dataset_pa
 def test_embeddings_of_another_checkpoint_are_refused(finished_run, dataset_path):
     path = finished_run / "embeddings" / "train"
     stored = Embeddings.load(path)
-    replace(stored, made=replace(stored.made, model="other")).save(path)
+    replace(stored, provenance=replace(stored.provenance, model="other")).save(path)
     with pytest.raises(UserError, match="train is of another checkpoint or other photos: run evaluate"):
         collect(finished_run, dataset_path)
 

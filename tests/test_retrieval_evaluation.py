@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
-from retrieval import Pipeline, Questions, Vectors, answer, evaluate, gap, read_pipeline
+from retrieval import Pipeline, QuerySet, Vectors, answer, evaluate, gap, read_pipeline
 from retrieval.evaluation import folds
 from retrieval.pipeline import write_pipeline
 from retrieval.steps import STEPS, FrequentClass, GalleryPenalty, Merge, QueryPenalty, Search, Vote
@@ -24,7 +24,7 @@ def directions(*degrees):
 
 def test_evaluate_by_hand():
     """By confidence: 0 right (1), no landmark, 1 right (2/3), then a query of 1 that is answered 0."""
-    asked = Questions((Vectors(directions(1, 2, 87, 10), directions(0, 90, 180)),), np.array([0, 1, -1]),
+    asked = QuerySet((Vectors(directions(1, 2, 87, 10), directions(0, 90, 180)),), np.array([0, 1, -1]),
                       [{0}, set(), {1, 3}, {1}], ["a", "b", "c", "d"])
     found = evaluate(asked, Pipeline((Search(1), Vote(1, 1))))
     assert found.metrics == {
@@ -43,7 +43,7 @@ def asked():
                         for shown in (labels, gallery_labels))
     keys = [f"photo{i}" for i in range(60)]
     none = labels < 0
-    return Questions((Vectors(queries, gallery, queries[none]),), gallery_labels,
+    return QuerySet((Vectors(queries, gallery, queries[none]),), gallery_labels,
                      [{x} if x >= 0 else set() for x in labels.tolist()], keys,
                      [key for key, is_none in zip(keys, none) if is_none])
 
@@ -51,7 +51,7 @@ def asked():
 def test_equal_scores_count_by_key():
     model = Vectors(directions(0, 0), directions(0))
     for keys, expected in ((["a", "b"], .5), (["b", "a"], .25)):
-        assert evaluate(Questions((model,), np.array([1]), [{1}, {2}], keys)).metrics["gap"] == expected
+        assert evaluate(QuerySet((model,), np.array([1]), [{1}, {2}], keys)).metrics["gap"] == expected
 
 
 def test_no_query_judges_itself_or_its_half(asked):
@@ -67,7 +67,7 @@ def test_no_query_judges_itself_or_its_half(asked):
 
 
 def test_non_landmarks_that_are_no_queries_judge_all(asked):
-    elsewhere = Questions(asked.models, asked.gallery_labels, asked.truths, asked.keys,
+    elsewhere = QuerySet(asked.models, asked.gallery_labels, asked.truths, asked.keys,
                           [f"other{key}" for key in asked.non_landmark_keys])
     pipeline = Pipeline((Search(), Vote(), QueryPenalty(3)))
     expected = pipeline.answer(asked.models, asked.gallery_labels)
@@ -98,7 +98,7 @@ def test_tuning_finds_that_a_model_is_worthless(asked):
     good = asked.models[0]
     noise = Vectors(*(np.random.default_rng(i).normal(size=side.shape).astype(np.float32)
                       for i, side in enumerate((good.queries, good.gallery))))
-    both = Questions((good, noise), asked.gallery_labels, asked.truths, asked.keys)
+    both = QuerySet((good, noise), asked.gallery_labels, asked.truths, asked.keys)
     start = Pipeline((Search(), Merge(), Vote()))
     best, value = tune(both, start)
     weights = next(step.weights for step in best.steps if isinstance(step, Merge))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
-from retrieval import Pipeline, Questions, Vectors, gap, read_pipeline
+from retrieval import Pipeline, QuerySet, Vectors, gap, read_pipeline
 from retrieval.evaluation import answer, final_states, folds
 from retrieval.pipeline import write_pipeline
 from retrieval.reciprocal import lists_around
@@ -145,7 +145,7 @@ def asked():
     queries = around(labels, 1.0)
     keys = [f"q{i:03d}" for i in range(800)]
     models = Vectors(queries, around(gallery_labels, 0.8), queries[labels < 0]),
-    return Questions(models, gallery_labels, truths, keys, [key for key, label in zip(keys, labels) if label < 0],
+    return QuerySet(models, gallery_labels, truths, keys, [key for key, label in zip(keys, labels) if label < 0],
                      lambda rows: (gallery_labels[rows] == labels[:, None]) * 40 + rows % 7)
 
 
@@ -236,10 +236,9 @@ def test_what_a_judge_was_fitted_after_is_neither_left_out_nor_tuned(monkeypatch
         tried.append(pipeline.steps)
         return Candidates(np.array([[1], [2]]), np.array([[.5], [.4]]))
 
-    for module in ("ablation", "tuning"):
-        monkeypatch.setattr(f"retrieval.{module}.answer", answer)
+    monkeypatch.setattr("retrieval.tuning.answer", answer)
     judged = (*STEPS.steps, Rerank("r.json"))
-    asked = Questions((), np.zeros(0, np.int64), [{1}, {1}], ["a", "b"])
+    asked = QuerySet((), np.zeros(0, np.int64), [{1}, {1}], ["a", "b"])
     rows = ablation(asked, Pipeline((*judged, NonLandmarkRule())))
     assert [row.change for row in rows] == ["without Rerank", "without NonLandmarkRule"]
     tried.clear()

@@ -11,19 +11,31 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from retrieval import Embeddings
-from retrieval.store import KEYS, LABELS, LANDMARK_IDS, META, VECTORS, Made, Parts, in_parts, runs, share, write_store
+from retrieval.store import (
+    KEYS,
+    LABELS,
+    LANDMARK_IDS,
+    META,
+    VECTORS,
+    Parts,
+    Provenance,
+    in_parts,
+    runs,
+    share,
+    write_store,
+)
 
-MADE = Made("0f", "ab", "test")
+MADE = Provenance("0f", "ab", "test")
 
 
 def embeddings(**changes):
     fields = {"vectors": np.eye(3, 4, dtype=np.float32), "keys": ["a1", "b2", "c_3"],
-              "labels": np.array([1, 0, -1]), "landmark_ids": ["203", "Žižkov", ""], "made": MADE}
+              "labels": np.array([1, 0, -1]), "landmark_ids": ["203", "Žižkov", ""], "provenance": MADE}
     return Embeddings(**fields | changes)
 
 
 @pytest.mark.parametrize("saved", [
-    embeddings(), embeddings(vectors=np.eye(3, 4, dtype=np.float16), made=replace(MADE, tta="flip")),
+    embeddings(), embeddings(vectors=np.eye(3, 4, dtype=np.float16), provenance=replace(MADE, tta="flip")),
     embeddings(vectors=np.zeros((0, 4), np.float32), keys=[], labels=np.zeros(0, np.int64), landmark_ids=[])])
 def test_load_maps_what_was_saved(tmp_path, saved):
     saved.save(tmp_path / "e")
@@ -31,7 +43,7 @@ def test_load_maps_what_was_saved(tmp_path, saved):
     for name in ("vectors", "labels"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
         assert getattr(loaded, name).dtype == getattr(saved, name).dtype
-    for name in ("keys", "landmark_ids", "made"):
+    for name in ("keys", "landmark_ids", "provenance"):
         assert getattr(loaded, name) == getattr(saved, name)
     np.testing.assert_array_equal(np.load(tmp_path / "e" / VECTORS, mmap_mode="r"), saved.vectors)
     assert isinstance(loaded.vectors, np.memmap) or not len(saved.keys)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pages.gallery_choice import choose
-from retrieval import Candidates, Pipeline, Questions, Vectors, answer, gap
+from retrieval import Candidates, Pipeline, QuerySet, Vectors, answer, gap
 from retrieval.metrics import is_true
 from retrieval.state import Neighbors
 from retrieval.steps import Concatenate, FrequentClass, GalleryPenalty, LocalFeatures, Merge, QueryPenalty, Search, Vote
@@ -28,7 +28,7 @@ def asked():
         queries, gallery = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (queries, gallery))
         return Vectors(queries, gallery, queries[none])
 
-    return Questions((model(), model()), gallery_labels, [{x} if x >= 0 else set() for x in labels.tolist()], keys,
+    return QuerySet((model(), model()), gallery_labels, [{x} if x >= 0 else set() for x in labels.tolist()], keys,
                      [key for key, is_none in zip(keys, none) if is_none], lambda rows: rows % 50)
 
 

@@ -18,7 +18,7 @@ from loader import Loader
 from retrieval.run.model import RunModel, Tta, add_checkpoint, add_tta, embed_views, load_model
 from retrieval.run.queries import GALLERY, query_splits
 from retrieval.search import nearest_over_ranks
-from retrieval.store import DTYPES, ROWS, Embeddings, Made, Parts, in_parts, is_store, runs, share, write_store
+from retrieval.store import DTYPES, ROWS, Embeddings, Parts, Provenance, in_parts, is_store, runs, share, write_store
 from shards import Dataset, splits
 
 BATCH = 64
@@ -38,7 +38,7 @@ def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool
         write_split(model, dataset, path)
         return Embeddings.load(path)
     vectors = np.concatenate([*embed_rows(model, dataset, range(len(dataset)))])
-    return Embeddings(vectors, *rows_of(dataset), made(model, dataset))
+    return Embeddings(vectors, *rows_of(dataset), provenance_of(model, dataset))
 
 
 def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "float32", batch: int = BATCH,
@@ -49,7 +49,7 @@ def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "flo
     writes there.
     """
     path.mkdir(parents=True, exist_ok=True)
-    parts = Parts(path, made(model, dataset), len(dataset), dtype, part_rows)
+    parts = Parts(path, provenance_of(model, dataset), len(dataset), dtype, part_rows)
     with alone(path) if world.is_main else nullcontext():
         if world.is_main:
             parts.begin()
@@ -63,7 +63,7 @@ def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "flo
         world.wait()
         if world.is_main:
             try:
-                write_store(path, parts.blocks(), *rows_of(dataset), made(model, dataset))
+                write_store(path, parts.blocks(), *rows_of(dataset), provenance_of(model, dataset))
             except ValueError as error:
                 parts.remove()
                 raise UserError(f"{path}: {error}: choose another checkpoint of the run") from error
@@ -82,9 +82,9 @@ def embed_rows(model: RunModel, dataset: Dataset, rows: range, batch: int = BATC
             bar.update(len(batches[0].ids))
 
 
-def made(model: RunModel, dataset: Dataset) -> Made:
+def provenance_of(model: RunModel, dataset: Dataset) -> Provenance:
     """What tells this model's embeddings of this split from all others."""
-    return Made(model.fingerprint, dataset.fingerprint, dataset.split, model.tta.name)
+    return Provenance(model.fingerprint, dataset.fingerprint, dataset.split, model.tta.name)
 
 
 def rows_of(dataset: Dataset) -> tuple[list[str], NDArray[np.int64], list[str]]:
@@ -100,7 +100,7 @@ def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | Non
         kept = Embeddings.load(path)
     except UserError:
         return None
-    return kept if kept.made == made(model, dataset) else None
+    return kept if kept.provenance == provenance_of(model, dataset) else None
 
 
 def embed_all(model: RunModel, data: str, out: Path | None) -> dict[str, Embeddings]:
@@ -181,7 +181,7 @@ def _is_there(path: Path, model: RunModel, dataset: Dataset, args: argparse.Name
 
 def _neighbors(args: argparse.Namespace, world: World) -> None:
     queries, gallery = Embeddings.load(args.queries), Embeddings.load(args.gallery)
-    if (queries.made.model, queries.made.tta) != (gallery.made.model, gallery.made.tta):
+    if (queries.provenance.model, queries.provenance.tta) != (gallery.provenance.model, gallery.provenance.tta):
         raise UserError(f"embeddings compare only with those of the same weights and views, but {args.queries} and "
                         f"{args.gallery} are of two: embed both with one run and one --tta")
     if not len(queries.vectors):

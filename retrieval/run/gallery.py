@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pages.gallery_choice import choose
 from pages.gallery_page import Candidate, Confused, GalleryData, Neighbor, Query, Step, render
 from preprocess.images.normalize import normalize
-from retrieval import Pipeline, Questions
+from retrieval import Pipeline, QuerySet
 from retrieval.metrics import NO_LANDMARK
 from retrieval.neighbors_picture import HEIGHT, Shown, neighbors_picture
 from retrieval.state import Candidates, Neighbors, State
@@ -69,7 +69,7 @@ PAIRS = 12
 ROUNDING = 1e-5  # of scores in float32
 
 
-def gallery_page(who: str, asked: Questions, pipeline: Pipeline, queries: Dataset, gallery: Dataset,
+def gallery_page(who: str, asked: QuerySet, pipeline: Pipeline, queries: Dataset, gallery: Dataset,
                  device: str = "cpu") -> str:
     """HTML of the questions' way through the pipeline. Raises as `trace` and `gallery_data` do.
 
@@ -78,7 +78,7 @@ def gallery_page(who: str, asked: Questions, pipeline: Pipeline, queries: Datase
     return render(gallery_data(who, asked, trace(asked, pipeline, device), queries, gallery))
 
 
-def gallery_data(who: str, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset) -> GalleryData:
+def gallery_data(who: str, asked: QuerySet, stages: list[Stage], queries: Dataset, gallery: Dataset) -> GalleryData:
     """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
     maker = QueryMaker(asked, stages, queries, gallery)
     chosen = choose(stages, asked.truths, num_shown(stages))
@@ -100,7 +100,7 @@ class QueryMaker:
     Args: as `gallery_data`; sample i of each dataset is row i of the questions' embeddings.
     """
 
-    def __init__(self, asked: Questions, stages: list[Stage], queries: Dataset, gallery: Dataset):
+    def __init__(self, asked: QuerySet, stages: list[Stage], queries: Dataset, gallery: Dataset):
         self.asked, self.stages, self.queries, self.gallery = asked, stages, queries, gallery
         self.ranks = np.stack([rank_of_truth(stage.candidates, asked.truths) for stage in stages])
         self.places = np.stack([places(stage.candidates, asked.truths, asked.keys) for stage in stages])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from arcshard import checkpoint
-from arcshard.console import UserError
+from arcshard.console import Parser, UserError
 from loader import Batch, View
 from model import Embedder, ModelConfig, build_embedder
 from shards import CacheConfig
@@ -65,9 +65,11 @@ def embed_views(embedder: Embedder, views: Sequence[Batch], flip: bool) -> NDArr
 
 # Options that several pages share.
 
-def add_answer_options(parser: argparse.ArgumentParser) -> None:
-    """What decides how photos are answered, here, in predict.py and in tune.py."""
-    parser.add_argument("--answers", type=Path, help="YAML list of steps, as in configs/answers; default: five voters")
+def add_answer_options(parser: Parser) -> None:
+    """Add the options that decide how photos are answered."""
+    parser.add_argument("--pipeline", type=Path, metavar="YAML",
+                        help="list of steps, as in configs/pipelines (default: the vote of the five nearest neighbors)")
+    parser.refuse_renamed("--answers", "--pipeline")
     parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
                         help="further runs, whose embeddings answer together with this one's")
     add_tta(parser)

@@ -108,12 +108,12 @@ def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
         path = store(run_folder, GALLERY, model.tta)
         return embed_split(model, Dataset(index, GALLERY, model.cache), path, keep=False)
     gallery = Embeddings.load(Path(index))
-    if gallery.made.model != model.fingerprint:
+    if gallery.provenance.model != model.fingerprint:
         raise UserError(f"embeddings compare only with those of the same weights, but {index} is not of the "
                         f"checkpoint in {run_folder}: give a dataset, or embed it again")
-    if gallery.made.tta != model.tta.name:
+    if gallery.provenance.tta != model.tta.name:
         raise UserError(f"embeddings compare only with those of the same views, but {index} has --tta "
-                        f"{gallery.made.tta}, not {model.tta.name}: give that")
+                        f"{gallery.provenance.tta}, not {model.tta.name}: give that")
     return gallery
 
 

@@ -3,7 +3,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcshard.console import UserError
-from retrieval import Embeddings, Questions, Vectors
+from retrieval import Embeddings, QuerySet, Vectors
 from retrieval.run.model import RunModel
 from retrieval.state import CountInliers
 from shards import CacheConfig, splits
@@ -22,10 +22,10 @@ def query_splits(data: str, cache: CacheConfig) -> list[str]:
 
 
 def questions(models: list[RunModel], embedded: list[dict[str, Embeddings]], split: str,
-              truths: list[set[int]], inliers: CountInliers | None = None) -> Questions:
+              truths: list[set[int]], inliers: CountInliers | None = None) -> QuerySet:
     """A split's queries to the gallery, with the photos without landmark of all splits to compare with."""
     first = embedded[0]
-    return Questions(tuple(Vectors(as_float32(known[split].vectors), known[GALLERY].vectors, non_landmarks(known)[0],
+    return QuerySet(tuple(Vectors(as_float32(known[split].vectors), known[GALLERY].vectors, non_landmarks(known)[0],
                                    model.centers)
                            for model, known in zip(models, embedded, strict=True)),
                      first[GALLERY].labels, truths, first[split].keys, non_landmarks(first)[1], inliers)

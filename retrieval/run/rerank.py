@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcshard.console import UserError, progress
+from arcshard.console import Parser, UserError, progress
 from arcshard.files import write_text
 from retrieval import evaluate, read_pipeline
-from retrieval.evaluation import Questions, by_half, final_states
+from retrieval.evaluation import QuerySet, by_half, final_states
 from retrieval.metrics import Truths, is_true
 from retrieval.pipeline import Pipeline, write_pipeline
 from retrieval.reranker import FOLDS, Reranker, fold_of, import_lightgbm
@@ -31,7 +31,7 @@ PARAMETERS = {"objective": "multiclass", "learning_rate": 0.1, "num_leaves": 7, 
 ROUNDS, PATIENCE = 300, 50
 
 
-def fit_reranker(asked: Sequence[Questions], pipeline: Pipeline, top: int = 3, seeds: int = 10, device: str = "cpu",
+def fit_reranker(asked: Sequence[QuerySet], pipeline: Pipeline, top: int = 3, seeds: int = 10, device: str = "cpu",
                  fitted: Callable[[], object] = lambda: None) -> Reranker:
     """A judge of the first `top` candidates that the pipeline finds for all these queries.
 
@@ -46,7 +46,7 @@ def fit_reranker(asked: Sequence[Questions], pipeline: Pipeline, top: int = 3, s
     return Reranker(boosters, names, top, keys, write_pipeline(pipeline))
 
 
-def told_and_right(asked: Questions, pipeline: Pipeline, top: int, device: str = "cpu"
+def told_and_right(asked: QuerySet, pipeline: Pipeline, top: int, device: str = "cpu"
                    ) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
     """Names of the features, the features (Q, F) as `evaluate` would see them, and the candidate (Q,) that is right."""
     states = final_states(asked, pipeline, True, device)
@@ -97,14 +97,14 @@ def targets(labels: NDArray[np.int64], truths: Truths) -> NDArray[np.int64]:
     return np.hstack([is_true(labels, truths), np.ones((len(labels), 1), bool)]).argmax(axis=1)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--data", required=True, help="dataset: folder or s3://…")
     parser.add_argument("--splits", nargs="+", help="whose queries to fit on; default: all val and test splits")
     parser.add_argument("--top", type=int, default=3, help="candidates of a query that are judged (default: 3)")
     parser.add_argument("--seeds", type=int, default=10, help=f"boosters of each of the {FOLDS} folds (default: 10)")
     parser.add_argument("--out", type=Path, required=True, metavar="YAML",
-                        help="the steps of --answers and the judge; the judge itself lies beside it, as .json")
+                        help="the steps of --pipeline and the judge; the judge itself lies beside it, as .json")
     add_answer_options(parser)
 
 
@@ -117,13 +117,13 @@ def rerank(args: argparse.Namespace) -> None:
         raise UserError(f"--out must end in .yaml, since the judge lies beside it as .json; got {args.out}")
     import_lightgbm()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    before = read_pipeline(args.answers) if args.answers else Pipeline()
+    before = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
     asked, device = ask(args)
     try:
         with progress(total=FOLDS * args.seeds, unit="boosters", what="fit") as bar:
             judge = fit_reranker(list(asked.values()), before, args.top, args.seeds, device, lambda: bar.update())
     except ValueError as error:  # a step that lacks what it needs
-        raise UserError(f"{args.answers or args.data}: {error}") from error
+        raise UserError(f"{args.pipeline or args.data}: {error}") from error
     model = args.out.with_suffix(".json")
     judge.save(model)
     write_text(args.out, write_pipeline(Pipeline((*before.steps, Rerank(model.name)))))
@@ -134,7 +134,7 @@ def rerank(args: argparse.Namespace) -> None:
         print(f"{split:6}GAP {values[0]:.4f} -> {values[1]:.4f} (each query judged by boosters that have not seen it)")
 
 
-def ask(args: argparse.Namespace) -> tuple[dict[str, Questions], str]:
+def ask(args: argparse.Namespace) -> tuple[dict[str, QuerySet], str]:
     """The splits' questions, and the device to answer them on."""
     runs = (args.run, *args.ensemble)
     models = [load_model(folder, tta=args.tta) for folder in runs]

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from arcshard.console import UserError
+from arcshard.console import Parser, UserError
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline, read_pipeline
@@ -93,7 +93,7 @@ def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pip
     """
     if any(isinstance(step, OF_ALL_QUERIES) for step in pipeline.steps):
         raise UserError("photos that come one at a time cannot be answered by quantile and rerank, which look at all "
-                        "queries together: leave them out of --answers, or use predict.py --images")
+                        "queries together: leave them out of --pipeline, or use predict.py --images")
     if not is_dataset(dataset):
         raise UserError(f"the app shows the gallery's photos, but {dataset} is no dataset: give one")
     indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
@@ -111,7 +111,7 @@ MAX_BYTES = 20_000_000  # of an upload
 PORT = 8000
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("dataset", help="whose train split is the gallery: folder or s3://…")
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     add_checkpoint(parser)
@@ -128,7 +128,7 @@ def serve(args: argparse.Namespace) -> None:
         raise UserError(f"serving needs {error.name}: pip install -e '.[serve]'") from error
     if not 0 <= args.port < 1 << 16:
         raise UserError(f"--port must be from 0 to 65535, not {args.port}")
-    pipeline = read_pipeline(args.answers) if args.answers else Pipeline()
+    pipeline = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
     answerer = load_answerer([args.run, *args.ensemble], args.checkpoint, args.dataset, pipeline)
     local = is_loopback(args.host)
     if not local:
