@@ -21,14 +21,14 @@ from arcshard.console import progress, run, stop_signals
 from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
 from loader.draws import hash64
-from training.checkpointer import Keeper
+from training.checkpointer import Checkpointer
 from training.config import read_arguments, sections_of
 from training.log import MetricsLog, watched
-from training.monitor import BadSteps, Plateau
+from training.monitor import BadSteps, CollapseMonitor
 from training.optim import set_lr
 from training.schedules import lr_factor, margin_at
-from training.stage import Course, check_stages, course_of, images_ahead, saved_state, tune_loader
-from training.state import Learner, build_learner, parallel, update
+from training.stage import StageRun, check_stages, images_ahead, open_stage, saved_state, tune_loader
+from training.state import TrainState, build_state, parallel, update
 
 
 def main() -> int:
@@ -52,81 +52,81 @@ def train(args: Namespace, world: World) -> int:
     for name in to_do[1:]:
         if code:
             break
-        world.any(False)  # the checkpoint is written
+        world.wait()  # the checkpoint is written
         code = train_stage(args, name, checkpoint.load(out), world)
     return code
 
 
 def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: World) -> int:
     """Train one stage from the checkpoint of its own or of the stage before; returns the exit code."""
-    out, course = Path(run.out), course_of(run, name, saved, world)
-    if course.trained and not course.owes_validation:
+    out, stage = Path(run.out), open_stage(run, name, saved, world)
+    if stage.trained and not stage.owes_validation:
         if name == list(run.stages)[-1]:
-            world.say(f"{out} is already trained: {course.position:,} images")
+            world.log(f"{out} is already trained: {stage.position:,} images")
         return 0
-    if course.args.loader.tune:
-        tune_loader(course)
-    learner = build_learner(course, saved)
+    if stage.args.loader.tune:
+        tune_loader(stage)
+    state = build_state(stage, saved)
     out.mkdir(parents=True, exist_ok=True)
-    log = MetricsLog(out, course.position, world, saved and saved["log"])
-    bad_steps = BadSteps(log, course.loader, course.c.on_bad_loss)
-    keeper = Keeper(run, course, learner, log, bad_steps)
+    log = MetricsLog(out, stage.position, world, saved and saved["log"])
+    bad_steps = BadSteps(log, stage.loader, stage.c.on_bad_loss)
+    checkpointer = Checkpointer(run, stage, state, log, bad_steps)
     if saved and world.is_main:  # a kill may have come between a checkpoint and this
-        checkpoint.keep(out, saved["position"], course.c.keep)
-    with watched(log, course.c.watch), stop_signals() as received:
-        if course.owes_validation:
+        checkpoint.keep(out, saved["position"], stage.c.keep)
+    with watched(log, stage.c.watch), stop_signals() as received:
+        if stage.owes_validation:
             with log.paused():
-                keeper.validate()
-        stopped = not course.trained and take_steps(course, learner, keeper, log, bad_steps, received)
+                checkpointer.validate()
+        stopped = not stage.trained and take_steps(stage, state, checkpointer, log, bad_steps, received)
     if stopped:
-        world.say(f"stopped after {course.position:,} images; the same command continues")
+        world.log(f"stopped after {stage.position:,} images; the same command continues")
         return 128 + (received or [signal.SIGTERM])[0]
-    world.say(f"{course.title}trained {course.position:,} images; the run is in {out}")
+    world.log(f"{stage.title}trained {stage.position:,} images; the run is in {out}")
     return 0
 
 
-def take_steps(course: Course, learner: Learner, keeper: Keeper, log: MetricsLog, bad_steps: BadSteps,
+def take_steps(stage: StageRun, state: TrainState, checkpointer: Checkpointer, log: MetricsLog, bad_steps: BadSteps,
                received: list[int]) -> bool:
     """The loop, up to the stage's end or a signal; returns whether it was a signal."""
-    c, loader, world, step = course.c, course.loader, course.world, learner.step
-    forward = parallel(step, c, world, lambda: next(images_ahead(course, 1)))
-    plateau, first = Plateau(course, step), loader.position
-    with progress(total=course.total, initial=first, unit="images", what=(course.title or "train").removesuffix(": "),
+    c, loader, world, step = stage.c, stage.loader, stage.world, state.step
+    forward = parallel(step, c, world, lambda: next(images_ahead(stage, 1)))
+    monitor, first = CollapseMonitor(stage, step), loader.position
+    with progress(total=stage.total, initial=first, unit="images", what=(stage.title or "train").removesuffix(": "),
                   disable=not world.is_main) as bar:
         for batch in loader:
             # schedules look at the first image of the global batch, so that its size does not move them
             start, position = loader.position - loader.global_batch, loader.position
-            lr = c.lr * lr_factor(start / course.total, c.warmup, c.schedule)
-            margin = margin_at(start / course.total, course.args.head.margin, course.args.head.margin_warmup)
-            set_lr(learner.optimizer, lr)
+            lr = c.lr * lr_factor(start / stage.total, c.warmup, c.schedule)
+            margin = margin_at(start / stage.total, stage.args.head.margin, stage.args.head.margin_warmup)
+            set_lr(state.optimizer, lr)
             step.head.set_margin(margin)
             step.head.draw(int(hash64(c.seed, start)[0] >> 1))
             if c.batchnorm_frozen_from is not None:
-                learner.set_mode(c, world, start / course.epoch)
+                state.set_mode(c, world, start / stage.epoch)
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(c.seed, start, world.rank)[0] >> 1))
-            loss, bad = update(learner, forward, batch, position, c, world)
+            loss, bad = update(state, forward, batch, position, c, world)
 
             if start == first:
                 distributed.set_timeout(c.rank_timeout)
             bar.update(position - start)
             log.count(loss, bad, batch)
             bad_steps.note(bad)
-            if learner.updates % c.log_every == 0 or course.trained:
-                bad_steps.check(learner.updates, course.position, stage=course.name)
-                collapsed = plateau.collapsed()
-                log.line(learner.updates, course.position, course.epochs_done, stage=course.name, lr=lr,
-                         margin=margin, collapsed_loss=collapsed, **(learner.scale.figures() if learner.scale else {}))
+            if state.updates % c.log_every == 0 or stage.trained:
+                bad_steps.check(state.updates, stage.position, stage=stage.name)
+                collapsed = monitor.collapsed_loss()
+                log.line(state.updates, stage.position, stage.epochs_done, stage=stage.name, lr=lr,
+                         margin=margin, collapsed_loss=collapsed, **(state.scale.figures() if state.scale else {}))
                 bar.set_postfix(loss=f"{log.loss:.3f}", waited=f"{log.wait_share:.1%}")
-                if said := plateau.sentence(log.loss, collapsed, batch):
-                    world.say(said)
-            stopping = learner.updates % world.ask_every == 0 and world.any(bool(received))
+                if said := monitor.warning(log.loss, collapsed, batch):
+                    world.log(said)
+            stopping = state.updates % world.ask_every == 0 and world.any(bool(received))
             with log.paused():
-                keeper.after_step(start, stopping)
+                checkpointer.after_step(start, stopping)
             if stopping:
                 return True
-            if course.trained:
+            if stage.trained:
                 break
     return False
 

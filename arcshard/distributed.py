@@ -37,7 +37,7 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def say(self, sentence: str) -> None:
+    def log(self, sentence: str) -> None:
         """Print it once, whatever the number of ranks."""
         if self.is_main:
             print(sentence, flush=True)

@@ -39,7 +39,7 @@ def cells(task: Task, runs: Runs, name: str) -> list[str]:
         spread(column("nearest_photo"), ".3f"),
         "" if name == against or not gains else f"{mean_and_deviation(gains)} to {against}",
         spread(column("nearest_center"), ".3f"),
-        f"{statistics.median(map(last_loss, of_arm)):.1f} ({yardstick_text(of_arm[0])})",
+        f"{statistics.median(map(last_loss, of_arm)):.1f} ({reference_text(of_arm[0])})",
         f"{statistics.median(column('target_cosine')):.2f}",
         f"{math.degrees(statistics.median(column('wrong_angle'))):.0f}°",
         f"{statistics.median(column('dead_centers')):.0%}",
@@ -52,7 +52,7 @@ def last_loss(run: Run) -> float:
     return statistics.mean(line["loss"] for line in lines if line["epoch"] > 0.9 * lines[-1]["epoch"])
 
 
-def yardstick_text(run: Run) -> str:
+def reference_text(run: Run) -> str:
     return f"{run['uniform']:.1f}, {run['untrained']:.1f}, {run['collapsed']:.1f}"
 
 

@@ -55,7 +55,7 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
             nn.utils.clip_grad_value_(step.parameters(), CLIP_VALUE)
         step_unless(clip(step.parameters(), [], math.inf if fault.clip_value else c.clip), optimizer)
         if (number + 1) % LOG_EVERY == 0 or number + 1 == total:
-            level = monitor.collapsed(head.num_centers, float(head.scale), head.cost_of_one(photos.class_sizes))
+            level = monitor.collapsed_loss(head.num_centers, float(head.scale), head.cost_of_one(photos.class_sizes))
             lines.append({"epoch": (number + 1) * c.global_batch / photos.epoch, "margin": margin, "collapsed": level,
                           **seen.means()})
     return {"lines": lines, **outcome(embedder, head, photos, lines)}
@@ -105,7 +105,7 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     """What a run came to.
 
     nearest_photo, nearest_center: recall@1 of val, by the nearest photo of the gallery and by the head's centers.
-    target_cosine … dead_centers: of val, see EmbeddingStats. uniform, untrained, collapsed: yardsticks
+    target_cosine … dead_centers: of val, see EmbeddingStats. uniform, untrained, collapsed: reference losses
     of the loss at the end. off_plateau: epoch at which TOLD of the training photos were told, None if never.
     """
     stats = EmbeddingStats(head.num_centers, WORLD)
@@ -118,8 +118,8 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
     return {
         "nearest_photo": share(nearest == val_labels), "nearest_center": share(cosines.argmax(1) == val_labels),
         **stats.compute(),
-        "uniform": monitor.uniform(head.num_centers),
-        "untrained": monitor.untrained(head.num_centers, embedder.dim, scale, margin),
+        "uniform": monitor.uniform_loss(head.num_centers),
+        "untrained": monitor.untrained_loss(head.num_centers, embedder.dim, scale, margin),
         "collapsed": lines[-1]["collapsed"],
         "off_plateau": next((line["epoch"] for line in lines if line["right"] >= TOLD), None)}
 

@@ -157,9 +157,9 @@ def rate_of(updates: Updates, batch: Batch, steps: int) -> float:
 
 def head_ms(updates: Updates, batch: Batch, steps: int) -> float:
     """Forward and backward pass of the head by itself, in the form that the step has, in milliseconds."""
-    head = updates.learner.step.head
+    head = updates.state.step.head
     form = torch.compile(head, fullgraph=True, dynamic=False) if isinstance(updates.forward, CompiledStep) else head
-    x = torch.randn(len(batch.labels), updates.learner.step.embedder.dim, device=batch.labels.device,
+    x = torch.randn(len(batch.labels), updates.state.step.embedder.dim, device=batch.labels.device,
                     requires_grad=True)
 
     def work() -> None:

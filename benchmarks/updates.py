@@ -7,7 +7,7 @@ from loader.pipeline import PREFETCH
 from model import HeadConfig, ModelConfig
 from training.config import TrainConfig
 from training.optim import build_optimizer
-from training.state import Learner, averaged, build_step, parallel, update
+from training.state import TrainState, averaged, build_step, parallel, update
 from training.step import KeptBuffers
 
 IN_FLIGHT = PREFETCH + 2  # batches that are made while the step is timed alone: in DALI, resized, planned
@@ -25,13 +25,13 @@ class Updates:
     def __init__(self, backbone: str, num_classes: int, example: Batch, c: TrainConfig, world: World):
         step = build_step(ModelConfig(backbone=backbone, weights="none"), HeadConfig(), np.ones(num_classes, int), c,
                           world).train()
-        self.learner = Learner(step, build_optimizer(step, step.embedder.backbone, c), averaged(step, c, None),
+        self.state = TrainState(step, build_optimizer(step, step.embedder.backbone, c), averaged(step, c, None),
                                KeptBuffers(step), scale=None, updates=0)
         self.forward, self.c, self.world = parallel(step, c, world, lambda: example), c, world
 
     def __call__(self, batch: Batch) -> None:
-        position = (self.learner.updates + 1) * self.c.global_batch
-        update(self.learner, self.forward, batch, position, self.c, self.world)
+        position = (self.state.updates + 1) * self.c.global_batch
+        update(self.state, self.forward, batch, position, self.c, self.world)
 
 
 def waited(batches: list[Batch]) -> float:

@@ -97,7 +97,7 @@ def seen(world):
 def scaled(world):
     """Verdicts on two bad gradients, and the factor: in the first only the last rank's loss is not finite."""
     scale, losses = LossScale(world), [torch.nan if world.rank == world.size - 1 else 1.0, 1.0]
-    return [bool(scale.settle(torch.tensor(True), torch.tensor(loss))) for loss in losses], float(scale.value)
+    return [bool(scale.update(torch.tensor(True), torch.tensor(loss))) for loss in losses], float(scale.value)
 
 
 def main(out):

@@ -135,8 +135,8 @@ def test_a_whole_update_stays_on_the_device(model, jitter, optimizer, tmp_path):
                 scale.unscale(step.parameters())
                 bad = clip(step.parameters(), step.head.sharded_parameters, 5.0)
                 step_unless(bad, updater)
-                buffers.settle(bad)
-                log.count(loss, scale.settle(bad, loss), batch)
+                buffers.restore_if_bad(bad)
+                log.count(loss, scale.update(bad, loss), batch)
     assert watch.names[f"aten::_fused_{optimizer}_"] == 2 * sum(bool(g["params"]) for g in updater.param_groups)
 
 

@@ -23,7 +23,7 @@ def test_it_moves_as_torchs_own(monkeypatch):
         theirs.step(optimizer)
         theirs.update()
         optimizer.zero_grad()
-        assert not ours.settle(torch.tensor(bool(overflows)), LOSS)
+        assert not ours.update(torch.tensor(bool(overflows)), LOSS)
         assert float(ours.value) == theirs.get_scale()
 
 
@@ -39,7 +39,7 @@ def test_only_a_finite_loss_with_a_factor_to_lower_overflows(loss, value, bad):
     """Otherwise it is a bad update, of which the factor learns nothing."""
     scale = LossScale(ALONE)
     scale.value.fill_(value)
-    assert bool(scale.settle(OVERFLOW, torch.tensor(loss))) is bad
+    assert bool(scale.update(OVERFLOW, torch.tensor(loss))) is bad
     assert scale.figures() == {"loss_scale": value if bad else value / 2, "overflowed": 0 if bad else 1}
     assert scale.figures()["overflowed"] == 0, "since the line before"
 
@@ -67,7 +67,7 @@ def test_small_gradients_survive_float16_with_it():
 def test_its_state_goes_on():
     scale, other = LossScale(ALONE), LossScale(ALONE)
     for bad in (OVERFLOW, GOOD, GOOD):
-        scale.settle(bad, LOSS)
+        scale.update(bad, LOSS)
     other.load_state_dict(scale.state_dict())
     assert other.figures() == scale.figures() and int(other.good) == 2
 

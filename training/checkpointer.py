@@ -15,23 +15,23 @@ from training.log import VALIDATION, MetricsLog
 from training.monitor import BadSteps
 from training.optim import whole_state
 from training.schedules import passed
-from training.stage import Course, as_saved, images_ahead, make_loader
-from training.state import Learner
+from training.stage import StageRun, as_saved, images_ahead, make_loader
+from training.state import TrainState
 from training.step import Step, autocast, float_buffers, train_mode
 
 # What is measured at an epoch's end, cheaply; evaluate.py has the real figures.
 
 
 @torch.inference_mode()
-def validate(course: Course, step: Step) -> dict[str, float | None]:
+def validate(stage: StageRun, step: Step) -> dict[str, float | None]:
     """Figures of the val split's photos among the class centers; leaves eval mode.
 
     val_recall@1: share whose nearest center is their own, a cheap stand-in for evaluate.py's. The others are those of
     `EmbeddingStats`, over the photos with a landmark; None where there is none.
     """
-    args, c, world = course.args, course.c, course.world
+    args, c, world = stage.args, stage.c, stage.world
     head, right, seen = step.head.whole(), 0, 0
-    stats = EmbeddingStats(len(course.class_sizes), world)
+    stats = EmbeddingStats(len(stage.class_sizes), world)
     step.eval()
     for batch in make_loader(Dataset(args.data, "val", args.cache), args, c, world, train=False):
         with autocast(c, world):
@@ -45,7 +45,7 @@ def validate(course: Course, step: Step) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
-class Keeper:
+class Checkpointer:
     """Checkpoints and validations of a stage. All ranks must call its methods together.
 
     Args:
@@ -53,8 +53,8 @@ class Keeper:
         bad_steps: asked before a checkpoint is written, so that none comes of a bad update.
     """
 
-    def __init__(self, run: Namespace, course: Course, learner: Learner, log: MetricsLog, bad_steps: BadSteps):
-        self.run, self.out, self.course, self.learner = run, Path(run.out), course, learner
+    def __init__(self, run: Namespace, stage: StageRun, state: TrainState, log: MetricsLog, bad_steps: BadSteps):
+        self.run, self.out, self.stage, self.state = run, Path(run.out), stage, state
         self.log, self.bad_steps = log, bad_steps
 
     def after_step(self, start: int, stopping: bool) -> None:
@@ -62,55 +62,55 @@ class Keeper:
 
         stopping: a signal asked to end.
         """
-        course, c, position = self.course, self.course.c, self.course.loader.position
-        epoch_ended = course.trained or passed(start, position, course.epoch)
+        stage, c, position = self.stage, self.stage.c, self.stage.loader.position
+        epoch_ended = stage.trained or passed(start, position, stage.epoch)
         if epoch_ended and c.precise_batchnorm:
             self.estimate_statistics()
-        if course.trained or stopping or passed(start, position, c.checkpoint_every * course.epoch) or (
+        if stage.trained or stopping or passed(start, position, c.checkpoint_every * stage.epoch) or (
                 c.best != "none" and epoch_ended):
             self.save()
-        if course.has_val and epoch_ended and not stopping:
+        if stage.has_val and epoch_ended and not stopping:
             self.validate()
 
     def save(self) -> None:
         """Write a checkpoint of the run after the latest update."""
-        course, learner, head = self.course, self.learner, self.learner.step.head
-        self.bad_steps.check(learner.updates, course.position, stage=course.name)
+        stage, state, head = self.stage, self.state, self.state.step.head
+        self.bad_steps.check(state.updates, stage.position, stage=stage.name)
         # on all ranks, as the line before
-        unlogged, moments, weights = self.log.state_dict(), whole_state(learner.optimizer, head), learner.step.weights()
-        averages = learner.average and learner.average.module.weights()
-        if course.world.is_main:
+        unlogged, moments, weights = self.log.state_dict(), whole_state(state.optimizer, head), state.step.weights()
+        averages = state.average and state.average.module.weights()
+        if stage.world.is_main:
             checkpoint.save(self.out, {
-                **as_saved(sections_of(self.run), course.name), "packing": course.dataset.manifest["packing"],
-                "landmark_ids": course.loader.dataset.landmark_ids, "step": learner.updates,
-                "position": course.position, "log": unlogged, "loader": course.loader.state_dict(),
+                **as_saved(sections_of(self.run), stage.name), "packing": stage.dataset.manifest["packing"],
+                "landmark_ids": stage.loader.dataset.landmark_ids, "step": state.updates,
+                "position": stage.position, "log": unlogged, "loader": stage.loader.state_dict(),
                 "optimizer": moments, **weights, "ema": averages,
-                "loss_scale": learner.scale and learner.scale.state_dict()})
-            checkpoint.keep(self.out, course.position, course.c.keep)
+                "loss_scale": state.scale and state.scale.state_dict()})
+            checkpoint.keep(self.out, stage.position, stage.c.keep)
 
     def validate(self) -> None:
         """Add a line to RUN/validation.jsonl, and let the checkpoint be the best one if its figure is."""
-        course, c = self.course, self.course.c
-        course.world.share(float_buffers(self.learner.evaluated))
-        figures = validate(course, self.learner.evaluated)
-        train_mode(self.learner.step, c, course.epochs_done)
-        earlier = [line for line in training_log.read(self.out, VALIDATION) if line["stage"] == course.name]
-        if c.best != "none" and course.world.is_main and all(figures[c.best] > line[c.best] for line in earlier):
+        stage, c = self.stage, self.stage.c
+        stage.world.share(float_buffers(self.state.evaluated))
+        figures = validate(stage, self.state.evaluated)
+        train_mode(self.state.step, c, stage.epochs_done)
+        earlier = [line for line in training_log.read(self.out, VALIDATION) if line["stage"] == stage.name]
+        if c.best != "none" and stage.world.is_main and all(figures[c.best] > line[c.best] for line in earlier):
             checkpoint.keep_as_best(self.out)
-        self.log.append(VALIDATION, stage=course.name, step=self.learner.updates, position=course.position,
-                        epoch=course.epochs_done, **figures)
+        self.log.append(VALIDATION, stage=stage.name, step=self.state.updates, position=stage.position,
+                        epoch=stage.epochs_done, **figures)
 
     def estimate_statistics(self) -> None:
         """Compute the running statistics of what learns them anew, over the images that come next."""
-        course, c, step, world = self.course, self.course.c, self.learner.evaluated, self.course.world
-        train_mode(step, c, course.epochs_done)
+        stage, c, step, world = self.stage, self.stage.c, self.state.evaluated, self.stage.world
+        train_mode(step, c, stage.epochs_done)
         layers = [layer for layer in batchnorms(step) if layer.training]
         step.eval()
         for layer in layers:
             layer.train()
-        batches = images_ahead(course, c.precise_batchnorm)
+        batches = images_ahead(stage, c.precise_batchnorm)
         with autocast(c, world):
             estimate_statistics(layers, (step.embedder(batch.images, batch.jitter) for batch in batches), world.total)
         step.eval()
-        train_mode(self.learner.step, c, course.epochs_done)
-        self.learner.buffers.keep()
+        train_mode(self.state.step, c, stage.epochs_done)
+        self.state.buffers.keep()

@@ -14,7 +14,7 @@ from arcshard.console import UserError
 from model.augment import prepare
 from model.margins import fixed_adacos_scale
 from training.log import BAD, MetricsLog
-from training.stage import Course
+from training.stage import StageRun
 from training.step import Step
 
 # Updates whose loss or gradient is not finite: noticed on the device, named at the next line of the log.
@@ -80,17 +80,17 @@ LINES = 10  # of metrics.jsonl that must be flat
 NEAR, FLAT = 0.03, 0.01  # shares of the level
 
 
-def uniform(num_classes: int) -> float:
+def uniform_loss(num_classes: int) -> float:
     """Of one who gives every class the same chance: ln C."""
     return math.log(num_classes)
 
 
-def untrained(num_classes: int, dim: int, scale: float, margin: float) -> float:
+def untrained_loss(num_classes: int, dim: int, scale: float, margin: float) -> float:
     """Expected with random directions, whose cosines are about normal with variance 1/d: ln C + s²/(2d) + s·sin m."""
-    return uniform(num_classes) + scale ** 2 / (2 * dim) + scale * math.sin(margin)
+    return uniform_loss(num_classes) + scale ** 2 / (2 * dim) + scale * math.sin(margin)
 
 
-def collapsed(num_classes: int, scale: float, cost: float, smoothing: float = 0.0) -> float:
+def collapsed_loss(num_classes: int, scale: float, cost: float, smoothing: float = 0.0) -> float:
     """With every cosine 1: ln(1 + (C - 1)·exp(s·cost)), nearly ln C + s·cost.
 
     cost: what the margin takes from a cosine of 1: ArcFace 1 - cos m, CosFace m. smoothing: of the labels.
@@ -132,7 +132,7 @@ def resting_level(num_classes: int, collapsed: float, easy_margin: bool) -> Leve
     With the easy margin, embeddings at right angles to every center pay for no margin: ln C, below `collapsed`.
     """
     if easy_margin:
-        return Level(uniform(num_classes), "embeddings at right angles to every center")
+        return Level(uniform_loss(num_classes), "embeddings at right angles to every center")
     return Level(collapsed, "embeddings which all point one way")
 
 
@@ -201,27 +201,27 @@ def stuck_sentence(loss: float, level: Level, causes: list[str]) -> str:
     return f"the loss rests at {loss:.2f}, and {level.loss:.2f} is that of {level.of}: nothing is learned, {found}"
 
 
-class Plateau:
+class CollapseMonitor:
     """The losses of the log's lines beside the one where nothing is learned. Its methods read the device."""
 
-    def __init__(self, course: Course, step: Step):
-        self.course, self.step = course, step
+    def __init__(self, stage: StageRun, step: Step):
+        self.stage, self.step = stage, step
         self.losses: list[float] = []  # since one sentence has said that they are stuck
         self.input_seen = False
 
-    def collapsed(self) -> float:
+    def collapsed_loss(self) -> float:
         """The collapsed loss with the scale and the margin of now."""
-        head, sizes = self.step.head, self.course.class_sizes
-        return collapsed(len(sizes), float(head.scale), head.cost_of_one(sizes), head.smoothing)
+        head, sizes = self.step.head, self.stage.class_sizes
+        return collapsed_loss(len(sizes), float(head.scale), head.cost_of_one(sizes), head.smoothing)
 
-    def sentence(self, loss: float, collapsed: float, batch: Any) -> str | None:
+    def warning(self, loss: float, collapsed: float, batch: Any) -> str | None:
         """Take in the loss of a line; what to tell of odd input, once, or of a stuck run. batch: the latest."""
         self.losses.append(loss)
         if not self.input_seen:
             self.input_seen = True
             if odd := odd_input(*self._input(batch)):
                 return f"{odd}: little can be learned from it"
-        level = resting_level(len(self.course.class_sizes), collapsed, self.course.args.head.easy_margin)
+        level = resting_level(len(self.stage.class_sizes), collapsed, self.stage.args.head.easy_margin)
         if not is_stuck(self.losses, level.loss):
             return None
         self.losses.clear()
@@ -234,6 +234,6 @@ class Plateau:
         return float(pixels.mean()), float(pixels.std())
 
     def _circumstances(self, batch: Any) -> Circumstances:
-        c, model = self.course.c, self.course.args.model
+        c, model = self.stage.c, self.stage.args.model
         return Circumstances(*self._input(batch), model.weights, c.frozen, c.optimizer, c.lr, c.backbone_lr, c.clip,
-                             float(self.step.head.scale), len(self.course.class_sizes))
+                             float(self.step.head.scale), len(self.stage.class_sizes))

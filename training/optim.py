@@ -103,7 +103,7 @@ class LossScale:
 
     torch.amp.GradScaler's rule (Micikevicius et al., "Mixed precision training", ICLR 2018, section 3.2). Its class
     asks each rank's own gradients, of which a sharded head's differ; this one takes the decision that all ranks share.
-    All is done on the device; all ranks must call `settle`.
+    All is done on the device; all ranks must call `update`.
     """
 
     def __init__(self, world: World):
@@ -116,7 +116,7 @@ class LossScale:
         """Divide the gradients by it."""
         torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 1 / self.value)
 
-    def settle(self, bad: Tensor, loss: Tensor) -> Tensor:
+    def update(self, bad: Tensor, loss: Tensor) -> Tensor:
         """Adapt to an update; returns whether it is bad for another reason than overflow, bool scalar.
 
         bad: whether the gradient is not finite, alike on all ranks. Then it is overflow if every rank's loss is finite

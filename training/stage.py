@@ -63,7 +63,7 @@ STAGE_STREAM = 500  # channel of randomness, beside the loader's
 
 
 @dataclass
-class Course:
+class StageRun:
     """Positions and epochs are the stage's own, counted in images."""
 
     name: str
@@ -115,8 +115,8 @@ class Course:
         return "" if self.name == ONLY else f"stage {self.name}: "
 
 
-def course_of(run: Namespace, name: str, saved: dict[str, Any] | None, world: World) -> Course:
-    """The stage's course, from its own checkpoint, that of the stage before, or from the start.
+def open_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: World) -> StageRun:
+    """The stage, from its own checkpoint, that of the stage before, or from the start.
 
     Raises UserError for data that cannot be trained on, or that belong to another run.
     """
@@ -124,22 +124,22 @@ def course_of(run: Namespace, name: str, saved: dict[str, Any] | None, world: Wo
     c = replace(args.train, seed=stage_seed(args.train.seed, names.index(name)))
     dataset = Dataset(args.data, "train", args.cache)
     loader = make_loader(dataset, args, c, world, selection=args.select)
-    course = Course(name, args, c, world, dataset, "val" in splits(args.data, args.cache), loader,
+    stage = StageRun(name, args, c, world, dataset, "val" in splits(args.data, args.cache), loader,
                     images_of_classes(loader), before=0, continues=bool(saved and saved["stage"] == name),
                     owes_validation=False)
-    if saved and course.continues:
+    if saved and stage.continues:
         loader.load_state_dict(saved["loader"], run.allow_changed_data)
-        course.owes_validation = course.has_val and owes_validation(Path(run.out), saved, course.epoch, course.trained)
+        stage.owes_validation = stage.has_val and owes_validation(Path(run.out), saved, stage.epoch, stage.trained)
     if saved:
-        course.before = saved["position"] - loader.position
-    return course
+        stage.before = saved["position"] - loader.position
+    return stage
 
 
-def tune_loader(course: Course) -> None:
+def tune_loader(stage: StageRun) -> None:
     """Find the fastest resources of this rank's loader, say them, and let the stage's other loaders have them."""
-    loader = course.loader
-    course.world.say(f"fastest on this rank: {tune(loader)[0]}")
-    course.args.loader = replace(course.args.loader, num_threads=loader.num_threads,
+    loader = stage.loader
+    stage.world.log(f"fastest on this rank: {tune(loader)[0]}")
+    stage.args.loader = replace(stage.args.loader, num_threads=loader.num_threads,
                                  hw_decoder_load=loader.hw_decoder_load)
 
 
@@ -168,10 +168,10 @@ def make_loader(dataset: Dataset, args: Namespace, c: TrainConfig, world: World,
                   **options)
 
 
-def images_ahead(course: Course, count: int) -> Iterator[Any]:
+def images_ahead(stage: StageRun, count: int) -> Iterator[Any]:
     """The batches of at least so many images that training draws next, which it will draw all the same."""
-    ahead = make_loader(course.dataset, course.args, course.c, course.world, selection=course.args.select)
-    ahead.position = course.loader.position
+    ahead = make_loader(stage.dataset, stage.args, stage.c, stage.world, selection=stage.args.select)
+    ahead.position = stage.loader.position
     return itertools.islice(ahead, math.ceil(count / ahead.global_batch))
 
 

@@ -20,7 +20,7 @@ from model.stats import class_means, start_from
 from preprocess.label_map import label_map
 from training.config import TrainConfig
 from training.optim import AveragedWeights, LossScale, build_optimizer, clip, keep_out_of_ddp, own_state, step_unless
-from training.stage import Course, images_ahead
+from training.stage import StageRun, images_ahead
 from training.step import (
     KeptBuffers,
     Step,
@@ -36,31 +36,31 @@ from training.step import (
 # Class centers that begin where the untrained network puts the classes' photos.
 
 
-def begin_at_means(course: Course, step: Step) -> None:
+def begin_at_means(stage: StageRun, step: Step) -> None:
     """Turn each class's first center to the mean of its photos, over the first images of the training; in eval mode.
 
     All ranks must call. A class that these images do not show keeps its random center.
     """
     step.eval()
-    with autocast(course.c, course.world):
-        means = class_means(lambda batch: step.embedder(batch.images, batch.jitter), watched(course),
-                            len(course.class_sizes), course.world)
+    with autocast(stage.c, stage.world):
+        means = class_means(lambda batch: step.embedder(batch.images, batch.jitter), watched(stage),
+                            len(stage.class_sizes), stage.world)
     start_from(step.head, means)
 
 
-def watched(course: Course) -> Iterator[Any]:
+def watched(stage: StageRun) -> Iterator[Any]:
     """The batches, with a bar."""
-    count = min(course.epoch, course.args.head.init_images or course.epoch)
-    size = course.loader.global_batch
+    count = min(stage.epoch, stage.args.head.init_images or stage.epoch)
+    size = stage.loader.global_batch
     with progress(total=math.ceil(count / size) * size, unit="images", what="class means",
-                  disable=not course.world.is_main) as bar:
-        for batch in images_ahead(course, count):
+                  disable=not stage.world.is_main) as bar:
+        for batch in images_ahead(stage, count):
             yield batch
             bar.update(size)
 
 
 @dataclass
-class Learner:
+class TrainState:
     """The parts that an update changes."""
 
     step: Step
@@ -91,32 +91,32 @@ class Learner:
         train_mode(self.step, c, epoch)
 
 
-def build_learner(course: Course, saved: dict[str, Any] | None) -> Learner:
+def build_state(stage: StageRun, saved: dict[str, Any] | None) -> TrainState:
     """New from the seed, as saved, or as a stage takes over from the one before: its weights, not its optimizer.
 
     Raises UserError if the checkpoint has other classes.
     """
-    args, c, world = course.args, course.c, course.world
+    args, c, world = stage.args, stage.c, stage.world
     torch.manual_seed(c.seed)  # the same weights on every rank
-    step = build_step(replace(args.model, weights="none") if saved else args.model, args.head, course.class_sizes, c,
+    step = build_step(replace(args.model, weights="none") if saved else args.model, args.head, stage.class_sizes, c,
                       world)
     optimizer = build_optimizer(step, step.embedder.backbone, c)
-    if saved and course.continues:
+    if saved and stage.continues:
         resume(step, optimizer, saved)
     elif saved:
         step.embedder.load_state_dict(saved["embedder"])
         if args.stage.classes != "new":
             before = saved["landmark_ids"]
-            remap_centers(step.head, saved["head"], len(before), label_map(before, course.loader.dataset.landmark_ids))
-    if args.head.init == "means" and not course.continues and (not saved or args.stage.classes == "new"):
-        begin_at_means(course, step)
-    average = averaged(step, c, saved if course.continues else None)
+            remap_centers(step.head, saved["head"], len(before), label_map(before, stage.loader.dataset.landmark_ids))
+    if args.head.init == "means" and not stage.continues and (not saved or args.stage.classes == "new"):
+        begin_at_means(stage, step)
+    average = averaged(step, c, saved if stage.continues else None)
     scale = LossScale(world) if c.amp == "fp16" else None
     if scale and saved and saved.get("loss_scale"):
         scale.load_state_dict(saved["loss_scale"])
     correct_momentum(step, micro_batches(c, world))
-    train_mode(step, c, course.epochs_done)
-    return Learner(step, optimizer, average, KeptBuffers(step), scale, saved["step"] if saved else 0)
+    train_mode(step, c, stage.epochs_done)
+    return TrainState(step, optimizer, average, KeptBuffers(step), scale, saved["step"] if saved else 0)
 
 
 def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World) -> Step:
@@ -160,7 +160,7 @@ def parallel(step: Step, c: TrainConfig, world: World, example: Callable[[], Any
         batch = example()
         size = len(batch.labels) // micro_batches(c, world)
         module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
-        world.say(said)
+        world.log(said)
     if world.size > 1:
         keep_out_of_ddp(module, step.head.sharded_parameters)
         on_gpu = world.device.type == "cuda"
@@ -171,23 +171,23 @@ def parallel(step: Step, c: TrainConfig, world: World, example: Callable[[], Any
 
 # One update of everything that training changes, without waiting for the device.
 
-def update(learner: Learner, forward: Any, batch: Batch, position: int, c: TrainConfig, world: World
+def update(state: TrainState, forward: Any, batch: Batch, position: int, c: TrainConfig, world: World
            ) -> tuple[Tensor, Tensor]:
     """Returns this rank's mean loss and whether the update was bad and left out, scalars on the device.
 
     forward: what `parallel` made of the step. position: images of the stage, after this update.
     """
-    step, scale = learner.step, learner.scale
+    step, scale = state.step, state.scale
     world.share(step.head.statistics)
     loss = backward(forward, batch, micro_batches(c, world), c, world, scale.value if scale else 1.0)
     if scale:
         scale.unscale(step.parameters())
     bad = clip(step.parameters(), step.head.sharded_parameters, c.clip)
-    step_unless(bad, learner.optimizer)
-    learner.buffers.settle(bad)
+    step_unless(bad, state.optimizer)
+    state.buffers.restore_if_bad(bad)
     if scale:
-        bad = scale.settle(bad, loss)
-    if learner.average:
-        learner.average.update(c.global_batch, position)
-    learner.updates += 1
+        bad = scale.update(bad, loss)
+    if state.average:
+        state.average.update(c.global_batch, position)
+    state.updates += 1
     return loss, bad

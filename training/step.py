@@ -63,7 +63,7 @@ def float_buffers(module: nn.Module) -> list[Tensor]:
 class KeptBuffers:
     """The module's running statistics, which a forward pass that overflows would spoil for good.
 
-    `settle` takes them back where the step was bad, on the device.
+    `restore_if_bad` takes them back where the step was bad, on the device.
     """
 
     def __init__(self, module: nn.Module):
@@ -74,7 +74,7 @@ class KeptBuffers:
         """Count what they are now as good."""
         self._kept = self._flat()
 
-    def settle(self, bad: Tensor) -> None:
+    def restore_if_bad(self, bad: Tensor) -> None:
         """Call it after each step; bad: bool scalar on the device."""
         if self._buffers:
             self._kept = torch.where(bad, self._kept, self._flat())

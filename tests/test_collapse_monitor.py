@@ -12,8 +12,8 @@ from training.config import TrainConfig
 from training.monitor import (
     LINES,
     Circumstances,
+    CollapseMonitor,
     Level,
-    Plateau,
     likely_causes,
     odd_input,
     resting_level,
@@ -92,13 +92,13 @@ def test_input_is_odd_if_it_is_not_normalized(mean, std, odd):
     assert (odd_input(mean, std) is not None) is odd
 
 
-def plateau(mean: float, easy: bool = False) -> Plateau:
+def monitor(mean: float, easy: bool = False) -> CollapseMonitor:
     """Of a run with three classes and photos that are as bright as `mean` says."""
     head = HeadConfig(scale=30.0, easy_margin=easy)
-    course = SimpleNamespace(c=TrainConfig(), class_sizes=np.array([1, 2, 3]),
+    stage = SimpleNamespace(c=TrainConfig(), class_sizes=np.array([1, 2, 3]),
                              args=SimpleNamespace(model=SimpleNamespace(weights="timm"), head=head))
     embedder = SimpleNamespace(mean=torch.full((3,), 0.5 - 0.25 * mean), std=torch.full((3,), 0.25))
-    return Plateau(course, SimpleNamespace(head=build_head(head, 4, 3), embedder=embedder))
+    return CollapseMonitor(stage, SimpleNamespace(head=build_head(head, 4, 3), embedder=embedder))
 
 
 @pytest.fixture
@@ -108,17 +108,17 @@ def batch():
 
 
 def test_odd_input_is_said_at_the_first_line_and_once(batch):
-    odd = plateau(-2.1)
-    assert odd.sentence(9.0, odd.collapsed(), batch) == (
+    odd = monitor(-2.1)
+    assert odd.warning(9.0, odd.collapsed_loss(), batch) == (
         "the network's input has mean -2.10 and deviation 1.00 instead of about 0 and 1 (are the photos normalized "
         "twice, or nearly black?): little can be learned from it")
-    assert odd.sentence(9.0, odd.collapsed(), batch) is None
+    assert odd.warning(9.0, odd.collapsed_loss(), batch) is None
 
 
 @pytest.mark.parametrize("easy, words", [(False, "which all point one way"), (True, "at right angles to every center")])
 def test_a_run_that_rests_is_told_once_in_so_many_lines(batch, easy, words):
-    run = plateau(0, easy)
-    level = math.log(3) if easy else run.collapsed()
-    said = [run.sentence(level, run.collapsed(), batch) for _ in range(2 * LINES)]
+    run = monitor(0, easy)
+    level = math.log(3) if easy else run.collapsed_loss()
+    said = [run.warning(level, run.collapsed_loss(), batch) for _ in range(2 * LINES)]
     assert [number for number, each in enumerate(said, 1) if each] == [LINES, 2 * LINES]
     assert words in said[-1]

@@ -1,4 +1,4 @@
-"""The yardsticks are what ArcFace's loss really is on random and on collapsed embeddings."""
+"""The reference losses are what ArcFace's loss really is on random and on collapsed embeddings."""
 import math
 
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from model import ArcFace, HeadConfig, build_head
-from training.monitor import LINES, collapsed, is_stuck, uniform, untrained
+from training.monitor import LINES, collapsed_loss, is_stuck, uniform_loss, untrained_loss
 
 SETTINGS = [(64, 30.0, 0.3), (1000, 45.0, 0.3), (27_756, 45.0, 0.4), (10, 10.0, 0.0), (2, 64.0, 0.5)]
 
@@ -24,7 +24,7 @@ def test_untrained_is_the_loss_of_random_directions(num_classes, scale, margin):
     dim = 512
     embeddings, labels = torch.randn(256, dim), torch.randint(num_classes, (256,))
     loss = head(num_classes, dim, scale, margin)(embeddings, labels).item()
-    assert loss == pytest.approx(untrained(num_classes, dim, scale, margin), abs=0.5)
+    assert loss == pytest.approx(untrained_loss(num_classes, dim, scale, margin), abs=0.5)
 
 
 @pytest.mark.parametrize("num_classes, scale, margin", SETTINGS)
@@ -33,7 +33,7 @@ def test_collapsed_is_the_loss_where_all_point_one_way(num_classes, scale, margi
     collapsing = head(num_classes, 8, scale, margin)
     collapsing.weight.data.copy_(one_way.expand(num_classes, -1))
     loss = collapsing(one_way.expand(4, -1), torch.zeros(4, dtype=torch.int64)).item()
-    assert loss == pytest.approx(collapsed(num_classes, scale, 1 - math.cos(margin)), rel=1e-3)
+    assert loss == pytest.approx(collapsed_loss(num_classes, scale, 1 - math.cos(margin)), rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
@@ -47,7 +47,7 @@ def test_every_head_knows_what_its_margins_cost_there(kind, sizes, smoothing):
     collapsing.weight.data.copy_(one_way.expand(8, -1))
     if kind == "adaface":
         collapsing.eval().norm_mean.fill_(1.0)  # of embeddings as short as these: middling quality
-    level = collapsed(len(images), 20.0, collapsing.cost_of_one(images), smoothing)
+    level = collapsed_loss(len(images), 20.0, collapsing.cost_of_one(images), smoothing)
     labels = torch.as_tensor(np.repeat(np.arange(4), images))
     assert collapsing(one_way.expand(len(labels), -1), labels).item() == pytest.approx(level, rel=0.01)
 
@@ -60,11 +60,11 @@ def test_asking_for_the_cost_does_not_move_a_heads_statistics():
 
 
 def test_without_a_margin_collapse_is_no_better_than_a_guess():
-    assert collapsed(1000, 45.0, 0.0) == pytest.approx(uniform(1000)) == math.log(1000)
+    assert collapsed_loss(1000, 45.0, 0.0) == pytest.approx(uniform_loss(1000)) == math.log(1000)
 
 
 def test_one_class_has_nothing_to_learn():
-    assert collapsed(1, 45.0, 0.05) == 0 == uniform(1)
+    assert collapsed_loss(1, 45.0, 0.05) == 0 == uniform_loss(1)
 
 
 @pytest.mark.parametrize("losses, stuck", [
