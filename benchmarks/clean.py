@@ -2,7 +2,7 @@
 
     python benchmarks/clean.py --folder DIR
 
-Makes the tables in DIR (preprocess/samples/scale_tables.py, 0.5 GB, kept for the next time) and runs each stage of the
+Makes the tables in DIR (benchmarks/scale_tables.py, 0.5 GB, kept for the next time) and runs each stage of the
 winners in a process of its own, then benchmarks/sample_table.py on 10 k, 1 M and 4.1 M rows.
 """
 import os
@@ -32,8 +32,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, full in (("clean.csv", False), ("full.csv", True)):
         if not (folder / name).exists():
-            make = "import sys; from preprocess.samples.scale_tables import write_csv; write_csv(sys.argv[1], {})"
-            measured(folder, "-c", make.format(full), name)
+            measured(folder, str(ROOT / "benchmarks" / "scale_tables.py"), name, *["--full"] * full)
     clean = str(ROOT / "preprocess" / "clean.py")
     measured(folder, clean, *STAGES["clean, all, 5 folds"].split(), "--out", "samples.csv")
     for name, options in STAGES.items():

@@ -77,9 +77,9 @@ def _thumbnails(photos: pd.DataFrame, source: PhotoSource) -> list[str]:
     """A data URI of each photo, "" for one that is gone."""
     paths = photos["path"].tolist() if "path" in photos else None
     uris = []
-    for place in source.places(photos["id"].tolist(), paths):
+    for location in source.locate(photos["id"].tolist(), paths):
         try:
-            uris.append(photo(normalize(place.read(), THUMBNAIL, quality=90).data, THUMBNAIL))
+            uris.append(photo(normalize(location.read(), THUMBNAIL, quality=90).data, THUMBNAIL))
         except Rejected:
             uris.append("")
     return uris

@@ -32,12 +32,11 @@ from arcshard.full_disk import full_disk_is_a_sentence
 from pages import duplicates_page as pages_duplicates_page
 from preprocess.dedup.hashes import Hashed, check_library, hash_photos
 from preprocess.dedup.pairs import MAX_PAIRS, Duplicates, TooManyPairs, find_duplicates
-from preprocess.dedup.report import failures, summary, write_report
-from preprocess.samples.classes import thin
+from preprocess.dedup.report import failures, summary, thin, write_report
+from preprocess.engine import Engine
 from preprocess.samples.sample_table import check_samples, read_samples
 from preprocess.samples.text_table import column_names, read_columns, write_table
 from preprocess.sources import open_source
-from preprocess.workers.engine import Engine
 
 # Of the demo's photos it finds 99 % scaled or encoded anew and 89 % with 2 % cut off, and no pair of different ones.
 DISTANCE = 4

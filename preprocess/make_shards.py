@@ -23,15 +23,15 @@ import joblib
 import pandas as pd
 
 from arcshard.console import Parser, UserError, run
-from preprocess.packing.before import Before
+from preprocess.engine import Engine
 from preprocess.packing.estimate import rehearse
+from preprocess.packing.existing import Before
 from preprocess.packing.options import PackOptions
 from preprocess.packing.output import open_output
 from preprocess.packing.pack import pack
-from preprocess.samples.names import read_names
+from preprocess.samples.classes import read_names
 from preprocess.samples.sample_table import check_samples, read_samples, shuffled
 from preprocess.sources import open_source
-from preprocess.workers.engine import Engine
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from tests.commands import ROOT, run_here, run_process
 
 CLASSES = 6

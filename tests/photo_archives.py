@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from preprocess.images.decode import Rejected
-from preprocess.sources import Place
+from preprocess.sources import PhotoLocation
 
 KEYS = [f"{number * 2654435761 % 2**32:08x}" for number in range(1, 13)]
 PHOTOS = {key: f"photo {key} ".encode() * (5 + number) for number, key in enumerate(KEYS)}
@@ -102,7 +102,7 @@ ARCHIVES = {
 }
 
 
-def outcome(place: Place) -> bytes | str:
+def outcome(place: PhotoLocation) -> bytes | str:
     """The photo's bytes, or the reason why it was rejected."""
     try:
         return place.read()

@@ -4,10 +4,10 @@ import pytest
 
 from arcshard.console import UserError
 from arcshard.files import sha256
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.output import LocalOutput
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from shards import Dataset
 from shards.verify import verify
 

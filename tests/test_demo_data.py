@@ -32,7 +32,7 @@ from preprocess.demo.plan import (
     train_photos,
 )
 from preprocess.demo.sources import FOREGROUND, LANDMARKS, NON_LANDMARKS, check_package
-from preprocess.demo.writer import write_photos
+from preprocess.demo.views import write_photos
 
 SCRIPT = "preprocess/demo_data.py"
 SEEDS = st.integers(0, 2**40)

@@ -26,12 +26,11 @@ from preprocess.dedup import hashes
 from preprocess.dedup import pairs as dedup_pairs
 from preprocess.dedup.hashes import RECORD_DTYPE, Hashed, hash_photo, hash_photos, photo_keys
 from preprocess.dedup.pairs import TooManyPairs, find_duplicates
-from preprocess.dedup.report import failures, summary, write_report
+from preprocess.dedup.report import failures, summary, thin, write_report
 from preprocess.duplicates import compare
+from preprocess.engine import Engine
 from preprocess.images.decode import Rejected
-from preprocess.samples.classes import thin
 from preprocess.samples.sample_table import class_ids, read_samples
-from preprocess.workers.engine import Engine
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = "preprocess/duplicates.py"

@@ -14,9 +14,9 @@ from distributed import Client
 import preprocess.packing.pack
 from arcshard.console import UserError
 from arcshard.files import sha256
+from preprocess.engine import Engine, run_tasks
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine, run_tasks
 
 BIN = Path(sys.executable).parent
 OPTIONS = PackOptions(shard_size=10)

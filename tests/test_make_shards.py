@@ -17,11 +17,11 @@ from PIL import Image
 
 from arcshard.console import UserError
 from arcshard.files import sha256
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.output import LocalOutput
 from preprocess.packing.pack import pack
 from preprocess.samples.sample_table import read_samples, shuffled
-from preprocess.workers.engine import Engine
 from shards import Dataset
 from shards.verify import verify
 from tests.commands import run_here

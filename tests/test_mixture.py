@@ -13,9 +13,9 @@ from loader import Loader, Selection
 from loader.mixture import MixedStream, Mixture, join_classes
 from loader.pipeline import largest_photo
 from loader.streams import Stream
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from shards import Dataset
 
 MEMBERS = st.lists(st.tuples(st.integers(1, 60), st.floats(0.05, 3)), min_size=1, max_size=4)

@@ -2,10 +2,10 @@
 import pytest
 
 from arcshard.console import UserError
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.samples.names import names_digest, read_names
-from preprocess.workers.engine import Engine
+from preprocess.samples.classes import names_digest, read_names
 from shards import Dataset
 
 NAMES = {"1000": "http://commons.wikimedia.org/wiki/Category:Ch%C3%A2teau,_d%27If", "1007": '"quoted"\nname', "9": "-"}

@@ -9,10 +9,10 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from arcshard.files import sha256
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.output import RemoteOutput
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 
 OPTIONS = PackOptions(shard_size=20)
 

@@ -174,9 +174,9 @@ def test_an_index_of_other_weights_is_refused(page, run_folder, dataset_path, qu
 
 
 def test_a_dataset_without_queries_is_one_sentence(page, run_folder, photos, tmp_path):
+    from preprocess.engine import Engine
     from preprocess.packing.options import PackOptions
     from preprocess.packing.pack import pack
-    from preprocess.workers.engine import Engine
     folder, samples = photos
     pack(samples[samples["split"] == "train"], [folder], tmp_path / "ds", PackOptions(), Engine())
     refused(page(evaluate_page, "--run", run_folder, "--data", tmp_path / "ds"),

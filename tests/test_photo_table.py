@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
-from preprocess.samples.names import ids_from_paths
-from preprocess.samples.photo_table import Columns, read_class_folders, read_photos
+from preprocess.samples.raw_tables import Columns, ids_from_paths, read_class_folders, read_photos
 from shards.format import is_key
 
 

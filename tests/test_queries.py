@@ -3,8 +3,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.samples.photo_table import Columns
-from preprocess.samples.queries import query_rows, read_queries
+from preprocess.samples.raw_tables import Columns, query_rows, read_queries
 
 
 @settings(max_examples=100)

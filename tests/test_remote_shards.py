@@ -22,9 +22,9 @@ from s3fs import S3FileSystem
 from arcshard.console import UserError
 from loader import Loader, Selection, View
 from loader.read import ShardsAhead
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from shards import CacheConfig, CorruptSample, Dataset, remote, splits
 from shards.verify import verify_remote
 from tests.faulty_s3 import BUCKET, running

@@ -7,11 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import preprocess.samples.names
 import preprocess.samples.sample_table
 from arcshard.console import UserError
-from preprocess.samples.names import hash_order
-from preprocess.samples.sample_table import check_ids, check_samples, class_ids, digest, read_samples, shuffled
+from preprocess.samples.sample_table import (
+    check_ids,
+    check_samples,
+    class_ids,
+    digest,
+    hash_order,
+    read_samples,
+    shuffled,
+)
 
 COLUMNS = ["id", "landmark_id", "label", "split"]
 KEYS = st.text(st.sampled_from("ab01_-"), min_size=1, max_size=4)
@@ -54,7 +60,6 @@ def test_pieces_do_not_change_the_digest_nor_the_order(monkeypatch):
     table = pd.DataFrame({"id": [f"k{i}" for i in range(100)], "landmark_id": "1", "label": 0, "split": "train"})
     before = digest(table), hash_order(table["id"], 7).tolist()
     monkeypatch.setattr(preprocess.samples.sample_table, "BATCH", 7)
-    monkeypatch.setattr(preprocess.samples.names, "BATCH", 7)
     assert (digest(table), hash_order(table["id"], 7).tolist()) == before
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from preprocess.samples.scale_tables import ADDED, CLEAN, OTHERS, Part, class_sizes, write_csv
+from benchmarks.scale_tables import ADDED, CLEAN, OTHERS, Part, class_sizes, write_csv
 
 
 @settings(max_examples=200)

@@ -18,9 +18,9 @@ from PIL import Image
 
 import shards.dataset
 from arcshard.console import UserError
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from shards import CorruptSample, Dataset, splits
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from shards import Dataset
 from shards.format import INDEX_DTYPE, KEY_PATTERN, TAR_BLOCK, idx_text
 from shards.manifest import HashingStream

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from arcshard.console import UserError
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from shards.manifest import read_manifest
 from shards.repair import repair
 from shards.verify import verify

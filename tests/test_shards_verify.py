@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from arcshard.console import UserError
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from shards import Dataset
 from shards.format import KEY_PATTERN, idx_text
 from shards.manifest import file_entry, read_manifest, write_manifest

@@ -15,7 +15,7 @@ import pytest
 
 import preprocess.sources.index
 from arcshard.console import UserError
-from preprocess.sources import PhotoSource, Place, open_source
+from preprocess.sources import PhotoLocation, PhotoSource, open_source
 from tests.photo_archives import KEYS, NAMED, PHOTOS, kaggle_path, outcome, tar_bytes, write_folder, zip_bytes
 
 KEY = "abc123"
@@ -31,21 +31,21 @@ def opened(cache: Path, *images: Path | str, workers: int = 1) -> PhotoSource:
     return open_source([str(image) for image in images], cache, workers)
 
 
-def reads(places: list[Place]) -> list[bytes | str]:
-    return [outcome(place) for place in places]
+def reads(locations: list[PhotoLocation]) -> list[bytes | str]:
+    return [outcome(location) for location in locations]
 
 
 def test_a_folder_is_searched_in_its_order_of_layouts(tmp_path, cache):
     source = opened(cache, tmp_path)
     for folder in ("", "index/a/b/c/", "test/a/b/c/", "train/a/b/c/", "a/b/c/"):  # each before those that are there
         write_folder(tmp_path, {f"{folder}{KEY}.jpg": folder.encode()})
-        assert reads(source.places([KEY], None)) == [folder.encode()]
+        assert reads(source.locate([KEY], None)) == [folder.encode()]
     assert not cache.exists()
 
 
 def test_a_short_key_is_found_in_a_flat_folder(tmp_path, cache):
     write_folder(tmp_path, {"x.jpg": b"one", "xy.jpg": b"two"})
-    assert reads(opened(cache, tmp_path).places(["x", "xy", "z"], None)) == [b"one", b"two", "file not found"]
+    assert reads(opened(cache, tmp_path).locate(["x", "xy", "z"], None)) == [b"one", b"two", "file not found"]
 
 
 def test_paths_stay_within_the_folder(tmp_path, cache):
@@ -56,7 +56,7 @@ def test_paths_stay_within_the_folder(tmp_path, cache):
         "class 1/é.png": b"photo", "./class 1//é.png": b"photo", "..odd/x.jpg": b"odd", "../out.jpg": leaves,
         "class 1/../../out.jpg": leaves, str(tmp_path / "out.jpg"): leaves, "a\0b": leaves, "missing.jpg": missing,
         "class 1/é.png/x": missing, "\ud800": missing}
-    places = opened(cache, folder).places(["k"] * len(expected), list(expected))
+    places = opened(cache, folder).locate(["k"] * len(expected), list(expected))
     assert dict(zip(expected, reads(places))) == expected
 
 
@@ -65,26 +65,26 @@ def test_links_that_the_user_made_are_followed(tmp_path, cache):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / f"{KEY}.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    assert reads(opened(cache, tmp_path / "link").places([KEY], None)) == [b"photo"]
+    assert reads(opened(cache, tmp_path / "link").locate([KEY], None)) == [b"photo"]
 
 
 def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(tmp_path, cache, monkeypatch):
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    monkeypatch.setattr("preprocess.sources.folder.MAX_PHOTO", 10)
+    monkeypatch.setattr("preprocess.sources.photo_source.MAX_PHOTO", 10)
     write_folder(tmp_path, {"large.jpg": bytes(11), "fits.jpg": bytes(10), "empty.jpg": b""})
     expected: dict[str, bytes | str] = {
         "folder": "unreadable: Is a directory", "loop": "unreadable: Too many levels of symbolic links",
         "large": "larger than 256 MiB", "fits": bytes(10), "empty": b"", "y" * 300: "unreadable: File name too long"}
-    assert dict(zip(expected, reads(opened(cache, tmp_path).places(list(expected), None)))) == expected
+    assert dict(zip(expected, reads(opened(cache, tmp_path).locate(list(expected), None)))) == expected
 
 
 def test_no_photo_is_left_out_because_the_process_or_the_disk_failed(tmp_path, cache):
     folder = write_folder(tmp_path / "in", NAMED)
     tar = tmp_path / "photos.tar"
     tar.write_bytes(tar_bytes(NAMED))
-    place, = opened(cache, folder).places(KEYS[:1], None)
-    in_tar, = opened(cache, tar).places(KEYS[:1], None)
+    place, = opened(cache, folder).locate(KEYS[:1], None)
+    in_tar, = opened(cache, tar).locate(KEYS[:1], None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -112,10 +112,10 @@ def test_the_first_source_that_has_a_photo_gives_it(tmp_path, cache):
     four = write_folder(tmp_path / "four", holding("four", 0, 1, 2, 3))
     source = opened(cache, one, tmp_path / "two.tar", tmp_path / "three.zip", four)
     wanted = [b"one 0", b"two 1", b"three 2", b"four 3", "file not found"]
-    assert reads(source.places(KEYS[:5], None)) == wanted
-    assert reads(source.places(["k"] * 5, [kaggle_path(key) for key in KEYS[:5]])) == wanted
-    assert reads(opened(cache, four, tmp_path / "two.tar").places(KEYS[:1], None)) == [b"four 0"]
-    assert reads(opened(cache, tmp_path / "three.zip", tmp_path / "two.tar").places(KEYS[:1], None)) == [b"three 0"]
+    assert reads(source.locate(KEYS[:5], None)) == wanted
+    assert reads(source.locate(["k"] * 5, [kaggle_path(key) for key in KEYS[:5]])) == wanted
+    assert reads(opened(cache, four, tmp_path / "two.tar").locate(KEYS[:1], None)) == [b"four 0"]
+    assert reads(opened(cache, tmp_path / "three.zip", tmp_path / "two.tar").locate(KEYS[:1], None)) == [b"three 0"]
 
 
 def test_places_are_read_by_other_processes(tmp_path, cache, monkeypatch):
@@ -126,9 +126,9 @@ def test_places_are_read_by_other_processes(tmp_path, cache, monkeypatch):
     source = opened(cache, "a.tar", f"file://{tmp_path}/b.zip", "f", workers=2)
     assert source.urls == [str(tmp_path / name) for name in ("a.tar", "b.zip", "f")]
     monkeypatch.chdir("/")
-    places = source.places(KEYS, None)
+    places = source.locate(KEYS, None)
     assert len(pickle.dumps(places)) < 200 * len(places)
-    photos = joblib.Parallel(2, backend="loky")(joblib.delayed(Place.read)(place) for place in places)
+    photos = joblib.Parallel(2, backend="loky")(joblib.delayed(PhotoLocation.read)(place) for place in places)
     assert photos == list(PHOTOS.values())
 
 
@@ -141,7 +141,7 @@ def test_a_pattern_names_many_archives_and_a_name_that_looks_like_one_is_itself(
     (tmp_path / "images_2.tar").symlink_to("two")
     source = opened(cache, tmp_path / "images_*.tar")
     assert source.urls == [f"{tmp_path}/images_{number}.tar" for number in range(3)]
-    assert reads(source.places([*KEYS, "none"], None)) == [*PHOTOS.values(), "file not found"]
+    assert reads(source.locate([*KEYS, "none"], None)) == [*PHOTOS.values(), "file not found"]
     odd = write_folder(tmp_path / "photos[1]", {f"{KEY}.jpg": b"photo"})
     assert opened(cache, odd).urls == [str(odd)]
 
@@ -150,9 +150,9 @@ def test_an_empty_folder_and_an_empty_zip_have_no_photos(tmp_path, cache):
     (tmp_path / "empty.zip").write_bytes(zip_bytes({}))
     (tmp_path / "folder").mkdir()
     source = opened(cache, tmp_path / "folder", tmp_path / "empty.zip")
-    assert reads(source.places([KEY], None)) == ["file not found"]
-    assert reads(source.places([KEY], [f"{KEY}.jpg"])) == ["file not found"]
-    assert source.places([], None) == []
+    assert reads(source.locate([KEY], None)) == ["file not found"]
+    assert reads(source.locate([KEY], [f"{KEY}.jpg"])) == ["file not found"]
+    assert source.locate([], None) == []
 
 
 def test_an_index_is_reused_until_its_archive_changes(tmp_path, cache):
@@ -161,7 +161,7 @@ def test_an_index_is_reused_until_its_archive_changes(tmp_path, cache):
     second.write_bytes(tar_bytes({"other.jpg": b"same"}))
 
     def files() -> dict[str, int]:
-        assert reads(opened(cache, first, second).places(["other"], None)) == [b"same"]
+        assert reads(opened(cache, first, second).locate(["other"], None)) == [b"same"]
         return {path.name: path.stat().st_ino for path in cache.iterdir()}
 
     before = files()
@@ -169,13 +169,13 @@ def test_an_index_is_reused_until_its_archive_changes(tmp_path, cache):
     first.write_bytes(tar_bytes({f"{KEY}2.jpg": b"new"}))  # of the same size
     os.utime(first, (1, 1))
     assert len(files()) == 3 and len(files().items() & before.items()) == 1  # the second one's stays, old ones go
-    assert reads(opened(cache, first).places([KEY, f"{KEY}2"], None)) == ["file not found", b"new"]
+    assert reads(opened(cache, first).locate([KEY, f"{KEY}2"], None)) == ["file not found", b"new"]
 
 
 def test_an_archive_that_changes_after_indexing_gives_no_wrong_photo(tmp_path, cache):
     for name, make in {"a.tar": tar_bytes, "a.zip": zip_bytes}.items():
         (tmp_path / name).write_bytes(make({"one.jpg": b"1" * 600, "two.jpg": b"2" * 600}))
-        places = opened(cache, tmp_path / name).places(["one", "two"], None)
+        places = opened(cache, tmp_path / name).locate(["one", "two"], None)
         (tmp_path / name).write_bytes(make({"two.jpg": b"2" * 600, "one.jpg": b"1" * 600}))
         assert reads(places) == ["unreadable: the archive has 'two.jpg' where it was indexed",
                                  "unreadable: the archive has 'one.jpg' where it was indexed"]
@@ -199,7 +199,7 @@ def test_a_kill_while_indexing_loses_no_finished_index(tmp_path, cache):
     assert all(len(np.load(path)) == 3000 for path in done)
     source = opened(cache, tmp_path / "*.tar")
     assert {path: path.stat().st_ino for path in cache.glob("*.npy")}.items() > done.items()
-    assert reads(source.places(["02999", "03000"], None)) == [b"", "file not found"]
+    assert reads(source.locate(["02999", "03000"], None)) == [b"", "file not found"]
 
 
 def refusal(cache: Path, *images: Path | str, workers: int = 1) -> str:
@@ -261,7 +261,7 @@ def test_a_tar_is_compared_with_its_published_md5(folder_of_md5, tmp_path, cache
     folder = write_folder(tmp_path / "train", {"images_000.tar": data})
     tar, right = folder / "images_000.tar", hashlib.md5(data).hexdigest()
     write_folder(folder, {place: f"{right}  images_000.tar\n".encode()})
-    assert reads(opened(cache, tar).places(KEYS, None)) == list(PHOTOS.values())
+    assert reads(opened(cache, tar).locate(KEYS, None)) == list(PHOTOS.values())
 
     changed = data.replace(PHOTOS[KEYS[3]][:6], b"PHOTO ")
     tar.write_bytes(changed)

@@ -29,12 +29,12 @@ def opened(data: bytes) -> Iterator[PhotoSource]:
 def by_key(data: bytes, *keys: str) -> list[bytes | str]:
     """What an archive gives for those keys: bytes, or the reason of the rejection."""
     with opened(data) as source:
-        return [outcome(place) for place in source.places(keys, None)]
+        return [outcome(place) for place in source.locate(keys, None)]
 
 
 def by_path(data: bytes, *paths: str) -> list[bytes | str]:
     with opened(data) as source:
-        return [outcome(place) for place in source.places(["k"] * len(paths), paths)]
+        return [outcome(place) for place in source.locate(["k"] * len(paths), paths)]
 
 
 def members(data: bytes) -> dict[str, bytes]:
@@ -78,11 +78,11 @@ def test_wild_names_are_found_as_they_are_or_not_at_all(names, kind):
             safe.setdefault(str(PurePosixPath(name)), content)
     stems = [PurePosixPath(name).name.removesuffix(".jpg") for name in safe if name.endswith(".jpg")]
     with opened(data) as source:
-        for place, content in zip(source.places(["k"] * len(safe), list(safe)), safe.values()):
+        for place, content in zip(source.locate(["k"] * len(safe), list(safe)), safe.values()):
             assert place.read() == content
-        for place in source.places(["k"] * len(names), names):
+        for place in source.locate(["k"] * len(names), names):
             assert outcome(place) in [*safe.values(), "file not found", "path leaves the folder"]
-        for place, stem in zip(source.places(stems, None), stems):
+        for place, stem in zip(source.locate(stems, None), stems):
             assert place.read() == next(safe[name] for name in safe if PurePosixPath(name).name == f"{stem}.jpg")
 
 
@@ -140,7 +140,7 @@ def test_encrypted_members_are_not_found_and_unknown_methods_are_rejected():
 
 
 def test_a_photo_that_claims_more_than_memory_is_rejected_before_it_is_read(monkeypatch):
-    monkeypatch.setattr("preprocess.sources.member.MAX_PHOTO", 100)
+    monkeypatch.setattr("preprocess.sources.photo_source.MAX_PHOTO", 100)
     files = {"x.jpg": bytes(101), "y.jpg": bytes(100)}
     for data in (tar_bytes(files), zip_bytes(files, zipfile.ZIP_DEFLATED)):
         assert by_key(data, "x") == ["larger than 256 MiB"]

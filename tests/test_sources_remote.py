@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from arcshard.console import UserError
-from preprocess.sources import Place, open_source
+from preprocess.sources import PhotoLocation, open_source
 from tests.photo_archives import KEYS, NAMED, PHOTOS, kaggle_path, outcome, tar_bytes, zip_bytes
 
 
@@ -56,9 +56,9 @@ def test_a_bucket_is_a_folder(s3, tmp_path):
     source = open_source(["s3://photos/raw/"], tmp_path, 1)
     assert source.urls == ["s3://photos/raw"]
     keys = [*KEYS, "flat", "empty", "none"]
-    assert [outcome(place) for place in source.places(keys, None)] == [*PHOTOS.values(), b"flat", b"", "file not found"]
+    assert [outcome(place) for place in source.locate(keys, None)] == [*PHOTOS.values(), b"flat", b"", "file not found"]
     paths = [*files, "none.jpg", "../out.jpg"]
-    assert [outcome(place) for place in source.places(["k"] * len(paths), paths)] == [
+    assert [outcome(place) for place in source.locate(["k"] * len(paths), paths)] == [
         *files.values(), "file not found", "path leaves the folder"]
 
 
@@ -71,9 +71,9 @@ def test_tars_and_a_zip_in_a_bucket_are_read_without_fetching_them(s3, tmp_path)
     tars, rest = "s3://photos/train/*.tar", "s3://photos/rest.zip"
     source = open_source([tars, rest], tmp_path, 2)
     assert source.urls == [f"s3://photos/train/images_{number:03}.tar" for number in range(3)] + [rest]
-    places = source.places(KEYS, None)
+    places = source.locate(KEYS, None)
     assert [place.read() for place in places] == list(PHOTOS.values())
-    photos = joblib.Parallel(2, backend="loky")(joblib.delayed(Place.read)(place) for place in places)
+    photos = joblib.Parallel(2, backend="loky")(joblib.delayed(PhotoLocation.read)(place) for place in places)
     assert photos == list(PHOTOS.values())
 
     put(s3, "photos/train", {"images_001.tar": tar_bytes({name: data.upper() for name, data in parts[1].items()})})
@@ -84,7 +84,7 @@ def test_tars_and_a_zip_in_a_bucket_are_read_without_fetching_them(s3, tmp_path)
 def test_a_changed_object_is_indexed_again(s3, tmp_path):
     for files in ({"x.jpg": b"one", "y.jpg": b""}, {"y.jpg": b"", "x.jpg": b"two"}):  # tars of one size
         put(s3, "photos", {"changing.tar": tar_bytes(files)})
-        place, = open_source(["s3://photos/changing.tar"], tmp_path, 1).places(["x"], None)
+        place, = open_source(["s3://photos/changing.tar"], tmp_path, 1).locate(["x"], None)
         assert place.read() == files["x.jpg"]
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_reached_is_a_sentence_and_rejects_no_photo(s3, tmp_path,
         open_source(["s3://photos/no"], tmp_path, 1)
     put(s3, "photos", {"lost/x.jpg": b"photo", "lost.zip": zip_bytes({"x.jpg": b"photo"})})
     urls = ["s3://photos/lost", "s3://photos/lost.zip"]
-    places = [open_source([url], tmp_path, 1).places(["x"], None)[0] for url in urls]
+    places = [open_source([url], tmp_path, 1).locate(["x"], None)[0] for url in urls]
     assert [place.read() for place in places] == [b"photo", b"photo"]
     s3.rm("photos/lost.zip")
     with pytest.raises(UserError, match=r"^s3://photos/lost\.zip must be readable, but is not \("):
@@ -118,7 +118,7 @@ def test_a_bucket_that_nobody_may_list_needs_no_md5_files(tmp_path, monkeypatch)
 
     monkeypatch.setattr(type(memory), "cat_file", closed)
     source = open_source(["memory://closed/photos.tar"], tmp_path, 1)
-    assert [place.read() for place in source.places(KEYS, None)] == list(PHOTOS.values())
+    assert [place.read() for place in source.locate(KEYS, None)] == list(PHOTOS.values())
 
 
 def test_other_file_systems(tmp_path):
@@ -128,5 +128,5 @@ def test_other_file_systems(tmp_path):
     Path(tmp_path / "photos.zip").write_bytes(zip_bytes(NAMED))
     for url in ("memory://photos", "memory://photos.tar", f"file://{tmp_path}/photos.zip"):
         source = open_source([url], tmp_path / "cache", 1)
-        assert [place.read() for place in source.places(KEYS, None)] == list(PHOTOS.values())
-        assert [place.read() for place in source.places(KEYS, list(NAMED))] == list(PHOTOS.values())
+        assert [place.read() for place in source.locate(KEYS, None)] == list(PHOTOS.values())
+        assert [place.read() for place in source.locate(KEYS, list(NAMED))] == list(PHOTOS.values())

@@ -25,9 +25,9 @@ from loader import Batch, Selection
 from loader.streams import Stream
 from model import ModelConfig, build_embedder
 from pages.report_charts import LEARNING, SPEED
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
-from preprocess.workers.engine import Engine
 from retrieval.run.model import load_model
 from shards import Dataset
 from training import checkpointer, optim

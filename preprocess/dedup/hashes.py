@@ -13,10 +13,10 @@ from PIL import ExifTags, Image
 
 from arcshard.console import UserError, progress
 from arcshard.files import whole_file
+from preprocess.engine import Engine, run_tasks
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
-from preprocess.sources import PhotoSource, Place
-from preprocess.workers.engine import Engine, run_tasks
+from preprocess.sources import PhotoLocation, PhotoSource
 
 # Two hashes of a photo: of its bytes, and of its look.
 #
@@ -122,7 +122,7 @@ class Task(NamedTuple):
 
     rows: NDArray[np.int64]
     keys: NDArray[np.uint64]
-    places: list[Place]
+    locations: list[PhotoLocation]
 
 
 class Done(NamedTuple):
@@ -175,7 +175,7 @@ def _tasks(samples: pd.DataFrame, source: PhotoSource, records: np.ndarray, done
         rows = remaining[start:start + CHUNK]
         photos = samples.iloc[rows]
         paths = photos["path"].tolist() if "path" in photos else None
-        yield Task(rows, records["key"][rows], source.places(photos["id"].tolist(), paths))
+        yield Task(rows, records["key"][rows], source.locate(photos["id"].tolist(), paths))
 
 
 def _attempt(task: Task) -> Done | Exception:
@@ -188,9 +188,9 @@ def _attempt(task: Task) -> Done | Exception:
 
 def _hash(task: Task) -> Done:
     records, reasons = np.zeros(len(task.rows), RECORD_DTYPE), {}
-    for number, (row, key, place) in enumerate(zip(task.rows.tolist(), task.keys, task.places)):
+    for number, (row, key, location) in enumerate(zip(task.rows.tolist(), task.keys, task.locations)):
         try:
-            records[number] = (key, *hash_photo(place.read()))
+            records[number] = (key, *hash_photo(location.read()))
         except Rejected as reason:
             reasons[row] = str(reason)
     return Done(task.rows, records, reasons)

@@ -8,13 +8,18 @@ the train views of landmarks with 15 or more, a fifth held out, seed 0): recall@
 which leaves training little to gain, and 0.63 with them. People still recognize the places.
 """
 import functools
+from pathlib import Path
 
 import cv2
 import numpy as np
 from cv2.typing import MatLike
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from preprocess.demo.sources import FOREGROUND, Source, source_path
+from arcshard.console import progress
+from arcshard.files import whole_file
+from preprocess.demo.plan import Photo, encode, generator
+from preprocess.demo.sources import FOREGROUND, PLACES, Source, source_path
 
 LONG_SIDE = 800  # pixels of a view, or twice its crop's if that is less
 SOURCE_SIDE = 1280  # pixels; larger photos are shrunk, so that one bilinear look-up for each pixel does not alias
@@ -113,3 +118,33 @@ def relight(view: MatLike, rng: np.random.Generator) -> MatLike:
     saturation = 0.0 if rng.uniform() < GRAY else rng.uniform(0.3, 1.4)
     gray = cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(view, saturation, gray, 1 - saturation, 0)
+
+
+# Write the photos, one place after the other in several processes.
+
+QUALITY = (35, 93)  # of a JPEG, from and below
+
+
+def write_photos(photos: list[Photo], out: Path, workers: int) -> None:
+    """Write each photo below `out` in that many processes; each file appears whole, its bytes depend on the photo
+    and its seed only.
+    """
+    places = [[photo for photo in photos if photo.place == place] for place in PLACES]
+    with progress(total=len(photos), unit="photos", what="demo photos") as bar:
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered")
+        for written in parallel(delayed(write_place)(group, out) for group in places if group):
+            bar.update(written)
+
+
+def write_place(photos: list[Photo], out: Path) -> int:
+    """Write photos of one place; returns how many."""
+    cv2.setNumThreads(1)  # the processes share the cores already
+    sources = [load_source(source) for source in PLACES[photos[0].place]]
+    for photo in photos:
+        rng = generator(photo.seed, photo.place, photo.number)
+        view = render_view(sources[photo.number % len(sources)], rng)
+        path = out / photo.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as f:
+            f.write(encode(view, int(rng.integers(*QUALITY)), photo.oddity))
+    return len(photos)

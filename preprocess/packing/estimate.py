@@ -53,9 +53,9 @@ def rehearse(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, c
     some = samples.iloc[::max(1, len(samples) // count)].iloc[:count]
     sizes, reasons = [], Counter[str]()
     start = time.perf_counter()
-    for place in source.places(some["id"].tolist(), some["path"].tolist() if "path" in some else None):
+    for location in source.locate(some["id"].tolist(), some["path"].tolist() if "path" in some else None):
         try:
-            packed = normalize(place.read(), options.short_side, options.quality, options.verify)
+            packed = normalize(location.read(), options.short_side, options.quality, options.verify)
             sizes.append(len(packed.data) + OVERHEAD)
         except Rejected as reason:
             reasons[str(reason)] += 1

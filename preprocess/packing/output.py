@@ -19,8 +19,16 @@ import fsspec
 from arcshard.alone import alone
 from arcshard.console import UserError
 from arcshard.files import sync_folder, whole_file
-from preprocess.packing.shard_plan import PART, SCRATCH
 from shards.format import UNFINISHED
+
+# A part: the folder in which a finished task keeps its shard until the dataset is published.
+#
+# .packing/train-000012/ holds shard.tar, shard.idx, rows.npy (index rows), labels.npy and part.json: the number of
+# samples, the rejected photos with their reasons, size and sha256 of tar and idx.
+
+TAR, IDX, ROWS, LABELS, PART = "shard.tar", "shard.idx", "rows.npy", "labels.npy", "part.json"
+SCRATCH = "scratch-"  # prefix of folders that a killed task leaves behind
+
 
 # A dataset written to object storage: whole uploads, server-side copies, no lock.
 

@@ -17,18 +17,16 @@ import pandas as pd
 
 from arcshard.console import UserError, progress, size_text
 from arcshard.full_disk import DISK_FULL, full_disk_is_a_sentence
-from preprocess.packing.before import Before, added_rows, refuse_without_dataset, with_addition
+from preprocess.engine import Engine, run_tasks
 from preprocess.packing.estimate import rehearse
+from preprocess.packing.existing import Before, added_rows, refuse_without_dataset, with_addition
 from preprocess.packing.options import PackOptions, refuse_changes
-from preprocess.packing.output import Output, open_output
-from preprocess.packing.publish import finish, kept_shard, prepare
-from preprocess.packing.shard_plan import SCRATCH, Cut, cuts
-from preprocess.packing.shard_task import ShardTask, pack_shard
-from preprocess.packing.tables import Contents
-from preprocess.samples.names import names_digest
+from preprocess.packing.output import SCRATCH, Output, open_output
+from preprocess.packing.publish import Contents, finish, kept_shard, prepare
+from preprocess.packing.shard_task import Cut, ShardTask, cuts, pack_shard
+from preprocess.samples.classes import names_digest
 from preprocess.samples.sample_table import check_samples, class_ids, digest, shuffled
 from preprocess.sources import PhotoSource, open_source
-from preprocess.workers.engine import Engine, run_tasks
 from shards.format import UNFINISHED, shard_name
 
 # Count the beginnings of a task, so that a photo that kills its worker ends in a sentence, not in a circle.
@@ -183,8 +181,8 @@ def _is_remote(output: Output) -> bool:
 def _task(cut: Cut, samples: pd.DataFrame, source: PhotoSource, options: PackOptions, output: Output) -> ShardTask:
     rows = samples.iloc[cut.start:cut.stop]
     ids = rows["id"].tolist()
-    places = source.places(ids, rows["path"].tolist() if "path" in rows else None)
-    return ShardTask(cut.split, cut.number, ids, rows["label"].tolist(), places, options, output)
+    locations = source.locate(ids, rows["path"].tolist() if "path" in rows else None)
+    return ShardTask(cut.split, cut.number, ids, rows["label"].tolist(), locations, options, output)
 
 
 def _attempt(task: ShardTask) -> int | Exception:

@@ -7,19 +7,53 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from arcshard.memory import keep_freed_memory
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from preprocess.packing.options import PackOptions
-from preprocess.packing.output import Output
-from preprocess.packing.shard_plan import IDX, LABELS, PART, ROWS, TAR
-from preprocess.sources import Place
+from preprocess.packing.output import IDX, LABELS, PART, ROWS, TAR, Output
+from preprocess.sources import PhotoLocation
 from shards.format import idx_text, shard_name
 from shards.manifest import Entry, HashingStream, file_entry
 from shards.writer import Sample, Stream, write_tar
+
+
+class Cut(NamedTuple):
+    """Rows start … stop - 1 of the table become shard `number` of `split`."""
+
+    split: str
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """File name of the shard, without extension."""
+        return shard_name(self.split, self.number)
+
+
+def cuts(splits: pd.Series, shard_size: int, first_numbers: dict[str, int]) -> list[Cut]:
+    """Cuts of a table whose rows are sorted by split, at most `shard_size` rows each.
+
+    splits: the table's column. first_numbers: number of a split's first shard, 0 if absent.
+    """
+    return list(_cuts(splits, shard_size, first_numbers))
+
+
+def _cuts(splits: pd.Series, shard_size: int, first_numbers: dict[str, int]) -> Iterator[Cut]:
+    begin = 0
+    for split, rows in splits.value_counts().sort_index().items():
+        number = first_numbers.get(str(split), 0)
+        for start in range(begin, begin + rows, shard_size):
+            yield Cut(str(split), number, start, min(start + shard_size, begin + rows))
+            number += 1
+        begin += rows
+
 
 # A file that goes to the disk while it is written, so that the fsync at its end has little to wait for.
 
@@ -54,7 +88,7 @@ class ShardTask:
     number: int
     ids: list[str]
     labels: list[int]
-    places: list[Place]
+    locations: list[PhotoLocation]
     options: PackOptions
     output: Output
 
@@ -76,9 +110,9 @@ def pack_shard(task: ShardTask) -> int:
 def _samples(task: ShardTask, rejected: dict[str, str]) -> Iterator[Sample]:
     """The photos that can be packed; the reasons of the others go to `rejected`."""
     options = task.options
-    for key, label, place in zip(task.ids, task.labels, task.places):
+    for key, label, location in zip(task.ids, task.labels, task.locations):
         try:
-            photo = normalize(place.read(), options.short_side, options.quality, options.verify)
+            photo = normalize(location.read(), options.short_side, options.quality, options.verify)
             yield Sample(key, label, *photo)
         except Rejected as reason:
             rejected[key] = str(reason)

@@ -1,45 +1,16 @@
-"""Which classes and photos stay, and the classes' labels."""
+"""Which classes and photos stay, the classes' labels and names."""
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from arcshard.console import UserError
-from preprocess.dedup.pairs import Duplicates
-from preprocess.samples.names import hash_order
-from preprocess.samples.sample_table import COLUMNS, class_ids, read_samples
+from preprocess.samples.sample_table import COLUMNS, class_ids, hash_order, read_samples
 from preprocess.samples.text_table import column_names, read_columns
-from shards.format import NO_LANDMARK
-
-# Drop the photos of one split that have a duplicate in another.
-
-
-class Thinning(NamedTuple):
-    """Rows of the table that have a duplicate in another split, ascending."""
-
-    dropped: NDArray[np.int64]
-    kept: NDArray[np.int64]
-    """One of each class that would have lost all photos of the table, so that labels stay 0 … C-1."""
-
-
-def thin(samples: pd.DataFrame, duplicates: Duplicates, split: str) -> Thinning:
-    """Which photos of `split` to drop. samples: the table that the pairs' rows refer to."""
-    rows = np.unique(np.concatenate([np.empty(0, np.int32), *_rows_of(duplicates, split)]))
-    labels = samples["label"].to_numpy()
-    others = np.delete(labels, rows)
-    lost, first = np.unique(labels[rows], return_index=True)
-    is_last = ~np.isin(lost, others) & (lost != NO_LANDMARK)
-    kept = np.sort(rows[first[is_last]])
-    return Thinning(np.setdiff1d(rows, kept), kept)
-
-
-def _rows_of(duplicates: Duplicates, split: str) -> list[NDArray[np.int32]]:
-    """Rows of that split in pairs with another one."""
-    return [found.pairs["a" if split == a else "b"] for (a, b), found in duplicates.items()
-            if a != b and split in (a, b)]
-
 
 WHOLE_NUMBER = "-?[0-9]{1,99}"
 
@@ -117,3 +88,21 @@ def at_most(table: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
 def with_landmarks(table: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
     """The table with a column landmark_id, missing where the label is -1."""
     return table.assign(landmark_id=pd.Categorical.from_codes(table["label"].to_numpy(), landmark_ids))
+
+
+NAME_COLUMNS = ("landmark_id", "category")  # of GLDv2's train_label_to_category.csv: an address at Wikimedia Commons
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Landmark id -> name. Raises UserError for anything but such a table, and for a landmark with two rows."""
+    table = read_columns(path, NAME_COLUMNS, plain=NAME_COLUMNS)
+    twice = table["landmark_id"].duplicated()
+    if twice.any():
+        raise UserError(f"a landmark has one name, but {path} has several rows of "
+                        f"{table['landmark_id'][twice].iloc[0]}: remove all but one")
+    return dict(zip(table["landmark_id"], table["category"]))
+
+
+def names_digest(names: Mapping[str, str]) -> str | None:
+    """Hex digest that changes with any name; None if there are none."""
+    return hashlib.sha256(json.dumps(sorted(names.items())).encode()).hexdigest() if names else None

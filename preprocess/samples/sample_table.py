@@ -8,6 +8,7 @@ No function here makes Python objects of a whole column: see benchmarks/sample_t
 """
 import hashlib
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arcshard.console import UserError
-from preprocess.samples.names import hash_order
 from preprocess.samples.text_table import column_names, read_columns
 from shards.format import KEY_PATTERN, KEY_RULE, NO_LANDMARK, SPLIT_PATTERN
 
@@ -141,3 +141,16 @@ def _check_truths(samples: pd.DataFrame, classes: int) -> None:
         if truths[0] != str(label) or not len(truths) == len(set(truths)) > 1 or not known.issuperset(truths):
             raise UserError(f"truths must be several labels with spaces between, the photo's label first, but {id} "
                             f"with label {label} has {text!r}: make the table with clean.py")
+
+
+# An order of photos that depends on seed and id alone: not on the table's order, nor on any library's version.
+
+def hash_order(ids: pd.Series, seed: int) -> np.ndarray:
+    """uint64 (N,): the 8-byte BLAKE2b of "seed:id", big-endian. Sorting by it shuffles; 0.4 µs an id."""
+    return np.frombuffer(b"".join(_hashes(ids, f"{seed}:".encode())), ">u8").astype(np.uint64)
+
+
+def _hashes(ids: pd.Series, salt: bytes) -> Iterator[bytes]:
+    for start in range(0, len(ids), BATCH):
+        texts = ids.iloc[start:start + BATCH].tolist()
+        yield b"".join([blake2b(salt + text.encode(), digest_size=8).digest() for text in texts])

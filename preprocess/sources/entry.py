@@ -42,7 +42,7 @@ class Damaged(Exception):
         super().__init__(f"{what}: {mend}")
 
 
-class Entry(NamedTuple):
+class ArchiveEntry(NamedTuple):
     """One regular file of an archive: where it lies and how it is stored."""
 
     name: str

@@ -5,7 +5,7 @@ this machine, whatever cluster packs: the cache is a local folder.
 """
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,14 @@ from joblib import Parallel, delayed
 
 from arcshard.console import UserError, progress
 from arcshard.files import whole_file
-from preprocess.sources.archive import archive_entries
-from preprocess.sources.entry import Entry, clean_name, name_hash
-from preprocess.sources.urls import Found
+from arcshard.urls import filesystem, reaching
+from preprocess.sources.entry import ArchiveEntry, Damaged, clean_name, name_hash
+from preprocess.sources.tar_archive import checked_tar_entries, is_tar
+from preprocess.sources.urls import FoundPath
+from preprocess.sources.zip_archive import is_zip, zip_entries
 
-# Hashes of the file name and of the whole name, the numbers of an Entry (sizes from 4 GiB on as 4 GiB - 1: no photo
-# has them), and the archive's number among several.
+# Hashes of the file name and of the whole name, the numbers of an ArchiveEntry (a size of 4 GiB or more as 4 GiB - 1:
+# no photo is that large), and the archive's number among several.
 ROW = np.dtype([("base", "<u8"), ("name", "<u8"), ("offset", "<u8"), ("size", "<u4"), ("packed", "<u4"),
                 ("crc32", "<u4"), ("method", "<u2"), ("archive", "<u2")])
 PACKED_ROW = struct.Struct("<3Q3I2H")
@@ -28,7 +30,7 @@ MAX_SIZE = (1 << 32) - 1
 MAX_ARCHIVES = 1 << 16
 
 
-def index_archives(archives: Sequence[Found], cache: Path, workers: int) -> list[Path]:
+def index_archives(archives: Sequence[FoundPath], cache: Path, workers: int) -> list[Path]:
     """Index files (ROW, in the archive's order; archive: 0) of those archives, made where they are missing.
 
     cache: local folder, made if missing. workers: processes; one archive occupies one. Raises UserError for an
@@ -79,7 +81,7 @@ def _index(url: str, path: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def _row(entry: Entry) -> bytes:
+def _row(entry: ArchiveEntry) -> bytes:
     """Nothing for a name that cannot be trusted."""
     name = clean_name(entry.name)
     if name is None:
@@ -87,6 +89,46 @@ def _row(entry: Entry) -> bytes:
     sizes = min(entry.size, MAX_SIZE), min(entry.packed, MAX_SIZE)
     base = name.rpartition("/")[2]
     return PACKED_ROW.pack(name_hash(base), name_hash(name), entry.offset, *sizes, entry.crc32, entry.method, 0)
+
+
+# What is in an archive: by its first bytes it is a zip or a tar.
+
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}  # by first bytes
+
+
+def archive_entries(url: str) -> Iterator[ArchiveEntry]:
+    """The regular files of a zip or tar, names as they stand there. Raises UserError if it is none, or not whole.
+
+    A local tar's headers are read, and the whole tar if its md5 lies beside it; a zip's directory; a remote tar is
+    read whole, since a request takes as long as some megabytes do.
+    """
+    with reaching(url):
+        try:
+            yield from _entries(url)
+        except Damaged as error:
+            raise UserError(f"photos come from folders, whole zips and uncompressed tars, but {url} {error}") from None
+
+
+def _entries(url: str) -> Iterator[ArchiveEntry]:
+    fs, path = filesystem(url)
+    with fs.open(path, "rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(0)
+        head = stream.read(512)
+        stream.seek(0)
+        if is_zip(head):
+            yield from zip_entries(stream, size)
+        elif is_tar(head):
+            yield from checked_tar_entries(url, stream, size)
+        else:
+            raise _refusal(head)
+
+
+def _refusal(head: bytes) -> Damaged:
+    for magic, name in COMPRESSED.items():
+        if head.startswith(magic):
+            return Damaged(f"is compressed with {name}, which has no random access", "decompress it first")
+    return Damaged("is none of these", "check --images")
 
 
 # Find names in the indexes of many archives at once, in one sorted, memory-mapped table of all their rows.

@@ -17,7 +17,7 @@ from arcshard.urls import filesystem, reaching
 STAMPS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")  # what says that a file changed, best first
 
 
-class Found(NamedTuple):
+class FoundPath(NamedTuple):
     """A folder or file that exists; stamp: its size and time or etag, another one once the file has changed."""
 
     url: str
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     stamp: str
 
 
-def find(images: Sequence[str]) -> list[Found]:
+def find(images: Sequence[str]) -> list[FoundPath]:
     """What the paths, URLs and patterns (photos_*.tar) name: in their order, matches of a pattern sorted by name.
 
     Raises UserError for what does not exist, cannot be reached, or needs a package that is missing.
@@ -60,7 +60,7 @@ def is_local(url: str) -> bool:
     return url.startswith("/")
 
 
-def _find(given: str) -> Iterator[Found]:
+def _find(given: str) -> Iterator[FoundPath]:
     fs, path = filesystem(given)
     with reaching(given):
         fs.invalidate_cache()  # a process that opens twice must see what changed in between
@@ -71,7 +71,7 @@ def _find(given: str) -> Iterator[Found]:
         if info["type"] not in ("directory", "file"):  # a pipe would block for ever
             raise UserError(f"photos come from folders, zips and tars, but {name} is none of these: check --images")
         url = name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name)
-        yield Found(url, info["type"] == "directory", _stamp(info))
+        yield FoundPath(url, info["type"] == "directory", _stamp(info))
 
 
 def _infos(fs: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:

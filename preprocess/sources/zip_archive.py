@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
 
 from preprocess.images.decode import Rejected
-from preprocess.sources.entry import DEFLATED, STORED, Damaged, Entry
+from preprocess.sources.entry import DEFLATED, STORED, ArchiveEntry, Damaged
 
 END = struct.Struct("<4s4H2LH")  # 4.3.16
 END64_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
@@ -60,7 +60,7 @@ def is_zip(head: bytes) -> bool:
     return head[:4] in (b"PK\3\4", b"PK\5\6")
 
 
-def zip_entries(stream: BinaryIO, size: int) -> Iterator[Entry]:
+def zip_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
     """The regular files of a zip of `size` bytes, as its directory lists them; encrypted ones are left out.
 
     Reads nothing but the directory, and closes the stream. Raises Damaged if the directory does not hold together.
@@ -145,12 +145,12 @@ def _next_record(records: BinaryIO) -> tuple[_Record, bytes, bytes]:
     return record, rest[:record.name_size], rest[record.name_size:record.name_size + record.extra_size]
 
 
-def _entry(record: _Record, name: bytes, extra: bytes) -> Entry:
+def _entry(record: _Record, name: bytes, extra: bytes) -> ArchiveEntry:
     size, packed, offset = values = record.size, record.packed, record.offset
     if IN_ZIP64 in values:
         wide = _zip64_values(extra)
         size, packed, offset = (next(wide) if value == IN_ZIP64 else value for value in values)
-    return Entry(_text(name, record.flags), offset, size, packed, record.crc32, record.method)
+    return ArchiveEntry(_text(name, record.flags), offset, size, packed, record.crc32, record.method)
 
 
 def _zip64_values(extra: bytes) -> Iterator[int]:

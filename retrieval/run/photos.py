@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError, progress
 from arcshard.urls import is_url
+from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.packing.publish import NothingPacked
-from preprocess.workers.engine import Engine
 from retrieval import Embeddings, Pipeline, Vectors
 from retrieval.local_features import LocalFeatures, extract, verify
 from retrieval.pipeline import candidates

@@ -1,4 +1,4 @@
-"""A zip or a tar: which it is, what is in it, and whether it is what its publisher made."""
+"""Photos in an uncompressed tar (USTAR, GNU or PAX headers), found by Python's own header parser, md5 checked."""
 import hashlib
 import io
 import posixpath
@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from arcshard.console import UserError
-from arcshard.urls import filesystem, reaching
+from arcshard.urls import filesystem
 from preprocess.images.decode import Rejected
-from preprocess.sources.entry import TAR, Damaged, Entry
-from preprocess.sources.zip_archive import is_zip, zip_entries
-
-# Photos in an uncompressed tar (USTAR, GNU or PAX headers), found by Python's own header parser.
+from preprocess.sources.entry import TAR, ArchiveEntry, Damaged
 
 PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 # What the parser raises at wild bytes; RecursionError: a thousand extended headers in a row.
@@ -38,7 +35,7 @@ def is_tar(head: bytes) -> bool:
     return True
 
 
-def tar_entries(stream: BinaryIO, size: int) -> Iterator[Entry]:
+def tar_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
     """The regular files of a tar of `size` bytes, read from its start to its end, without the files' bytes.
 
     The stream is only read and moved forward. Raises Damaged unless all of it is headers, files and an end mark.
@@ -59,7 +56,7 @@ def tar_entries(stream: BinaryIO, size: int) -> Iterator[Entry]:
             raise Damaged(f"ends within its member {member.name}")
         if member.type in PLAIN and not member.issparse():
             packed = member.offset_data + member.size - member.offset
-            yield Entry(member.name, member.offset, member.size, packed, 0, TAR)
+            yield ArchiveEntry(member.name, member.offset, member.size, packed, 0, TAR)
     while chunk := stream.read(CHUNK):
         if chunk.count(0) < len(chunk):
             raise Damaged(f"holds more behind its end mark at byte {start:,}: it is damaged, or several tars in one")
@@ -84,50 +81,13 @@ def _next_member(tar: _Headers) -> tarfile.TarInfo:
     return member
 
 
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}  # by first bytes
-
 # Where the md5 of <folder>/images_000.tar is looked for: beside it, and as in Google's bucket (train/images_000.tar,
 # md5sum/train/md5.images_000.txt).
 MD5_FILES = ("{folder}/md5.{stem}.txt", "{folder}/md5sum/md5.{stem}.txt", "{parent}/md5sum/{name}/md5.{stem}.txt")
 CHUNK = 1 << 20  # bytes
 
 
-def archive_entries(url: str) -> Iterator[Entry]:
-    """The regular files of a zip or tar, names as they stand there. Raises UserError if it is none, or not whole.
-
-    A local tar's headers are read, and the whole tar if its md5 lies beside it; a zip's directory; a remote tar is
-    read whole, since a request takes as long as some megabytes do.
-    """
-    with reaching(url):
-        try:
-            yield from _entries(url)
-        except Damaged as error:
-            raise UserError(f"photos come from folders, whole zips and uncompressed tars, but {url} {error}") from None
-
-
-def _entries(url: str) -> Iterator[Entry]:
-    fs, path = filesystem(url)
-    with fs.open(path, "rb") as stream:
-        size = stream.seek(0, 2)
-        stream.seek(0)
-        head = stream.read(512)
-        stream.seek(0)
-        if is_zip(head):
-            yield from zip_entries(stream, size)
-        elif is_tar(head):
-            yield from _checked_tar_entries(url, stream, size)
-        else:
-            raise _refusal(head)
-
-
-def _refusal(head: bytes) -> Damaged:
-    for magic, name in COMPRESSED.items():
-        if head.startswith(magic):
-            return Damaged(f"is compressed with {name}, which has no random access", "decompress it first")
-    return Damaged("is none of these", "check --images")
-
-
-def _checked_tar_entries(url: str, stream: BinaryIO, size: int) -> Iterator[Entry]:
+def checked_tar_entries(url: str, stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
     expected = _published_md5(url)
     if expected is None:
         yield from tar_entries(stream, size)

@@ -1,18 +1,22 @@
 """Read what is known of the raw photos: GLDv2's and Kaggle's own tables, or any other by the names of its columns."""
 import os
+import re
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from arcshard.console import UserError
-from preprocess.samples.names import ids_from_paths
 from preprocess.samples.sample_table import check_paths
+from preprocess.samples.splits import NO_FOLD
 from preprocess.samples.text_table import column_names, read_columns
+from shards.format import KEY_PATTERN, MAX_KEY, NO_LANDMARK
 
 # Photos in an ImageFolder tree: one folder a class, and the photos anywhere in it.
 
@@ -111,3 +115,60 @@ def _photos_of_lists(classes: pd.DataFrame) -> pd.DataFrame:
     photos = photos.filter(pc.not_equal(photos["id"], ""))  # spaces at either end of a list
     rows = photos["row"].to_numpy()
     return pd.DataFrame({ID: photos["id"].to_pandas(), LANDMARK: classes[LANDMARK].take(rows).reset_index(drop=True)})
+
+
+# Ids for photos that are named by their paths.
+
+EXTENSION = r"\.[^./]*$"
+HASH = 16  # characters: with 64 bits, two of 4 M paths that differ share one at odds of 1 to 2 million
+
+
+def ids_from_paths(paths: pd.Series) -> pd.Series:
+    """The id of each path: the path without extension where that is a key and no other path has the same.
+
+    The others become lower-case, with - for each character that a key cannot have, and end in a hash of the
+    whole path; of too long a one the end is kept. Equal paths get equal ids.
+    """
+    stems = paths.str.replace(EXTENSION, "", regex=True)
+    made = ~stems.str.fullmatch(KEY_PATTERN) | stems.duplicated(keep=False)
+    ids = stems.copy()
+    ids[made] = [_made_id(path) for path in paths[made]]
+    return ids
+
+
+def _made_id(path: str) -> str:
+    stem = re.sub("[^0-9a-z_-]", "-", re.sub(EXTENSION, "", path).lower())
+    return f"{stem[-(MAX_KEY - HASH - 1):]}-{blake2b(path.encode(), digest_size=HASH // 2).hexdigest()}"
+
+
+# Test queries: the solution of the 2019 challenge (id, landmarks, Usage), or any table with id and landmarks.
+
+LANDMARKS, USAGE = "landmarks", "Usage"
+USAGE_SPLITS = {"Public": "test_public", "Private": "test_private"}
+
+
+def read_queries(source: Path, columns: Columns, usage: bool) -> pd.DataFrame:
+    """Columns id, landmarks (ids with spaces between, or nothing), split, [path]; errors as in read_photos.
+
+    usage: the split is test_public or test_private, and "" for any other Usage; else it is test.
+    """
+    queries = read_named(source, columns, [LANDMARKS, USAGE] if usage else [LANDMARKS])
+    split = queries.pop(USAGE).astype("str").map(USAGE_SPLITS).fillna("") if usage else "test"
+    return queries.assign(split=split, landmarks=queries[LANDMARKS].astype("str"))
+
+
+def query_rows(queries: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
+    """Rows id, label, split, fold, truths, [path] for queries, without those whose landmarks were all dropped.
+
+    truths: the labels of all landmarks that were kept, if they are several, else "". label: the first of them, as the
+    1st place of 2020 took it, and -1 where landmarks is empty.
+    """
+    each = queries[LANDMARKS].str.split().explode().dropna()
+    labels = pd.Series(pd.Index(landmark_ids).get_indexer(each), each.index, np.int64)
+    pairs = labels[labels >= 0].rename("label").rename_axis("row").reset_index().drop_duplicates()
+    kept = pairs.groupby("row")["label"]
+    none = pd.Series(NO_LANDMARK, queries.index[~queries.index.isin(each.index)])
+    label = pd.concat([kept.first(), none]).sort_index()
+    truths = kept.agg(lambda several: " ".join(map(str, several)) if len(several) > 1 else "")
+    truths = truths.astype("str").reindex(label.index, fill_value="")
+    return queries.drop(columns=LANDMARKS).loc[label.index].assign(label=label, fold=NO_FOLD, truths=truths)

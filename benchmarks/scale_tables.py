@@ -1,4 +1,6 @@
-"""Tables of the size of Google Landmarks v2, made up, for tests and benchmarks of clean.py.
+"""Make up a table of the size of Google Landmarks v2, for tests and benchmarks of clean.py.
+
+    python benchmarks/scale_tables.py FILE.csv [--full]
 
 Totals are the real ones: the clean set has 1,580,470 photos of 81,313 classes of 2 to 6,272 photos, the full set
 4,132,914 of 203,094, of which 3,223,078 are of clean's classes (cvdfoundation/google-landmark, README; 2nd place of
@@ -13,10 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from arcshard.console import Parser, run
+
 CLEAN_IMAGES, CLEAN_CLASSES = 1_580_470, 81_313
 FULL_IMAGES, FULL_CLASSES, CLEAN_CLASSES_IN_FULL = 4_132_914, 203_094, 3_223_078
 KEPT_IMAGES, KEPT_CLASSES, CLASSES_OF_10 = 1_223_195, 27_756, 39_676  # at --min-images 15, 15 and 10
 LARGEST = 6272  # photos of a clean class
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE.csv", help="where to write the table")
+    parser.add_argument("--full", action="store_true", help="the full set; default: the clean one")
+    args = parser.parse_args()
+    write_csv(args.file, args.full)
 
 
 class Part(NamedTuple):
@@ -89,3 +101,7 @@ def _quantiles(part: Part, exponent: float) -> np.ndarray:
     """The law's sizes at even steps, 0 and 1 included (Pareto, cut at `most`), float64 (classes,)."""
     at = np.linspace(0, 1, part.classes)
     return part.least * (1 - at + at * (part.least / part.most) ** exponent) ** (-1 / exponent)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -4,6 +4,7 @@ A worker that dies, killed for memory or with its machine, stops nothing: what i
 """
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -87,16 +88,36 @@ def _loky(engine: Engine) -> Iterator[None]:
 def _dask(engine: Engine) -> Iterator[None]:
     with _needs_extra("dask"):
         from distributed import Client, LocalCluster
-
-        from preprocess.workers.dask_backend import DaskBackend
     try:
         client = Client(engine.scheduler or LocalCluster(n_workers=engine.workers, threads_per_worker=1,
                                                          dashboard_address=None))
     except (OSError, ValueError) as error:
         raise UserError(f"--scheduler must be the address of a running dask scheduler, but {engine.scheduler} does "
                         f"not answer ({error}): start one, or leave it out") from None
-    with client, parallel_config(DaskBackend(client=client)):
+    with client, parallel_config(_dask_backend(client)):
         yield
+
+
+def _dask_backend(client: Any) -> Any:
+    """joblib's dask backend (joblib 1.6), with two habits of it mended."""
+    from joblib._dask import DaskDistributedBackend  # here, since it imports dask, which workers of loky do not need
+
+    class DaskBackend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            """At least 2: with 1 (a cluster whose second worker is late) joblib would run the tasks in this process."""
+            return max(2, super().effective_n_jobs(n_jobs))
+
+        def submit(self, func: Any, callback: Callable[[Any], Any] | None = None) -> "Future[Any]":
+            """Also report a task that dask gave up; joblib would wait for it forever."""
+            future = super().submit(func, callback)
+            future.add_done_callback(lambda done: callback(done) if callback and done.exception() else None)
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            """The task's result; raises what submit() reported."""
+            return out.result() if isinstance(out, Future) else super().retrieve_result_callback(out)
+
+    return DaskBackend(client=client)
 
 
 @contextmanager

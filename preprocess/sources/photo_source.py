@@ -1,0 +1,183 @@
+"""Where photos come from: any mix of folders, zips and tars, in order."""
+import errno
+import os
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from arcshard.console import UserError
+from preprocess.images.decode import Rejected
+from preprocess.sources.entry import MAX_PHOTO, TAR, TOO_LARGE, base_name, clean_name
+from preprocess.sources.index import By, index_archives, look_up, sorted_rows
+from preprocess.sources.tar_archive import tar_member
+from preprocess.sources.urls import FoundPath, find, is_local, read_file, read_range
+from preprocess.sources.zip_archive import unpack, zip_member
+
+# Folders laid out as Google Landmarks on Kaggle, flat ones, or any that paths describe.
+
+FOLDERS = ("{0}/{1}/{2}/", "train/{0}/{1}/{2}/", "test/{0}/{1}/{2}/", "index/{0}/{1}/{2}/", "")
+
+# Faults of one file. Others (too many open files, a lost network drive) are no reason to leave a photo out.
+OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EIO}
+
+
+class PhotoFolder(NamedTuple):
+    """A folder: an absolute path, or a URL."""
+
+    url: str
+
+    def read(self, key: str, path: str | None) -> bytes | None:
+        """The file at `path`, or the first <key>.jpg of a/b/c/, train/a/b/c/, test/a/b/c/, index/a/b/c/ and the folder.
+
+        a, b and c are the first three characters of the key; None: there is no such file. Raises Rejected for a
+        file that cannot be read, UserError if the folder itself is gone. Object storage is asked for each name.
+        """
+        read = _read_local if is_local(self.url) else read_file
+        for name in _names_of(key) if path is None else [path]:
+            data = read(f"{self.url}/{name}")
+            if data is not None:
+                return data
+        if is_local(self.url) and not os.path.isdir(self.url):
+            raise UserError(f"the photos' folder must stay until all are packed, but {self.url} is gone: bring it back "
+                            "and run the same command again")
+        return None
+
+
+def _names_of(key: str) -> list[str]:
+    folders = FOLDERS if len(key) >= 3 else FOLDERS[-1:]
+    return [folder.format(*key) + base_name(key) for folder in folders]
+
+
+def _read_local(path: str) -> bytes | None:
+    try:
+        with open(path, "rb", buffering=0) as f:
+            if os.fstat(f.fileno()).st_size > MAX_PHOTO:
+                raise Rejected(TOO_LARGE)
+            return f.readall()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeEncodeError:  # no file of this system can have such a name
+        return None
+    except OSError as error:
+        if error.errno not in OF_THE_FILE:
+            raise
+        raise Rejected(f"unreadable: {error.strerror}") from None
+
+
+# Photos in archives, read without opening the rest.
+
+LOCAL_HEADER = 512  # bytes that hold nearly every zip member's header, so that one read gets header and photo
+
+
+class ArchiveMember(NamedTuple):
+    """Where an index says that a photo lies; see entry.ArchiveEntry for the numbers."""
+
+    archive: str
+    offset: int
+    size: int
+    packed: int
+    crc32: int
+    method: int
+
+    def read(self, key: str, path: str | None) -> bytes:
+        """The photo's bytes; the archive's own header must call it `path`, or <key>.jpg in any folder.
+
+        So neither two names with one hash nor an archive that has changed can give a wrong photo. Raises Rejected
+        for a member that cannot be read, UserError if the archive is gone.
+        """
+        if max(self.size, self.packed) > MAX_PHOTO:
+            raise Rejected(TOO_LARGE)
+        name, data = self._of_tar() if self.method == TAR else self._of_zip()
+        clean = clean_name(name) or ""
+        if clean != path if path is not None else posixpath.basename(clean) != base_name(key):
+            raise Rejected(f"unreadable: the archive has {name!r} where it was indexed")
+        return data if self.method == TAR else unpack(data, self.size, self.method, self.crc32)
+
+    def _of_tar(self) -> tuple[str, bytes]:
+        return tar_member(read_range(self.archive, self.offset, self.packed), self.size)
+
+    def _of_zip(self) -> tuple[str, bytes]:
+        """Name and packed bytes."""
+        data = read_range(self.archive, self.offset, LOCAL_HEADER + self.packed)
+        name, start = zip_member(data)
+        if start > LOCAL_HEADER:
+            data = read_range(self.archive, self.offset, start + self.packed)
+            name, start = zip_member(data)
+        return name, data[start:start + self.packed]
+
+
+# All of them together.
+
+Candidates = tuple[PhotoFolder | ArchiveMember, ...]
+
+
+class PhotoLocation(NamedTuple):
+    """Where one photo lies: small, picklable, all that a worker needs."""
+
+    key: str
+    path: str | None
+    """What the sample table says; None: the photo is found by its key."""
+    candidates: Candidates
+    """Asked in order. A ArchiveMember is the last: it is known to be there."""
+
+    def read(self) -> bytes:
+        """The photo's bytes, not decoded. Raises Rejected with the reason if the photo is to blame.
+
+        Raises UserError or OSError if it is not (a lost connection, a folder that is gone, too many open files):
+        then nothing may be left out, the packing must stop.
+        """
+        path = None if self.path is None else clean_name(self.path)
+        if self.path is not None and path is None:
+            raise Rejected("path leaves the folder")
+        for candidate in self.candidates:
+            data = candidate.read(self.key, path)
+            if data is not None:
+                return data
+        raise Rejected("file not found")
+
+
+class PhotoSource:
+    """Folders and archives that were found and indexed. It stays in its process: workers get locations."""
+
+    def __init__(self, found: Sequence[FoundPath], indexes: Sequence[Path]):
+        """indexes: an index file (index.py) for each of those found that is no folder."""
+        self.urls = [one.url for one in found]
+        self._archives = [one.url for one in found if not one.is_folder]
+        self._indexes = indexes
+        folders = [(number, PhotoFolder(one.url)) for number, one in enumerate(found) if one.is_folder]
+        self._folders = tuple(folder for _, folder in folders)
+        self._before: list[Candidates] = [tuple(folder for at, folder in folders if at < number)
+                                          for number, one in enumerate(found) if not one.is_folder]
+
+    def locate(self, keys: Sequence[str], paths: Sequence[str] | None) -> list[PhotoLocation]:
+        """Where the photos with those ids lie. The first folder or archive that has a photo gives it.
+
+        paths: each photo's path in a folder or an archive; None: they are <key>.jpg, in any folder of an archive or
+        where PhotoFolder.read looks. A photo that is nowhere gets a location too, whose read() says so.
+        """
+        if paths is None:
+            members = self._members("base", [base_name(key) for key in keys])
+            return [PhotoLocation(key, None, members.get(i, self._folders)) for i, key in enumerate(keys)]
+        members = self._members("name", [clean_name(path) or "" for path in paths])
+        return [PhotoLocation(key, path, members.get(i, self._folders))
+                for i, (key, path) in enumerate(zip(keys, paths))]
+
+    def _members(self, by: By, names: Sequence[str]) -> dict[int, Candidates]:
+        """Candidates for those names that an archive has, by position."""
+        if not self._archives:
+            return {}
+        there, rows = look_up(sorted_rows(self._indexes, by), by, names)
+        return {i: (*self._before[archive], ArchiveMember(self._archives[archive], *numbers))
+                for i, (_, _, *numbers, archive) in zip(there.tolist(), rows.tolist())}
+
+
+def open_source(images: Sequence[str], cache: Path, workers: int) -> PhotoSource:
+    """Find folders, zips and tars by local path, fsspec URL or pattern (images_*.tar), and index the archives.
+
+    cache: local folder for the indexes, made if missing; an archive is indexed again only when its size or its time
+    (or etag) has changed. workers: processes that index. Raises UserError for what does not exist, is none of
+    these, is damaged, has not its publisher's md5, or needs a package that is missing.
+    """
+    found = find(images)
+    return PhotoSource(found, index_archives([one for one in found if not one.is_folder], cache, workers))
