@@ -15,7 +15,7 @@ from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from preprocess.demo.plan import MISSING, csv_files, query_photos, train_photos
 from preprocess.demo.sources import check_package
-from preprocess.demo.writer import write_photos
+from preprocess.demo.views import write_photos
 
 
 def main() -> None:
