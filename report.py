@@ -1,9 +1,9 @@
-"""Show a run: figures, curves, training images, queries with their neighbors.
+"""Write the page of a run, or of a dataset: one HTML file that opens offline.
 
-python report.py --run runs/demo --data data/demo/dataset
+    python report.py --run runs/demo --data data/demo/dataset       scores, curves, training images, queries
+    python report.py --data data/demo/dataset --out dataset.html    class sizes, image sizes, bytes, photos
 
-Writes RUN/report.html, one file that opens offline, and prints its headline figures.
-Run evaluate.py before, with and without --untrained.
+Prints the headline figures too. Before a run's page, call evaluate.py, with and without --untrained.
 """
 import argparse
 import csv
@@ -20,13 +20,15 @@ from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from loader import Loader, View
 from model.augment import prepare
-from pages.report_page import Neighbor, Query, ReportData, Scores, choose_queries, render, score_rows, tiles
+from pages import info
+from pages.report import ReportData, Scores, ShownNeighbor, ShownQuery, choose_queries, render, score_rows, tiles
 from retrieval import Embeddings, nearest
 from retrieval.evaluation import own_and_other
 from retrieval.run.embed import store
 from retrieval.run.model import add_checkpoint
 from shards import Dataset
 from shards.format import REJECTED
+from shards.info import info as describe
 from training import log
 
 VIEWS = 32
@@ -36,20 +38,37 @@ SAMPLED = 1000  # queries whose cosines to the whole gallery are computed for th
 
 def main() -> None:
     args = parse_args()
-    data, path = collect(args.run, args.data, args.checkpoint), args.run / "report.html"
+    if args.run is None:
+        report_dataset(args.data, args.out)
+    else:
+        report_run(args)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--data", required=True, help="dataset: a folder; without --run also s3://…")
+    parser.add_argument("--run", type=Path, help="folder that train.py wrote; without it the page is the dataset's")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: RUN/report.html)")
+    add_checkpoint(parser)
+    args = parser.parse_args()
+    if args.run is None and args.out is None:
+        parser.error("the page of a dataset has no default place: give --out, or --run for the page of a run")
+    return args
+
+
+def report_dataset(data: str, out: Path) -> None:
+    write_text(out, info.render(data))
+    print(describe(data))
+    print(f"page: {out}")
+
+
+def report_run(args: argparse.Namespace) -> None:
+    data, path = collect(args.run, Path(args.data), args.checkpoint), args.out or args.run / "report.html"
     write_text(path, render(data))
     print(summary(data))
     for name, file in (("report", path), ("submission", args.run / "submission.csv")):
         if file.is_file():
             print(f"{name:28}{file}")
-
-
-def parse_args() -> argparse.Namespace:
-    parser = Parser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
-    parser.add_argument("--data", type=Path, required=True, help="dataset folder")
-    add_checkpoint(parser)
-    return parser.parse_args()
 
 
 def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
@@ -110,16 +129,16 @@ def cosines_of(asked: Embeddings, known: Embeddings) -> dict[str, NDArray[np.flo
 
 
 def answered_queries(asked: Embeddings, known: Embeddings, queries: Dataset,
-                     gallery: Dataset) -> dict[str, list[Query]]:
+                     gallery: Dataset) -> dict[str, list[ShownQuery]]:
     """Queries worth a look under their headings, with their neighbors in the gallery."""
     cosines, rows = nearest(asked.vectors, known.vectors, min(NEIGHBORS, len(known.keys)))
     is_landmark = asked.labels >= 0
     right = is_landmark & (known.labels[rows[:, 0]] == asked.labels)
 
-    def query(i: int) -> Query:
-        found = [Neighbor(gallery.read(row), known.landmark_ids[row], cosine)
+    def query(i: int) -> ShownQuery:
+        found = [ShownNeighbor(gallery.read(row), known.landmark_ids[row], cosine)
                  for row, cosine in zip(rows[i].tolist(), cosines[i].tolist())]
-        return Query(queries.read(i), asked.keys[i], asked.landmark_ids[i], found)
+        return ShownQuery(queries.read(i), asked.keys[i], asked.landmark_ids[i], found)
 
     chosen = choose_queries(cosines[:, 0], right, is_landmark)
     return {heading: [query(i) for i in picked.tolist()] for heading, picked in chosen.items()}

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from arcshard.files import whole_file
-from pages.report_figures import BLUE, INK, STYLE
+from pages.charts import BLUE, INK, STYLE
 
 Run = dict[str, Any]
 Runs = dict[str, dict[int, Run]]

@@ -1,1 +1,1 @@
-"""Pages of HTML about runs, datasets and answers, and their charts."""
+"""HTML pages about runs, datasets and answers: a module and a template each. A page is one file and opens offline."""

@@ -29,7 +29,7 @@ from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.full_disk import full_disk_is_a_sentence
-from pages import duplicates_page as pages_duplicates_page
+from pages import duplicates as duplicates_page
 from preprocess.dedup.hashes import Hashed, check_library, hash_photos
 from preprocess.dedup.pairs import MAX_PAIRS, Duplicates, TooManyPairs, find_duplicates
 from preprocess.dedup.report import failures, summary, thin, write_report
@@ -70,7 +70,7 @@ def report(args: argparse.Namespace, engine: Engine, samples: pd.DataFrame, stor
     if args.drop is not None:
         print(drop(args.samples, args.cleaned, samples, duplicates, args.drop))
     if args.html is not None:
-        write_text(args.html, pages_duplicates_page.render(samples, duplicates, lines, source))
+        write_text(args.html, duplicates_page.render(samples, duplicates, lines, source))
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """Check a dataset, say what it is, mend it, or make one of tars that are there.
 
     python -m shards verify DATASET [--workers N]      exit code 0: whole, 1: faults, one a line, 2: wrong usage
-    python -m shards info DATASET [--html FILE]
+    python -m shards info DATASET
     python -m shards repair DATASET [--workers N]      exit code 0: whole now, 1: not all of it could be rebuilt
     python -m shards adopt TAR… --out DATASET [--val TAR…] [--test TAR…] [--classes CSV] [--workers N]
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 import joblib
 
 from arcshard.console import Parser, UserError, run
-from arcshard.files import write_text
 from arcshard.urls import is_url
 from shards.adopt import adopt
 from shards.info import info
@@ -34,7 +33,7 @@ def parse_args() -> argparse.Namespace:
                        ("repair", "rebuild index, labels, .idx and dataset.json from the tars")):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("dataset", help="folder of the dataset" + (", or s3://…" if name != "repair" else ""))
-    commands.choices["info"].add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures too")
+    commands.choices["info"].add_argument("--html", help=argparse.SUPPRESS)  # refused since the page moved
     adopting = commands.add_parser("adopt", help="make a dataset of tars", description="make a dataset of tars")
     adopting.add_argument("train", type=Path, nargs="+", metavar="TAR", help="WebDataset tar, a shard of split train")
     adopting.add_argument("--val", type=Path, nargs="+", default=[], metavar="TAR", help="of split val")
@@ -55,11 +54,10 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    print(info(args.dataset))
     if args.html:
-        from pages.info_page import page  # here, since it imports matplotlib, which the other commands never need
-        write_text(args.html, page(args.dataset))
-        print(f"page: {args.html}")
+        raise UserError("shards info no longer has --html: the page is written by "
+                        f"python report.py --data {args.dataset} --out {args.html}")
+    print(info(args.dataset))
     return 0
 
 

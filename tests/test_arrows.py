@@ -29,7 +29,6 @@ PAGES = {"train", "evaluate", "export", "predict", "report", "tune"}  # they may
 EXCEPTIONS = {  # module -> rooms that it imports besides, each with its reason
     "loader.__main__": {"model"},  # a command: shows what the two rooms make of a photo together
     "retrieval.__main__": {"retrieval.run"},  # a command: the door to those about a run's answers
-    "shards.__main__": {"pages"},  # a command: draws a dataset's page
     "preprocess.duplicates": {"pages"},  # a command: draws the page of its report
     "training.state": {"preprocess"},  # label_map, until it moves to shards
 }

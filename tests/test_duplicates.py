@@ -20,7 +20,7 @@ from PIL import Image
 
 from arcshard.alone import alone
 from arcshard.console import UserError
-from pages import duplicates_page as pages_duplicates_page
+from pages import duplicates as duplicates_page
 from preprocess import duplicates as duplicates_command
 from preprocess.dedup import hashes
 from preprocess.dedup import pairs as dedup_pairs
@@ -484,11 +484,11 @@ def test_page_shows_the_most_distant_pairs_and_says_which_photo_is_gone(monkeypa
     samples = samples_of("aaabbb", [0] * 6)
     found = found_in(samples, [0, 2 ** 20 - 1, 2 ** 50 - 1, 1, 2 ** 20 - 4, 2 ** 50 - 16])
     assert sorted(found["a", "b"].pairs["distance"]) == [1, 2, 4]
-    monkeypatch.setattr(pages_duplicates_page, "PAIRS", 2)
-    page = pages_duplicates_page.render(samples, found, ["a line"], Folder())
+    monkeypatch.setattr(duplicates_page, "PAIRS", 2)
+    page = duplicates_page.render(samples, found, ["a line"], Folder())
     assert re.findall(r"near, (\d) of", page) == ["4", "2"] and "2 of 3 pairs" in page and "cannot be read" not in page
-    monkeypatch.setattr(pages_duplicates_page, "PAIRS", 50)
-    page = pages_duplicates_page.render(samples, found, [], Folder())
+    monkeypatch.setattr(duplicates_page, "PAIRS", 50)
+    page = duplicates_page.render(samples, found, [], Folder())
     assert re.findall(r"near, (\d) of", page) == ["4", "2", "1"] and page.count("photo cannot be read") == 1
 
 

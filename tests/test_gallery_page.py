@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pages.gallery_page import Candidate, Confused, GalleryData, Neighbor, Query, Step, render
+from pages.gallery import (
+    ConfusedPair,
+    GalleryData,
+    TracedCandidate,
+    TracedNeighbor,
+    TracedQuery,
+    TracedStep,
+    render,
+)
 from retrieval.trace import StepFigures
 from tests.test_report_page import CHROMIUM, HOSTILE, Page, browse, jpeg, share_of
 
@@ -13,14 +21,14 @@ from tests.test_report_page import CHROMIUM, HOSTILE, Page, browse, jpeg, share_
 def query(key, landmark, answer, changed, photo="cyan"):
     """Two steps that show something around one that does not."""
     right = landmark != "" and landmark == answer
-    found = [Neighbor(jpeg("lime"), "g1", answer, right, .9, 0, None),
-             Neighbor(jpeg("lime"), "g2", "9", False, .8, 0, 7)]
+    found = [TracedNeighbor(jpeg("lime"), "g1", answer, right, .9, 0, None),
+             TracedNeighbor(jpeg("lime"), "g2", "9", False, .8, 0, 7)]
     moved = [replace(found[1], was=2), replace(found[0], was=1, score=-.25)]
-    return Query(jpeg(photo), key, landmark, answer, right, changed, [
-        Step("nearest neighbors", [found], [Candidate(answer, right, .9, 0, None)], 2, 12),
-        Step("concatenate", [], [], 2, 12),
-        Step("local_features", [moved], [Candidate(answer, right, -1.5, 3, .9), Candidate("", False, .1, 0, None)],
-             1, 0)])
+    return TracedQuery(jpeg(photo), key, landmark, answer, right, changed, [
+        TracedStep("nearest neighbors", [found], [TracedCandidate(answer, right, .9, 0, None)], 2, 12),
+        TracedStep("concatenate", [], [], 2, 12),
+        TracedStep("local_features", [moved],
+                   [TracedCandidate(answer, right, -1.5, 3, .9), TracedCandidate("", False, .1, 0, None)], 1, 0)])
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def data():
     return GalleryData("demo ours", "test", 1237, rows, {
         "Mended": [query("q1", "7", "7", True)],
         "Others": [query("q2", "7", "8", False), query("q3", "", "8", False, "magenta")]},
-        30, [Confused("7", "8", 2, jpeg("cyan"), jpeg("lime")), Confused("7", "5", 1, jpeg("cyan"), None)])
+        30, [ConfusedPair("7", "8", 2, jpeg("cyan"), jpeg("lime")), ConfusedPair("7", "5", 1, jpeg("cyan"), None)])
 
 
 def test_nothing_is_fetched_and_every_picture_has_words(data):
@@ -50,7 +58,7 @@ def test_every_name_is_escaped(data):
     page = Page(render(replace(
         data, who=HOSTILE, split=HOSTILE, figures=[replace(row, step=HOSTILE) for row in data.figures],
         queries={HOSTILE: [replace(hostile, steps=steps)]},
-        confused=[Confused(HOSTILE, HOSTILE, 1, jpeg("red"), jpeg("red"))])))
+        confused=[ConfusedPair(HOSTILE, HOSTILE, 1, jpeg("red"), jpeg("red"))])))
     assert page.all("script") == []
     assert all(image["src"].startswith("data:") and "onerror" not in image for image in page.all("img"))
     assert {tag for tag, text in page.text if HOSTILE in text} == {

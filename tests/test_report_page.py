@@ -14,9 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pages.report_charts import LEARNING, SPEED, drawn, stage_starts
-from pages.report_figures import Line, chart, photo
-from pages.report_page import Neighbor, Query, ReportData, choose_queries, render, score_rows, tiles
+from pages.charts import Line, line_chart
+from pages.report import (
+    LEARNING,
+    SPEED,
+    ReportData,
+    ShownNeighbor,
+    ShownQuery,
+    choose_queries,
+    draw,
+    render,
+    score_rows,
+    stage_starts,
+    tiles,
+)
+from pages.templates import thumbnail
 
 HOSTILE = """<script>alert(1)</script><img src=http://x/y.png onerror=a> "'&amp;"""
 CHROMIUM = shutil.which("chromium")
@@ -35,14 +47,14 @@ def data():
               "images_per_s": 10.0 * s, "data_wait_share": .02, "replaced": 3 * (s == 9), "skipped": 1}
              for s in range(1, 41)]
     lines.append({"position": 1280, "epoch": 2, "val_recall@1": .7})
-    found = [Neighbor(jpeg("lime"), name, cosine) for name, cosine in (("7", .9), ("8", .8), ("", .7))]
+    found = [ShownNeighbor(jpeg("lime"), name, cosine) for name, cosine in (("7", .9), ("8", .8), ("", .7))]
     return ReportData(
         run="demo", packed=1860, rejected=9, untrained={"val": {"gap": .5, "recall@1": .6}},
         trained={"val": {"gap": .7, "recall@1": .55}, "test": {"gap": .25}}, metrics=lines,
         views=np.full((32, 24, 24, 3), (255, 0, 255), np.uint8), split="test",
         cosines={"own landmark": np.array([.8, .9], np.float32), "another": np.array([.3], np.float32)},
-        queries={"Some": [Query(jpeg("cyan"), "a1", "7", found)],
-                 "Others": [Query(jpeg("cyan"), "b2", "", found)]})
+        queries={"Some": [ShownQuery(jpeg("cyan"), "a1", "7", found)],
+                 "Others": [ShownQuery(jpeg("cyan"), "b2", "", found)]})
 
 
 class Page(HTMLParser):
@@ -92,9 +104,9 @@ def test_nothing_is_fetched(data):
 
 
 def test_every_name_is_escaped(data):
-    found = [Neighbor(jpeg("lime"), HOSTILE, .5)]
+    found = [ShownNeighbor(jpeg("lime"), HOSTILE, .5)]
     hostile = replace(data, run=HOSTILE, split=HOSTILE, trained={HOSTILE: {"gap": .1}},
-                      queries={HOSTILE: [Query(jpeg("cyan"), HOSTILE, HOSTILE, found)]})
+                      queries={HOSTILE: [ShownQuery(jpeg("cyan"), HOSTILE, HOSTILE, found)]})
     page = Page(render(hostile))
     assert page.all("script") == []
     assert all(image["src"].startswith("data:") and "onerror" not in image for image in page.all("img"))
@@ -149,7 +161,7 @@ def test_a_line_without_a_loss_is_left_out(data):
 
 def test_thumbnails_fit_and_keep_their_shape():
     for size, expected in (((900, 600), (200, 133)), ((60, 40), (60, 40)), ((40, 1000), (8, 200))):
-        content = base64.b64decode(photo(jpeg("red", size), 200).partition(",")[2])
+        content = base64.b64decode(thumbnail(jpeg("red", size), 200).partition(",")[2])
         with Image.open(io.BytesIO(content)) as small:
             assert (small.size, small.mode) == (expected, "RGB")
 
@@ -159,7 +171,7 @@ STAGES = [{"position": p, "loss": 1.0, "stage": "low" if p < 30 else "high"} for
 
 def test_the_curves_of_stages_are_apart_and_named():
     assert stage_starts(STAGES) == {"low": 0, "high": 20} and stage_starts(STAGES[:2]) == {}
-    (caption, uri), = drawn(LEARNING, STAGES)
+    (caption, uri), = draw(LEARNING, STAGES)
     svg, = charts_of(f'"{uri}"')
     assert caption == "Training loss" and ">low</text>" in svg and ">high</text>" in svg
     curve = re.search(r'id="line2d_\d+">\s*<path d="(M [^"]*)"[^>]*stroke: #0b5cad', svg)[1]
@@ -169,23 +181,23 @@ def test_the_curves_of_stages_are_apart_and_named():
 def test_instruments_are_drawn_in_their_units_where_there_are_any():
     line = {"position": 10, "target_cosine": 0.5, "wrong_angle": math.pi / 2, "norm": 3.0,
             "dead_centers": .1, "memory_mb": 1500.0}
-    assert [caption for caption, _ in drawn(LEARNING, [line])] == [
+    assert [caption for caption, _ in draw(LEARNING, [line])] == [
         "Angles between val photos and class centers", "Length of val embeddings before they are normalized",
         "Class centers nearest to no val photo"]
     angles = next(chart for chart in LEARNING if chart.unit == "degrees")
     assert [curve.shown(line[curve.key]) for curve in angles.curves] == [pytest.approx(60), 90]
-    assert [caption for caption, _ in drawn(SPEED, [line])] == ["Memory"]
+    assert [caption for caption, _ in draw(SPEED, [line])] == ["Memory"]
     assert SPEED[-1].curves[0].shown(line["memory_mb"]) == 1.5
 
 
 def test_several_lines_have_a_legend_and_one_has_none():
     lines = [Line("loss", [1, 2], [2.0, 1.0]), Line("if nothing is learned", [1, 2], [3.0, 3.0])]
-    one, two = (charts_of(f'"{chart(drawn, "nats")}"')[0] for drawn in (lines[:1], lines))
+    one, two = (charts_of(f'"{line_chart(drawn, "nats")}"')[0] for drawn in (lines[:1], lines))
     assert "if nothing is learned" in two and "loss" not in one and "nats" in one
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap():
-    assert chart([Line("", [1, 2, 3], [1.0, float("nan"), 2.0])]).startswith("data:image/svg")
+    assert line_chart([Line("", [1, 2, 3], [1.0, float("nan"), 2.0])]).startswith("data:image/svg")
 
 
 QUERY = st.tuples(st.floats(-1, 1, width=32), st.booleans(), st.booleans())

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from arcshard.console import UserError
-from pages.info_figures import histogram, octave_bars, size_map
-from pages.info_page import page
+from pages.charts import bar_chart, histogram, size_map
+from pages.info import render
 from shards import CorruptSample, Dataset
 from shards.info import info, octaves
 
@@ -42,7 +42,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(dataset_path) -> str:
-    return page(dataset_path)
+    return render(dataset_path)
 
 
 def test_info_says_what_the_dataset_is(dataset_path):
@@ -98,7 +98,7 @@ def test_the_page_is_whole_in_itself_and_the_same_each_time(html, dataset_path):
     assert found.all("meta")[-1]["content"].startswith("default-src 'none'; img-src data:")
     for svg in re.findall(r'data:image/svg\+xml;base64,([^"]+)', html):
         assert not re.search(r'<script|(src|href)="(?!#|data:)', base64.b64decode(svg).decode())
-    assert page(dataset_path) == html
+    assert render(dataset_path) == html
 
 
 def test_every_name_is_escaped(dataset_path, tmp_path):
@@ -108,7 +108,7 @@ def test_every_name_is_escaped(dataset_path, tmp_path):
     (copy / "classes.csv").write_text(text)
     manifest = (copy / "dataset.json").read_text().replace('"seed": 0', '"<i>": "<u>"')
     (copy / "dataset.json").write_text(manifest)
-    found = Page(page(copy))
+    found = Page(render(copy))
     assert {"script", "b", "i", "u"}.isdisjoint({tag for tag, _ in found.elements})
     assert HOSTILE in found.text and "Dataset <b>" in found.text and "<i>" in found.text and "<u>" in found.text
 
@@ -120,7 +120,7 @@ def test_a_damaged_photo_is_named(dataset_path, tmp_path):
         f.seek(int(row["offset"]) + 300)
         f.write(b"rot")
     with pytest.raises(CorruptSample, match=f"sample {row['key'].decode()} of split test is damaged"):
-        page(copy)
+        render(copy)
 
 
 @pytest.mark.parametrize("name, data, text", [
@@ -141,18 +141,22 @@ def test_charts_of_extreme_values():
     """One photo, all of one size, a long tail of 13 octaves: each is a picture, the same each time."""
     one, many = np.array([300]), np.arange(1, 100_000)
     for chart in (lambda: histogram(one, "x"), lambda: size_map(one, one), lambda: size_map(many, many[::-1]),
-                  lambda: octave_bars([(f"{2**k:,}–{2**(k + 1) - 1:,}", 3**k) for k in range(13)], "x", "y"),
-                  lambda: octave_bars([("1", 1)], "x", "y")):
+                  lambda: bar_chart([(f"{2**k:,}–{2**(k + 1) - 1:,}", 3**k) for k in range(13)], "x", "y"),
+                  lambda: bar_chart([("1", 1)], "x", "y")):
         assert chart().startswith("data:image/svg+xml;base64,") and chart() == chart()
 
 
 def test_the_command_writes_the_page(html, dataset_path, tmp_path, call, refused):
-    done = call("-m", "shards", "info", dataset_path, "--html", tmp_path / "x.html")
+    done = call("report.py", "--data", dataset_path, "--out", tmp_path / "x.html")
     assert (done.returncode, done.stdout) == (0, f"{info(dataset_path)}\npage: {tmp_path}/x.html\n")
     assert (tmp_path / "x.html").read_text() == html
-    refused(call("-m", "shards", "info", tmp_path, "--html", tmp_path / "y.html"), "has none: give the folder that")
+    refused(call("report.py", "--data", tmp_path, "--out", tmp_path / "y.html"), "has none: give the folder that")
+    refused(call("-m", "shards", "info", dataset_path, "--html", tmp_path / "y.html"),
+            f"python report.py --data {dataset_path} --out {tmp_path}/y.html")
+    refused(call("report.py", "--data", dataset_path), "give --out")
+    assert not (tmp_path / "y.html").exists()
     with pytest.raises(UserError, match="there is no folder"):
-        page(tmp_path / "no")
+        render(tmp_path / "no")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pages.gallery_choice import choose
+from pages.gallery import choose_traced
 from retrieval import Candidates, Pipeline, QuerySet, Vectors, answer, gap
 from retrieval.metrics import is_true
 from retrieval.state import Neighbors
@@ -101,7 +101,7 @@ def test_chosen_queries(queries, count):
     before, after, true = (np.array(column) for column in list(zip(*queries))[:3])
     scores, truths = np.array([query[3] for query in queries]), [{x} if x >= 0 else set() for x in true.tolist()]
     stages = [Stage("", (), Candidates(labels[:, None], scores[:, None])) for labels in (before, after)]
-    chosen = choose(stages, truths, count)
+    chosen = choose_traced(stages, truths, count)
     rows = np.concatenate(list(chosen.values())).tolist()
     assert len(rows) == len(set(rows)) == min(count, len(queries))
     right, was_right = (is_true(labels[:, None], truths)[:, 0] for labels in (after, before))

@@ -24,7 +24,7 @@ from arcshard.distributed import World
 from loader import Batch, Selection
 from loader.streams import Stream
 from model import ModelConfig, build_embedder
-from pages.report_charts import LEARNING, SPEED
+from pages.report import LEARNING, SPEED
 from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack

@@ -6,8 +6,16 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from pages.gallery_choice import choose
-from pages.gallery_page import Candidate, Confused, GalleryData, Neighbor, Query, Step, render
+from pages.gallery import (
+    ConfusedPair,
+    GalleryData,
+    TracedCandidate,
+    TracedNeighbor,
+    TracedQuery,
+    TracedStep,
+    choose_traced,
+    render,
+)
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline, QuerySet
 from retrieval.metrics import NO_LANDMARK
@@ -81,7 +89,7 @@ def gallery_page(who: str, asked: QuerySet, pipeline: Pipeline, queries: Dataset
 def gallery_data(who: str, asked: QuerySet, stages: list[Stage], queries: Dataset, gallery: Dataset) -> GalleryData:
     """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
     maker = QueryMaker(asked, stages, queries, gallery)
-    chosen = choose(stages, asked.truths, num_shown(stages))
+    chosen = choose_traced(stages, asked.truths, num_shown(stages))
     last = stages[-1].candidates
     pairs = confusions(last.answers, last.confidences, asked.truths)
     return GalleryData(who, queries.split, len(asked.keys), step_figures(stages, asked.truths, asked.keys),
@@ -109,14 +117,15 @@ class QueryMaker:
         """Id and title, "" for no landmark."""
         return " ".join(landmark(label, self.gallery))
 
-    def query(self, q: int) -> Query:
+    def query(self, q: int) -> TracedQuery:
         answers = [int(stage.candidates.answers[q]) for stage in self.stages]
         truth = self.asked.truths[q]
-        return Query(self.queries.read(q), self.asked.keys[q], ", ".join(self.name(label) for label in sorted(truth)),
-                     self.name(answers[-1]), answers[-1] in truth, len(set(answers)) > 1,
-                     [self.step(s, q) for s in range(len(self.stages))])
+        return TracedQuery(self.queries.read(q), self.asked.keys[q],
+                           ", ".join(self.name(label) for label in sorted(truth)),
+                           self.name(answers[-1]), answers[-1] in truth, len(set(answers)) > 1,
+                           [self.step(s, q) for s in range(len(self.stages))])
 
-    def step(self, s: int, q: int) -> Step:
+    def step(self, s: int, q: int) -> TracedStep:
         """What step s made of query q; lists and candidates that it left as they were are empty."""
         stage, before = self.stages[s], self.stages[s - 1] if s else None
         lists, candidates = stage.neighbors, _first_candidates(stage.candidates, q)
@@ -125,35 +134,36 @@ class QueryMaker:
             lists_before = [None] * len(lists)
         moved = not all(was and _same(found, was, q) for found, was in zip(lists, lists_before))
         candidates_before = _first_candidates(before.candidates, q) if before else {}
-        return Step(stage.step,
-                    [self.neighbors(*each, q) for each in zip(lists, lists_before)] if moved else [],
-                    [] if _same_candidates(candidates, candidates_before) else self.candidates(candidates, before, q),
-                    int(self.ranks[s, q]), int(self.places[s, q]))
+        return TracedStep(stage.step,
+                          [self.neighbors(*each, q) for each in zip(lists, lists_before)] if moved else [],
+                          [] if _same_candidates(candidates, candidates_before)
+                          else self.candidates(candidates, before, q),
+                          int(self.ranks[s, q]), int(self.places[s, q]))
 
-    def neighbors(self, found: Neighbors, before: Neighbors | None, q: int) -> list[Neighbor]:
+    def neighbors(self, found: Neighbors, before: Neighbors | None, q: int) -> list[TracedNeighbor]:
         places_before = _places(before.rows[q][before.scores[q] > -np.inf]) if before else {}
         return [self.neighbor(q, row, score, places_before.get(row, 0), inliers) for row, score, inliers in zip(
             found.rows[q, :NEIGHBORS].tolist(), found.scores[q].tolist(),
             [None] * NEIGHBORS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
 
-    def neighbor(self, q: int, row: int, score: float, was: int, inliers: int | None) -> Neighbor:
+    def neighbor(self, q: int, row: int, score: float, was: int, inliers: int | None) -> TracedNeighbor:
         label = int(self.asked.gallery_labels[row])
-        return Neighbor(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
-                        label in self.asked.truths[q], score, was, inliers)
+        return TracedNeighbor(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
+                              label in self.asked.truths[q], score, was, inliers)
 
-    def candidates(self, found: dict[int, float], before: Stage | None, q: int) -> list[Candidate]:
+    def candidates(self, found: dict[int, float], before: Stage | None, q: int) -> list[TracedCandidate]:
         known = _first_candidates(before.candidates, q, None) if before else {}
         places_before = _places(known)
-        return [Candidate(self.name(label), label in self.asked.truths[q], score, places_before.get(label, 0),
-                          known.get(label)) for label, score in found.items()]
+        return [TracedCandidate(self.name(label), label in self.asked.truths[q], score, places_before.get(label, 0),
+                                known.get(label)) for label, score in found.items()]
 
-    def confused(self, pair: Confusion) -> Confused:
+    def confused(self, pair: Confusion) -> ConfusedPair:
         """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
         q, rows = pair.queries[0], np.flatnonzero(self.asked.gallery_labels == pair.answered)
         listed = self.stages[-1].neighbors[0].rows[q]
         near = [*listed[np.isin(listed, rows)], *rows[:1]]
-        return Confused(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
-                        self.gallery.read(int(near[0])) if near else None)
+        return ConfusedPair(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
+                            self.gallery.read(int(near[0])) if near else None)
 
 
 def _first_candidates(found: Candidates, q: int, count: int | None = CANDIDATES) -> dict[int, float]:

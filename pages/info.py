@@ -1,15 +1,13 @@
-"""A dataset in pictures, as one HTML page that needs nothing else: class sizes, image sizes, bytes, a contact sheet."""
+"""The page of a dataset: class sizes, image sizes, bytes, a contact sheet."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from arcshard.console import size_text
-from pages import info_figures as figures
-from pages.info_template import TEMPLATE
-from pages.report_figures import photo
+from pages import charts
+from pages.templates import fill, thumbnail
 from shards.dataset import Dataset
 from shards.folder import open_folder
 from shards.format import NO_LANDMARK
@@ -20,7 +18,7 @@ THUMBNAIL = 200  # pixels; twice what the page shows, as sharp screens want
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SheetPhoto:
     """A photo of the contact sheet."""
 
     uri: str
@@ -30,7 +28,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Section:
+class SplitSection:
     """What the page shows of a split."""
 
     split: str
@@ -39,11 +37,11 @@ class Section:
     """What, its least, median and most."""
     charts: list[tuple[str, str]]
     """Caption and data URI."""
-    photos: list[Sheet]
+    photos: list[SheetPhoto]
 
 
-def page(path: str | Path) -> str:
-    """The page of the dataset at path or URL `path`; the same dataset gives the same bytes.
+def render(path: str | Path) -> str:
+    """The page of the dataset at `path`, a folder or URL, as HTML; the same dataset gives the same bytes.
 
     Raises UserError for what is no dataset and for a photo that is damaged.
     """
@@ -53,13 +51,11 @@ def page(path: str | Path) -> str:
              ("classes", f"{manifest['num_classes']:,}"),
              ("shards", f"{sum(counts['shards'] for counts in manifest['splits'].values()):,}"),
              ("on disk", size_text(sum(entry["size"] for entry in manifest["files"].values())))]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
-    return environment.from_string(TEMPLATE).render(name=Path(path).resolve().name, tiles=tiles, sections=sections,
-                                                    packing=manifest["packing"], version=manifest["format_version"])
+    return fill("info", name=Path(path).resolve().name, tiles=tiles, sections=sections,
+                packing=manifest["packing"], version=manifest["format_version"])
 
 
-def _section(dataset: Dataset) -> Section:
+def _section(dataset: Dataset) -> SplitSection:
     found = read_statistics(dataset)
     counts = found.class_sizes[found.class_sizes > 0]
     summary = (f"{len(found.sizes):,} photos in {found.shards:,} shards, {size_text(found.sizes.sum(dtype=np.int64))}; "
@@ -68,20 +64,20 @@ def _section(dataset: Dataset) -> Section:
     columns = {"photos a class": counts, "width, pixels": found.widths, "height, pixels": found.heights,
                "bytes a photo": found.sizes}
     spreads = [[what, *spread(values)] for what, values in columns.items()]
-    return Section(dataset.split, summary, spreads, _charts(found), [*_sheet(dataset)])
+    return SplitSection(dataset.split, summary, spreads, _charts(found), [*_sheet(dataset)])
 
 
 def _charts(found: Statistics) -> list[tuple[str, str]]:
     bins = octaves(found.class_sizes)
-    charts = [("Class sizes", figures.octave_bars(bins, "photos a class", "classes"))] if bins else []
-    return charts + [("Image sizes", figures.size_map(found.widths, found.heights)),
-                     ("Shapes", figures.histogram(found.widths / found.heights, "width / height")),
-                     ("Bytes a photo", figures.histogram(found.sizes, "bytes"))]
+    class_sizes = [("Class sizes", charts.bar_chart(bins, "photos a class", "classes"))] if bins else []
+    return [*class_sizes, ("Image sizes", charts.size_map(found.widths, found.heights)),
+            ("Shapes", charts.histogram(found.widths / found.heights, "width / height")),
+            ("Bytes a photo", charts.histogram(found.sizes, "bytes"))]
 
 
-def _sheet(dataset: Dataset) -> Iterator[Sheet]:
+def _sheet(dataset: Dataset) -> Iterator[SheetPhoto]:
     """Photos evenly drawn over the split, which packing has shuffled."""
     for i in np.unique(np.linspace(0, len(dataset) - 1, SHEET).astype(int)).tolist():
         label = int(dataset.labels[i])
         landmark = dataset.landmark_ids[label] if label != NO_LANDMARK else ""
-        yield Sheet(photo(dataset.read(i), THUMBNAIL), dataset.index["key"][i].decode(), landmark)
+        yield SheetPhoto(thumbnail(dataset.read(i), THUMBNAIL), dataset.index["key"][i].decode(), landmark)

@@ -1,17 +1,19 @@
-"""Queries and their answers step by step as one HTML page that needs nothing else: plain data in, a string out."""
+"""The page of an evaluation: queries and their way to the answer step by step, and landmarks taken for another."""
 from dataclasses import dataclass
 
-import jinja2
+import numpy as np
+from numpy.typing import NDArray
 
-from pages import report_figures as figures
-from pages.gallery_template import TEMPLATE
-from retrieval.trace import StepFigures
+from pages.report import choose_queries
+from pages.templates import fill
+from retrieval.metrics import Truths, has_landmark, is_true
+from retrieval.trace import Stage, StepFigures
 
 THUMBNAIL = 160  # pixels; the page's size is nearly all thumbnails, some 8 kB each
 
 
 @dataclass(frozen=True)
-class Neighbor:
+class TracedNeighbor:
     """A gallery photo in a list, at a step."""
     photo: bytes
     """Encoded, as packed."""
@@ -27,7 +29,7 @@ class Neighbor:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TracedCandidate:
     """A landmark that may be the answer, at a step."""
     landmark: str
     right: bool
@@ -38,12 +40,12 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Step:
+class TracedStep:
     """What a step made of a query."""
     name: str
-    lists: list[list[Neighbor]]
+    lists: list[list[TracedNeighbor]]
     """A list for each model, or one of all, best first; empty where the step left them as they were."""
-    candidates: list[Candidate]
+    candidates: list[TracedCandidate]
     """Best first; empty where the step left them as they were."""
     rank: int
     """Place of the right landmark among the candidates, from 1; 0: it is not there."""
@@ -52,7 +54,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Query:
+class TracedQuery:
     """A query and its way to the answer."""
     photo: bytes
     key: str
@@ -63,7 +65,7 @@ class Query:
     right: bool
     changed: bool
     """Whether a step changed the answer."""
-    steps: list[Step]
+    steps: list[TracedStep]
     """The first is what the embeddings say without any."""
 
     @property
@@ -74,7 +76,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Confused:
+class ConfusedPair:
     """Queries that show one landmark and were answered with another; an example photo of each side."""
     shown: str
     answered: str
@@ -94,27 +96,33 @@ class GalleryData:
     """Of the split, shown or not."""
     figures: list[StepFigures]
     """A row a stage, over all queries of the split."""
-    queries: dict[str, list[Query]]
+    queries: dict[str, list[TracedQuery]]
     """Heading -> queries."""
     num_confused: int
     """Pairs of landmarks, shown or not."""
-    confused: list[Confused]
+    confused: list[ConfusedPair]
 
 
 def render(data: GalleryData) -> str:
-    """The page. The same data give the same bytes; no script, and a policy that forbids any request."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
-    environment.globals.update(photo=lambda jpeg: figures.photo(jpeg, THUMBNAIL))
-    environment.filters.update(score=_score, signed=_signed)
+    """The page as HTML. The same data give the same bytes."""
     shown = [query for queries in data.queries.values() for query in queries]
     counts = {kind: sum(kind in query.kinds for query in shown) for kind in ("changed", "missed", "none")}
-    return environment.from_string(TEMPLATE).render(data=data, num_shown=len(shown), counts=counts)
+    return fill("gallery", data=data, side=THUMBNAIL, num_shown=len(shown), counts=counts)
 
 
-def _score(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
+def choose_traced(stages: list[Stage], truths: Truths, count: int) -> dict[str, NDArray[np.int64]]:
+    """Queries worth a look: heading -> their positions, none twice, at most `count` in all.
 
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
+    Up to a sixth each of those that the steps mended and spoiled, the most confident first; the rest as
+    `choose_queries` has it. A heading without any is left out.
+    """
+    first, last = (stage.candidates for stage in (stages[0], stages[-1]))
+    right, was_right = (is_true(found.answers[:, None], truths)[:, 0] for found in (last, first))
+    by_score, sixth = np.argsort(-last.confidences, kind="stable"), count // 6
+    chosen = {"Mended: wrong before the steps, right after": by_score[(right & ~was_right)[by_score]][:sixth],
+              "Spoiled: right before the steps, wrong after": by_score[(was_right & ~right)[by_score]][:sixth]}
+    taken = np.concatenate(list(chosen.values()))
+    rest = np.setdiff1d(by_score, taken)
+    others = choose_queries(last.confidences[rest], right[rest], has_landmark(truths)[rest], count - len(taken))
+    return {heading: rows for heading, rows in chosen.items() if len(rows)} | {
+        heading: rest[rows] for heading, rows in others.items()}
