@@ -1,8 +1,9 @@
-"""This process's memory: what it takes, and how the C library keeps it from step to step."""
+"""The memory of this process: how much it holds, and how the C library keeps it from step to step.
+
+No torch here: packing workers import this, and torch would add 0.3 GB and seconds to each of them.
+"""
 import ctypes
 import os
-
-import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
@@ -19,11 +20,8 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)  # whose free end stays ours
 
 
-def memory_mb(device: torch.device) -> dict[str, float]:
-    """What this process holds now without pages of files, in MB; on CUDA also the peak of its tensors so far."""
+def memory_mb() -> float:
+    """Resident memory of this process without the pages of mapped files, in MB."""
     with open("/proc/self/statm") as f:
         resident, of_files = map(int, f.read().split()[1:3])
-    sizes = {"memory_mb": (resident - of_files) * os.sysconf("SC_PAGE_SIZE") / 1e6}
-    if device.type == "cuda":
-        sizes["cuda_peak_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
-    return sizes
+    return (resident - of_files) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -16,6 +16,7 @@ from arcshard.console import Parser, run
 from preprocess.samples.sample_table import class_ids, read_samples
 from preprocess.samples.text_table import write_table
 from shards import Dataset
+from shards.classes import label_map
 from shards.dataset import splits
 
 ABSENT = -1
@@ -35,15 +36,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--new", type=Path, required=True, help="sample table or dataset of the next stage")
     parser.add_argument("--out", type=Path, required=True, help="the map, CSV or Parquet")
     return parser.parse_args()
-
-
-def label_map(old_ids: Sequence[str], new_ids: Sequence[str]) -> np.ndarray:
-    """The old label of each new class, -1 where it had none: int64 (C_new,).
-
-    old_ids, new_ids: landmark ids, each once, position = label. Row i of a new head is row label_map(...)[i] of the
-    old one.
-    """
-    return pd.Index(old_ids, dtype="str").get_indexer(pd.Index(new_ids, dtype="str")).astype(np.int64)
 
 
 def map_table(old_ids: Sequence[str], new_ids: Sequence[str]) -> pd.DataFrame:

@@ -30,7 +30,6 @@ EXCEPTIONS = {  # module -> rooms that it imports besides, each with its reason
     "loader.__main__": {"model"},  # a command: shows what the two rooms make of a photo together
     "retrieval.__main__": {"retrieval.run"},  # a command: the door to those about a run's answers
     "preprocess.duplicates": {"pages"},  # a command: draws the page of its report
-    "training.state": {"preprocess"},  # label_map, until it moves to shards
 }
 NEVER_LOADS = {  # room -> packages that none of its modules may load, itself or through others
     "shards": {"torch", "nvidia", "timm"},
@@ -116,7 +115,6 @@ def test_rooms_import_only_what_they_may(room):
         assert rooms - allowed == EXCEPTIONS.get(name, set()), name
 
 
-@pytest.mark.xfail(reason="arcshard.memory imports torch")
 @pytest.mark.parametrize("room", NEVER_LOADS)
 def test_no_module_loads_what_its_room_must_not(room):
     """A packing worker that imports torch holds 626 MB instead of 145."""
@@ -124,7 +122,6 @@ def test_no_module_loads_what_its_room_must_not(room):
     assert ways and [" -> ".join(way) for way in ways if way] == []
 
 
-@pytest.mark.xfail(reason="arcshard.memory imports torch")
 @pytest.mark.parametrize("room", ["shards", "preprocess"])
 def test_nor_does_another_package_load_it(room):
     """One process imports all modules of the room, but those of an optional cluster."""

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.label_map import label_map, landmark_ids, map_table
+from preprocess.label_map import landmark_ids, map_table
+from shards.classes import label_map
 
 IDS = st.lists(st.sampled_from(["1", "2", "10", "a", "é", "", "1e10", "nan"]), unique=True)
 

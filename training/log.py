@@ -74,7 +74,8 @@ class MetricsLog:
         device_wait = sum(wait.seconds() for wait in self._device_waits)
         loss, images, replaced, wait_shares, device_shares = self.world.sum(
             loss, self._images, self._replaced, self._wait / seconds, device_wait / seconds)
-        good = self._steps - skipped
+        good, device = self._steps - skipped, self.world.device
+        peak = {"cuda_peak_mb": torch.cuda.max_memory_allocated(device) / 1e6} if device.type == "cuda" else {}
         self.loss = loss / self.world.size / good if good else math.nan
         self.wait_share = wait_shares / self.world.size
         of_device = {}
@@ -82,7 +83,7 @@ class MetricsLog:
             self.wait_share = of_device["device_wait_share"] = device_shares / self.world.size
         self.append(NAME, step=step, position=position, epoch=epoch, loss=self.loss if good else None, **values,
                     images_per_s=images / seconds, data_wait_share=wait_shares / self.world.size, **of_device,
-                    replaced=int(replaced), skipped=skipped, **memory_mb(self.world.device))
+                    replaced=int(replaced), skipped=skipped, memory_mb=memory_mb(), **peak)
         self._restart()
 
     @contextmanager

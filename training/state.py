@@ -17,7 +17,7 @@ from model import HeadConfig, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum
 from model.heads import remap_centers
 from model.stats import class_means, start_from
-from preprocess.label_map import label_map
+from shards.classes import label_map
 from training.config import TrainConfig
 from training.optim import AveragedWeights, LossScale, build_optimizer, clip, keep_out_of_ddp, own_state, step_unless
 from training.stage import StageRun, images_ahead
