@@ -27,8 +27,7 @@ from typing import Any
 
 import torch
 from gpu_parts import PARTS
-from gpu_report import Row, markdown, table
-from gpu_scale import Scale
+from gpu_scale import Row, Scale, markdown, table
 from gpu_step import VARIANTS
 from machine import machine
 

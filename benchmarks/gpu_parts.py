@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import heads as heads_benchmark
-from gpu_report import Row
-from gpu_scale import Scale
+from gpu_scale import Row, Scale
 from gpu_step import both, step, trace
 
 from loader import View, tune

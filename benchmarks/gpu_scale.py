@@ -1,19 +1,30 @@
-"""How large the parts of benchmarks/gpu.py are: as its marks want it, or tiny on a CPU."""
+"""What the parts of benchmarks/gpu.py share: how large they are, and how their findings are shown."""
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from gpu_report import Row
+from machine import listed
 
 from arcshard.distributed import World
 from loader import Loader, View
 from shards import Dataset
 
 VIEW = View(area=(0.3, 1.0), brightness=0.2)  # as configs/gldv2-r50.yaml, and a color for `jitter` to carry
-
 TINY = "test_resnet"
+
+
+class Row(NamedTuple):
+    """One finding."""
+
+    part: str
+    what: str
+    found: str
+    expected: str
+    """The mark, of one H100 at 224 px; empty where there is none."""
+    met: bool | None
+    """None: nothing to meet, or a dry run."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +96,27 @@ class Scale:
 def synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+# The findings as tables.
+
+
+def mark(row: Row) -> str:
+    if row.met is None:
+        return "not judged" if row.expected else ""
+    return "met" if row.met else "MISSED"
+
+
+def table(rows: list[Row]) -> str:
+    """Aligned columns."""
+    cells = [("part", "what", "found", "expected", ""), *((*row[:4], mark(row)) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(5)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells)
+
+
+def markdown(about: dict[str, Any], facts: dict[str, Any], rows: list[Row]) -> str:
+    """The same for a page, under the machine and the sizes that it holds for."""
+    lines = [f"{listed(about)}.", "", f"{listed(facts)}.", "", "| part | what | found | expected | |",
+             "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join((*row[:4], mark(row)))} |" for row in rows]
+    return "\n".join(lines) + "\n"

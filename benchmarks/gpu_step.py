@@ -7,8 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from gpu_report import Row
-from gpu_scale import Scale, synchronize
+from gpu_scale import Row, Scale, synchronize
 from torch._inductor import config as inductor
 from torch.profiler import ProfilerActivity, profile, record_function
 from updates import IN_FLIGHT, Updates, waited

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from machine import listed, machine, spread
+from machine import listed, machine, median_range
 from torch import Tensor
 
 from arcshard.console import Parser, UserError, progress, run
@@ -206,7 +206,7 @@ def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
         for name, seconds in times.items():
             line = f"batch {batch:5}  {name:24} {1000 * statistics.median(seconds):9.2f} ms"
             if name != "arcshard" and "arcshard" in times:
-                ratio = spread([mine / theirs for mine, theirs in zip(times["arcshard"], seconds)], ".2f")
+                ratio = median_range([mine / theirs for mine, theirs in zip(times["arcshard"], seconds)], ".2f")
                 line += f"   arcshard takes {ratio} of it"
             lines.append(line)
     least, most = min(args.batches), max(args.batches)

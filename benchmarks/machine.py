@@ -1,4 +1,4 @@
-"""What a figure travels with: the machine, versions, and the spread of its rounds."""
+"""What a figure travels with: the machine, versions, and how far its rounds lie apart."""
 import argparse
 import json
 import os
@@ -31,7 +31,7 @@ def publish(args: argparse.Namespace, packages: Sequence[str], measure: Callable
         write_text(args.json, json.dumps(report, indent=2) + "\n")
 
 
-def spread(values: Iterable[float], form: str) -> str:
+def median_range(values: Iterable[float], form: str) -> str:
     """Median (least to most, n)."""
     listed = list(values)
     return f"{statistics.median(listed):{form}} ({min(listed):{form}} to {max(listed):{form}}, n = {len(listed)})"

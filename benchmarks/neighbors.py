@@ -19,7 +19,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from machine import listed, machine, spread
+from machine import listed, machine, median_range
 from numpy.typing import NDArray
 
 from arcshard.console import Parser, run, size_text
@@ -96,8 +96,8 @@ def contest(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: 
     print(f"{len(queries):,} x {len(gallery):,} x {DIM}, top {K}")
     for kind, column in (("elapsed", 0), ("processor", 1)):
         ours, theirs = ([pair[column] for pair in pairs] for pairs in seconds.values())
-        print(f"{kind:10} nearest {spread(ours, '.2f')} s, IndexFlatIP {spread(theirs, '.2f')} s, rate beside it "
-              f"{spread([b / a for a, b in zip(ours, theirs)], '.2f')}")
+        print(f"{kind:10} nearest {median_range(ours, '.2f')} s, IndexFlatIP {median_range(theirs, '.2f')} s, "
+              f"rate beside it {median_range([b / a for a, b in zip(ours, theirs)], '.2f')}")
 
 
 def curve(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
@@ -117,9 +117,10 @@ def plan(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: int
     seconds = [timed(lambda: nearest(queries, gallery, K)) for _ in range(rounds)]
     factor = asked / len(queries) * known / len(gallery)
     memory = asked * (4 * DIM + 12 * K)
-    print(f"{len(queries):,} x {len(gallery):,} takes {spread(seconds, '.2f')} s; {asked:,} x {known:,}, {factor:,.0f} "
-          f"times as many products: {spread([s * factor / 3600 for s in seconds], '.2f')} h; {size_text(memory)} for "
-          f"queries and result, and a memory-mapped gallery of {size_text(2 * DIM * known)} in float16")
+    hours = median_range([s * factor / 3600 for s in seconds], ".2f")
+    print(f"{len(queries):,} x {len(gallery):,} takes {median_range(seconds, '.2f')} s; {asked:,} x {known:,}, "
+          f"{factor:,.0f} times as many products: {hours} h; {size_text(memory)} for queries and result, and a "
+          f"memory-mapped gallery of {size_text(2 * DIM * known)} in float16")
 
 
 def mapped(queries: NDArray[np.float32], rows: int, rounds: int) -> None:
@@ -128,7 +129,7 @@ def mapped(queries: NDArray[np.float32], rows: int, rounds: int) -> None:
         write_gallery(path, rows)
         seconds = [timed(lambda: nearest(queries, np.load(path, mmap_mode="r"), K)) for _ in range(rounds)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{len(queries):,} x {rows:,} x {DIM}, gallery mapped: {spread(seconds, '.1f')} s, peak memory "
+    print(f"{len(queries):,} x {rows:,} x {DIM}, gallery mapped: {median_range(seconds, '.1f')} s, peak memory "
           f"{size_text(peak)}, mapped pages included")
 
 

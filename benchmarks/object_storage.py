@@ -13,7 +13,7 @@ import tempfile
 import time
 from itertools import islice
 
-from machine import listed, machine, spread
+from machine import listed, machine, median_range
 
 from arcshard.console import Parser, UserError, progress, run
 from loader import Loader
@@ -32,9 +32,9 @@ def main() -> None:
                 figures.append(measured(Dataset(place, "train", CacheConfig(folder, window=args.window)), args))
     print(listed(machine(["nvidia-dali-cuda130", "fsspec", "s3fs"])))
     for place, figures in rounds.items():
-        print(f"{place}: start {spread((one['start'] for one in figures), '.2f')} s, waiting in the first epoch "
-              f"{spread((one['first'] for one in figures), '.2%')}, in the second "
-              f"{spread((one['second'] for one in figures), '.2%')}")
+        print(f"{place}: start {median_range((one['start'] for one in figures), '.2f')} s, waiting in the first epoch "
+              f"{median_range((one['first'] for one in figures), '.2%')}, in the second "
+              f"{median_range((one['second'] for one in figures), '.2%')}")
 
 
 def parse_args() -> argparse.Namespace:

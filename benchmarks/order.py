@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import listed, publish, spread
+from machine import listed, median_range, publish
 
 from arcshard.console import Parser, check_least, progress, run
 from loader import Loader
@@ -84,8 +84,8 @@ def text(report: dict[str, Any]) -> str:
     columns = {name: [r[name] for r in report["rounds"]] for name in report["rounds"][0]}
     ratio = [big / small for big, small in zip(columns["order 1e+10"], columns["order 1e+06"])]
     lines = [listed(report["machine"]), f"batches of {report['batch_size']}"]
-    lines += [f"{name:16}{spread(values, ',.2f')} ms" for name, values in columns.items()]
-    return "\n".join([*lines, f"{'10^10 / 10^6':16}{spread(ratio, '.2f')}"])
+    lines += [f"{name:16}{median_range(values, ',.2f')} ms" for name, values in columns.items()]
+    return "\n".join([*lines, f"{'10^10 / 10^6':16}{median_range(ratio, '.2f')}"])
 
 
 if __name__ == "__main__":

@@ -14,14 +14,35 @@ median of all. Rates are of packing alone (packing_contests.py says what each cl
 with its start. --memory packs tiny JPEGs out of one zip and reports the peak of resident memory.
 """
 import argparse
+import io
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from machine import publish
-from packing_contests import CONTESTS, OPPONENTS, Contest, Job, peers_python, seconds_of_round
-from packing_memory import memory_report
-from packing_photos import make_photos, write_table
-from packing_report import PACKAGES, PEER_PACKAGES, memory_text, peer_versions, speed_text, tar_version
+from machine import listed, median_range, publish
+from packing_contests import (
+    ARCSHARD,
+    CONTESTS,
+    OPPONENTS,
+    ROOT,
+    SMALL,
+    Contest,
+    Job,
+    make_photos,
+    peer_versions,
+    peers_python,
+    photo_id,
+    seconds_of_round,
+    tar_version,
+    write_table,
+)
+from PIL import Image
 
 from arcshard.console import Parser, UserError, check_least, progress, run
 from arcshard.files import write_text
@@ -75,6 +96,117 @@ def contest_job(contest: Contest, photos: list[Path], args: argparse.Namespace) 
     write_table(job.table, [photo.stem for photo in job.photos])
     write_table(job.small_table, [photo.stem for photo in job.small])
     return job
+
+
+# The report: packages whose versions the figures travel with, and the figures as text.
+
+PACKAGES = ("simplejpeg", "jpeglib", "opencv-python-headless", "pillow", "numpy", "joblib")
+PEER_PACKAGES = ("ffcv", "mosaicml-streaming", "webdataset", "opencv-python", "numpy")
+
+Seconds = dict[str, float]  # contender -> seconds of a round
+
+
+def speed_text(report: dict[str, Any]) -> str:
+    """Median (least to most) of the rounds: rates, and make_shards' rate as a multiple of each opponent's."""
+    lines = [listed(report["machine"]), listed(report["peers"])]
+    for contest in CONTESTS:
+        if contest.name in report["settings"]["photos"]:
+            rounds = [each[contest.name] for each in report["rounds"]]
+            lines += contest_lines(contest, rounds, report["settings"]["photos"][contest.name])
+    return "\n".join(lines)
+
+
+def contest_lines(contest: Contest, rounds: list[Seconds], count: int) -> list[str]:
+    small = statistics.median(seconds[SMALL] for seconds in rounds)
+    ours = [(count - REHEARSED) / (seconds[ARCSHARD] - small) for seconds in rounds]
+    lines = [f"{contest.name}, {count:,} photos", _row(ARCSHARD, ours, "photos/s"),
+             _row("", [count / seconds[ARCSHARD] for seconds in rounds], f"photos/s with its start of {small:.1f} s")]
+    for name, goal in contest.goals.items():
+        if name in rounds[0]:
+            theirs = [count / seconds[name] for seconds in rounds]
+            ratio = median_range((a / b for a, b in zip(ours, theirs)), ".2f")
+            aim = f", goal {goal:.2f}" if goal else ""
+            lines.append(_row(name, theirs, f"photos/s; arcshard is {ratio} times as fast{aim}"))
+    return lines
+
+
+def memory_text(report: dict[str, Any]) -> str:
+    lines = [listed(report["machine"])]
+    lines += [f"{entry['samples']:>12,} samples: parent {entry['parent_mb']:,.0f} MB, largest worker "
+              f"{entry['worker_mb']:,.0f} MB, {entry['seconds']:,.0f} s" for entry in report["memory"]]
+    return "\n".join(lines)
+
+
+def _row(name: str, rates: Iterable[float], unit: str) -> str:
+    return f"  {name:13}{median_range(rates, ',.0f')} {unit}"
+
+
+# Peak of resident memory at several numbers of tiny photos, all in one stored zip: no inode each.
+
+MAKE_SHARDS = ROOT / "preprocess" / "make_shards.py"
+SIDE = 16  # pixels of a photo
+PAUSE = 0.1  # seconds between two looks; the kernel keeps the peak, so a look misses only what grew since
+
+
+def memory_report(args: argparse.Namespace) -> dict[str, Any]:
+    """{"memory": one entry for each of args.samples: samples, peaks of parent and largest worker in MB, seconds}."""
+    work = args.work.resolve()
+    return {"memory": [{"samples": count} | _pack(*_tiny_photos(work, count), work / "out", args.workers)
+                       for count in args.samples]}
+
+
+def _tiny_photos(work: Path, count: int) -> tuple[Path, Path]:
+    """A zip of `count` photos and their sample table; what an earlier call made is used again."""
+    archive, table = work / f"tiny-{count}.zip", work / f"tiny-{count}.csv"
+    if not table.exists():
+        keys = [photo_id(number) for number in range(count)]
+        photo = _tiny_photo()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as f:
+            for key in progress(keys, unit="photo", what="make zip"):
+                f.writestr(f"{'/'.join(key[:3])}/{key}.jpg", photo)
+        write_table(table, keys)
+    return archive, table
+
+
+def _tiny_photo() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), "teal").save(out, "JPEG", subsampling="4:2:0")
+    return out.getvalue()
+
+
+def _pack(archive: Path, table: Path, out: Path, workers: int) -> dict[str, float]:
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, MAKE_SHARDS, "--samples", table, "--images", archive, "--out", out, "--workers", workers]
+    began = time.perf_counter()
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+    parent, worker = 0.0, 0.0
+    while process.poll() is None:
+        parent = max(parent, _peak(process.pid))
+        worker = max(worker, *map(_peak, _descendants(process.pid)), 0.0)
+        time.sleep(PAUSE)
+    shutil.rmtree(out, ignore_errors=True)
+    if process.returncode:
+        raise UserError(f"make_shards.py must end well, but ended with exit code {process.returncode}: see above")
+    return {"parent_mb": parent, "worker_mb": worker, "seconds": time.perf_counter() - began}
+
+
+def _peak(pid: int) -> float:
+    """Highest resident memory so far, in MB; 0 for a process that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:"))
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    try:
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for child in " ".join(lists).split():
+        yield int(child)
+        yield from _descendants(int(child))
 
 
 if __name__ == "__main__":

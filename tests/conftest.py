@@ -80,8 +80,9 @@ def process() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def module(monkeypatch):
-    """Import a module of benchmarks/ as the scripts beside it do."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    """Import a module of benchmarks/ or docs/studies/ as the scripts beside it do."""
+    for folder in ("benchmarks", "docs/studies"):
+        monkeypatch.syspath_prepend(ROOT / folder)
     return __import__
 
 

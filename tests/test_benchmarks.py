@@ -72,7 +72,7 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_of_the_table(gpu, module, 
     assert failed.met is False and failed.found.startswith("UserError: ")
     late, = benchmark.in_a_process("both", scale, 0.1)
     assert late.met is False and late.found == "took more than 0 s"
-    assert module("gpu_report").table([failed]).endswith("ends      MISSED")
+    assert module("gpu_scale").table([failed]).endswith("ends      MISSED")
 
 
 def test_only_waits_of_the_updating_thread_within_an_update_count(gpu, module):

@@ -41,7 +41,7 @@ def test_a_round_has_every_contender_and_the_report_their_ratios(call, work, tmp
 def test_a_ratio_is_of_one_round_and_the_verdict_of_the_median(module, contest):
     rounds = [dict(arcshard=a, decode=d, dali=n, timm=t, ffcv=f)
               for a, d, n, t, f in ((300, 300, 100, 50, 150), (100, 200, 100, 100, 50), (200, 400, 200, 20, 160))]
-    title, ours, decode, dali, timm, ffcv, best = module("loaders_report").contest_lines(
+    title, ours, decode, dali, timm, ffcv, best = module("loaders").contest_lines(
         contest["originals"], rounds, {})
     assert title == "originals: originals, 224 px"
     assert ours.split() == "arcshard 200 (100 to 300, n = 3) images/s".split()
@@ -52,12 +52,12 @@ def test_a_ratio_is_of_one_round_and_the_verdict_of_the_median(module, contest):
 
 
 def test_the_goal_of_reading_is_a_rate(module, contest):
-    _, _, read = module("loaders_report").contest_lines(contest["tiny"], [{"arcshard": 9.0, "read": 41_000.0}], {})
+    _, _, read = module("loaders").contest_lines(contest["tiny"], [{"arcshard": 9.0, "read": 41_000.0}], {})
     assert read.endswith("41,000 (41,000 to 41,000, n = 1) images/s, goal 40,000: met")
 
 
 def test_who_was_absent_from_a_round_has_a_reason_instead_of_a_rate(module, contest):
-    lines = module("loaders_report").contest_lines(
+    lines = module("loaders").contest_lines(
         contest["originals"], [{"arcshard": 9.0, "spdl": 3.0}, {"arcshard": 9.0}], {"spdl": "it fell ill"})
     assert lines[-1].split() == "spdl did not run: it fell ill".split()
     assert not any("best of others" in line or "3 (" in line for line in lines)
@@ -71,7 +71,7 @@ def test_a_peer_that_cannot_run_is_named_and_the_contest_goes_on(call, work):
 
 
 def test_files_and_shards_of_a_form_hold_the_same_bytes(module, work):
-    forms = module("loaders_forms")
+    forms = module("loaders_contests")
     folder = forms.make_form(forms.PACKED, work, 80, workers=1)
     dataset = Dataset(folder / "dataset", "train")
     files = {path.stem: path.read_bytes() for path in map(Path, (folder / "list.txt").read_text().splitlines())}
@@ -84,7 +84,7 @@ def test_what_was_half_made_is_made_again(module, tmp_path):
     (tmp_path / "form-part").mkdir()
     (tmp_path / "form-part" / "rest").touch()
     for text in ("whole", "never"):
-        module("loaders_forms").once(tmp_path / "form", lambda out: out.write_text(text))
+        module("loaders_contests").once(tmp_path / "form", lambda out: out.write_text(text))
     assert (tmp_path / "form").read_text() == "whole" and not (tmp_path / "form-part").exists()
 
 
@@ -99,7 +99,7 @@ def test_every_peer_hands_out_uint8_batches(module, work, runner):
     python = ROOT / ".peers" / "bin" / "python"
     if not python.exists():
         pytest.skip("the peers are not installed: benchmarks/peers/install.sh")
-    forms = module("loaders_forms")
+    forms = module("loaders_contests")
     if runner in module("loaders_contests").OWN_FORMAT:
         forms.pack_with(runner, forms.TINY, forms.make_form(forms.TINY, work, 80, workers=1), python)
     rate_of(module, work, runner, python)
@@ -137,7 +137,7 @@ def test_mistakes_are_one_sentence(call, refused, tmp_path, options, sentence):
 
 
 def rate_of(module, work: Path, runner: str, python: Path) -> None:
-    forms = module("loaders_forms")
+    forms = module("loaders_contests")
     folder = forms.make_form(forms.TINY, work, 80, workers=1)
     done = subprocess.run([python, PEERS / f"{runner}_loader.py", "--form", folder, "--size", "32", "--batch-size", "4",
                            "--workers", "1", "--seconds", "0.05"], capture_output=True, text=True,

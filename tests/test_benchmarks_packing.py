@@ -26,7 +26,7 @@ def work(tmp_path_factory) -> Path:
 @pytest.fixture
 def listing(work, module, tmp_path) -> tuple[Path, list[Path]]:
     """Five photos, and the file that lists them to a runner."""
-    photos = module("packing_photos").make_photos(work, 5, workers=1)
+    photos = module("packing_contests").make_photos(work, 5, workers=1)
     (tmp_path / "list.txt").write_text("".join(f"{photo}\n" for photo in photos))
     return tmp_path / "list.txt", photos
 
@@ -49,7 +49,7 @@ def test_a_ratio_is_of_packing_without_the_start_and_of_one_round(module):
     contest = module("packing_contests").CONTESTS[1]
     names = ("arcshard_small", "arcshard", "tar")
     rounds = [dict(zip(names, seconds)) for seconds in ((1.0, 3.0, 1.0), (1.2, 5.0, 3.0), (1.0, 2.0, 0.9))]
-    title, ours, with_start, tar = module("packing_report").contest_lines(contest, rounds, 164)
+    title, ours, with_start, tar = module("packing").contest_lines(contest, rounds, 164)
     assert title == "copy, 164 photos"
     assert ours.split() == "arcshard 50 (25 to 100, n = 3) photos/s".split()
     assert with_start.split() == "55 (33 to 82, n = 3) photos/s with its start of 1.0 s".split()
@@ -58,7 +58,7 @@ def test_a_ratio_is_of_packing_without_the_start_and_of_one_round(module):
 
 
 def test_photos_are_in_normal_form_and_the_same_whenever_they_are_made(module, tmp_path):
-    make_photos = module("packing_photos").make_photos
+    make_photos = module("packing_contests").make_photos
     paths = make_photos(tmp_path, 40, workers=1)
     before = [path.read_bytes() for path in paths]
     assert all(normalize(data, None, 50) == (data, 800, 600) for data in before)

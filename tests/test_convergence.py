@@ -44,7 +44,7 @@ def test_all_but_one_fault_differs_from_all_in_that_fault_alone(arms):
 
 
 def test_double_normalization_is_the_two_in_a_row(module, arms):
-    faults, twice = module("convergence_faults"), embedder()
+    faults, twice = module("convergence_run"), embedder()
     images = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
     once = ((images.double() / 255 - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor([0.2, 0.3, 0.4])).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (faults.PIXEL_MEAN,
@@ -57,12 +57,12 @@ def test_double_normalization_is_the_two_in_a_row(module, arms):
 
 def test_bgr_shows_the_channels_in_reverse(module, arms):
     reversed_, images = embedder(), torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
-    module("convergence_faults").put_in(arms.Faults(bgr=True), reversed_)
+    module("convergence_run").put_in(arms.Faults(bgr=True), reversed_)
     assert torch.equal(reversed_(images, torch.ones(2, 3)), embedder()(images.flip(-1), torch.ones(2, 3)))
 
 
 def test_a_frozen_stem_leaves_the_rest_learning(module, arms):
-    faults, network = module("convergence_faults"), build_embedder(ModelConfig("tf_efficientnet_lite0", "none"))
+    faults, network = module("convergence_run"), build_embedder(ModelConfig("tf_efficientnet_lite0", "none"))
     faults.put_in(arms.Faults(frozen_stem=True), network)
     frozen = {name.split(".")[1] for name, p in network.named_parameters() if not p.requires_grad}
     stages = {name.split(".")[2] for name, p in network.named_parameters()
@@ -81,7 +81,7 @@ def test_softmax_first_has_no_margin_for_half_of_the_run(module, arms):
 @pytest.mark.parametrize("classes_are_photos, classes", [(False, 6), (True, 60)])
 def test_a_run_learns_from_views_that_its_seed_decides(module, small, arms, dataset_path, classes_are_photos, classes):
     task = replace(small, classes_are_photos=classes_are_photos)
-    photos = module("convergence_photos").load(dataset_path, task, seed=0)
+    photos = module("convergence_run").load(dataset_path, task, seed=0)
     assert len(photos.class_sizes) == classes and len(photos.train) == photos.epoch / 20 == 3
     assert sorted(label for batch in photos.val for label in batch.labels.tolist()) == sorted(
         list(range(60)) if classes_are_photos else [c for c in range(6) for _ in range(3)])
@@ -146,8 +146,8 @@ def test_the_runs_that_were_warned_of_are_counted(module, small, dataset_path):
 
 
 @pytest.mark.parametrize("script, flag, words", [
-    ("convergence", "--out", "there are no runs in {}: say --seeds to make some"),
-    ("convergence_warned", "--runs", "there are no runs in {}: make them with benchmarks/convergence.py")])
+    ("convergence", "--out", "there are no runs in {}: give --seeds to make some"),
+    ("convergence_warned", "--runs", "there are no runs in {}: make them with docs/studies/convergence.py")])
 def test_without_runs_there_is_nothing_to_tell(module, script, flag, words, dataset_path, tmp_path, monkeypatch):
     seeds = ["--seeds"] if script == "convergence" else []
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # that of the other tests

@@ -11,26 +11,19 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def parts():
+def throughput():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
-        yield __import__("throughput_parts")
-
-
-@pytest.fixture(scope="module")
-def report():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield __import__("throughput_report")
+        yield __import__("throughput")
 
 
 @settings(max_examples=60)
 @given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=4), batch_size=st.integers(1, 20))
-def test_expected_classes_are_the_mean_over_all_batches(parts, counts, batch_size):
+def test_expected_classes_are_the_mean_over_all_batches(throughput, counts, batch_size):
     labels = np.repeat(np.arange(len(counts)), counts)
     batch_size = min(batch_size, len(labels))
     every = [len(set(batch)) for batch in combinations(labels.tolist(), batch_size)]
-    assert parts.expected_classes(np.array(counts), batch_size) == pytest.approx(np.mean(every))
+    assert throughput.expected_classes(np.array(counts), batch_size) == pytest.approx(np.mean(every))
 
 
 @pytest.mark.parametrize("rates, sentence", [
@@ -46,10 +39,10 @@ def test_expected_classes_are_the_mean_over_all_batches(parts, counts, batch_siz
     ({"loader": 100, "step": 400, "both": 100, "read": 105, "decode": 300},
      "read-bound: with the loader beside it the step reaches 25% of its own rate; it could take 4.0 times what the "
      "loader gives, whose slowest part is the order and read")])
-def test_the_verdict_names_what_is_slowest(report, rates, sentence):
-    assert report.verdict([rates, rates]) == sentence
+def test_the_verdict_names_what_is_slowest(throughput, rates, sentence):
+    assert throughput.verdict([rates, rates]) == sentence
 
 
-def test_the_schedule_is_that_of_google_landmarks(report):
-    assert report.schedule([{"both": 1000.0}]) == (
+def test_the_schedule_is_that_of_google_landmarks(throughput):
+    assert throughput.schedule([{"both": 1000.0}]) == (
         "10 epochs of 1,223,195 images with this network would take 3.4 hours here")  # 12,231,950 / 1000 / 3600

@@ -1,6 +1,6 @@
 """What makes ArcFace stick, and what frees it: short runs that differ from a sane baseline in one thing or several.
 
-    python benchmarks/convergence.py --data data/demo/dataset --out runs/convergence [--tasks demo] [--seeds 0 1 2]
+    python docs/studies/convergence.py --data data/demo/dataset --out runs/convergence [--tasks demo] [--seeds 0 1 2]
 
 demo: the demo's landmarks from ImageNet weights. views: every photo is a class, its images are random views, and the
 network begins from random weights. All runs of a task and a seed see the same images in the same order. Each run is a
@@ -12,9 +12,8 @@ from pathlib import Path
 
 import torch
 from convergence_arms import TASKS, Task, setting
-from convergence_photos import load
 from convergence_report import Runs, draw, table
-from convergence_run import train
+from convergence_run import load, train
 
 from arcshard.console import Parser, UserError, progress, run
 from arcshard.files import write_text
@@ -33,7 +32,7 @@ def main() -> None:
             run_arms(args.data, args.out / name, TASKS[name], seed)
     runs = {name: read(args.out / name, TASKS[name]) for name in args.tasks}
     if not any(any(of_task.values()) for of_task in runs.values()):
-        raise UserError(f"there are no runs in {args.out}: say --seeds to make some")
+        raise UserError(f"there are no runs in {args.out}: give --seeds to make some")
     for name, of_task in runs.items():
         print(f"\n{name}\n\n{table(TASKS[name], of_task)}")
     draw(TASKS, runs, args.out / "arcface-convergence.png")

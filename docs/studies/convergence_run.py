@@ -4,27 +4,110 @@ Shape suffixes: B batch.
 """
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from convergence_arms import Setting
-from convergence_faults import frozen_part, put_in
-from convergence_photos import Photos, updates
+from convergence_arms import Faults, Setting, Task, setting
 from torch import Tensor, nn
 
 from arcshard.distributed import World
-from loader import Batch
+from loader import Batch, Loader
 from model import build_embedder, build_head
 from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
 from model.stats import EmbeddingStats, class_means, start_from
+from shards import Dataset
 from training import monitor
+from training.config import TrainConfig
 from training.optim import build_optimizer, clip, set_lr, step_unless
 from training.schedules import lr_factor, margin_at
 from training.step import Step, train_mode
+
+# The photos, decoded once for all runs of a task and a seed.
+
+OTHER_VIEWS = 1_000_000  # added to the seed of views that no run trains on
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What a task and a seed show to all their runs, as uint8 batches in memory."""
+
+    train: Sequence[Batch]
+    epoch: int
+    """Photos of the train split."""
+    gallery: Sequence[Batch]
+    """Whole photos of the train split, each at most once."""
+    val: Sequence[Batch]
+    class_sizes: Tensor
+    """Photos of each class (C,)."""
+
+
+def load(dataset: Path, task: Task, seed: int) -> Photos:
+    """Decode once what all runs of a seed share; an epoch has views of its own.
+
+    Where the photos are the classes, val is their views of another seed; an incomplete batch is left out.
+    """
+    c, train = setting(task.baseline).train, Dataset(dataset, "train")
+    read = partial(Loader, batch_size=c.global_batch, size=c.size, view=task.view, num_threads=1)
+    longest = max(updates(setting(task.baseline, arm.changes).train, len(train)) for arm in task.arms.values())
+    shown, gallery = list(islice(read(train, seed=seed), longest)), list(read(train, train=False))[::task.gallery_every]
+    if task.classes_are_photos:
+        val = list(islice(read(train, seed=seed + OTHER_VIEWS), len(train) // c.global_batch))
+        return Photos(by_photo(shown), len(train), by_photo(gallery), by_photo(val), torch.ones(len(train)))
+    val = list(read(Dataset(dataset, "val"), train=False))
+    return Photos(shown, len(train), gallery, val, torch.from_numpy(np.bincount(train.labels)))
+
+
+def by_photo(batches: Iterable[Batch]) -> list[Batch]:
+    """Every photo a class of its own."""
+    return [replace(batch, labels=batch.ids) for batch in batches]
+
+
+def updates(c: TrainConfig, epoch: int) -> int:
+    """Of a run over `epoch` photos an epoch."""
+    return math.ceil(c.epochs * epoch / c.global_batch)
+
+
+# D2-MetricLearning's faults of the input and of what learns, put around the product's network.
+
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # detectron2's, for pixels in 0..255
+
+
+def put_in(faults: Faults, embedder: Embedder) -> None:
+    """Change what the network is given, and stop what shall not learn."""
+    if faults.double_normalization:
+        embedder.mean, embedder.std = normalized_twice(embedder.mean, embedder.std)
+    if faults.bgr:
+        embedder.register_forward_pre_hook(_reversed_channels)
+    frozen_part(faults, embedder).requires_grad_(False)
+
+
+def normalized_twice(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """What ((x − mean) / std − PIXEL_MEAN) / PIXEL_STD takes from pixel values x in 0..1, and divides by; (3,) each."""
+    return mean + std * torch.tensor(PIXEL_MEAN), std * torch.tensor(PIXEL_STD)
+
+
+def frozen_part(faults: Faults, embedder: Embedder) -> nn.Module:
+    """Of an EfficientNet, stem and stages down to a quarter of the side; nothing without the fault."""
+    backbone: Any = embedder.backbone
+    if not faults.frozen_stem:
+        return nn.ModuleList()
+    return nn.ModuleList([backbone.conv_stem, backbone.bn1, backbone.blocks[0], backbone.blocks[1]])
+
+
+def _reversed_channels(embedder: nn.Module, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    images, jitter = inputs
+    return images.flip(-1), jitter
+
+
+# The run.
 
 WORLD = World(0, 1, torch.device("cpu"))
 CLIP_VALUE = 0.01
@@ -64,7 +147,7 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
 def build(setting: Setting, photos: Photos) -> tuple[Embedder, MarginHead]:
     """The network with its faults, and the head."""
     embedder, num_classes = build_embedder(setting.model), len(photos.class_sizes)
-    head = build_head(setting.head, embedder.dim, num_classes, photos.class_sizes)
+    head = build_head(setting.head, embedder.dim, num_classes, photos.class_sizes.numpy())
     put_in(setting.fault, embedder)
     if setting.fault.class_means:
         embedder.eval()

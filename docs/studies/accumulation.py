@@ -1,6 +1,6 @@
 """What gradient accumulation does to BatchNorm: the demo trained with its batches cut into micro-batches.
 
-    python benchmarks/accumulation.py --data data/demo/dataset --out runs/accumulation [--seeds 0 1 2] [--epochs 4]
+    python docs/studies/accumulation.py --data data/demo/dataset --out runs/accumulation [--seeds 0 1 2] [--epochs 4]
 
 All variants see the same images in the same order; an update has 32 of them but where the name says otherwise. Each
 seed is a run of its own with configs/demo.yaml; runs that are finished are not repeated. The table is that of
@@ -12,8 +12,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo_seeds import ROOT, command
-from machine import spread
+from study import ROOT, command, median_range
 
 from arcshard.console import Parser, run
 from training import log
@@ -63,7 +62,7 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
     """A Markdown table: a row a variant, median (least to most) over the seeds."""
     lines = ["| micro-batches × images | loss at the end | recall@1 of val | GAP of test |", "|---|---|---|---|"]
     for name, seeds in results.items():
-        cells = [spread([result[what] for result in seeds], form)
+        cells = [median_range([result[what] for result in seeds], form)
                  for what, form in (("loss", ".2f"), ("recall@1", ".3f"), ("gap", ".3f"))]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Which runs of the convergence study train.py would have warned of, and which of them were stuck.
 
-    python benchmarks/convergence_warned.py --data data/demo/dataset --runs runs/convergence
+    python docs/studies/convergence_warned.py --data data/demo/dataset --runs runs/convergence
 
 Stuck is a run of the demo's landmarks that in the end tells fewer than TOLD of val by the nearest center. The views
 have none: those that tell as few were slow (docs/arcface-convergence.md). untrained is left out: it shall not learn.
@@ -11,9 +11,8 @@ from pathlib import Path
 
 from convergence import read
 from convergence_arms import TASKS, UNTRAINED, Setting, Task, setting
-from convergence_faults import put_in
 from convergence_report import Run, Runs
-from convergence_run import TOLD
+from convergence_run import TOLD, put_in
 
 from arcshard.console import Parser, UserError, run
 from loader import Batch, Loader
@@ -30,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     runs = {name: read(args.runs / name, task) for name, task in TASKS.items()}
     if not any(any(of_task.values()) for of_task in runs.values()):
-        raise UserError(f"there are no runs in {args.runs}: make them with benchmarks/convergence.py")
+        raise UserError(f"there are no runs in {args.runs}: make them with docs/studies/convergence.py")
     print("| task | runs | because of the input | because of the loss | none |\n|---|---|---|---|---|")
     for name, task in TASKS.items():
         print("\n".join(rows(name, count(args.data, task, runs[name]))))

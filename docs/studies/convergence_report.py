@@ -7,9 +7,9 @@ from typing import Any
 
 import matplotlib
 from convergence_arms import BASELINE, UNTRAINED, Task
-from machine import spread
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from study import median_range
 
 from arcshard.files import whole_file
 from pages.charts import BLUE, INK, STYLE
@@ -36,9 +36,9 @@ def cells(task: Task, runs: Runs, name: str) -> list[str]:
     gains = paired(runs[against], runs[name], "nearest_photo")
     off = [run["off_plateau"] for run in of_arm if run["off_plateau"] is not None]
     return [
-        spread(column("nearest_photo"), ".3f"),
+        median_range(column("nearest_photo"), ".3f"),
         "" if name == against or not gains else f"{mean_and_deviation(gains)} to {against}",
-        spread(column("nearest_center"), ".3f"),
+        median_range(column("nearest_center"), ".3f"),
         f"{statistics.median(map(last_loss, of_arm)):.1f} ({reference_text(of_arm[0])})",
         f"{statistics.median(column('target_cosine')):.2f}",
         f"{math.degrees(statistics.median(column('wrong_angle'))):.0f}°",
