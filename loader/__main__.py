@@ -2,8 +2,8 @@
 
     python -m loader preview DATASET [--config configs/demo.yaml] [--photos 6] [--views 8] [--out preview.png]
 
-A row a photo: how evaluation frames it, then views as training draws them, colors included. Stages of a preset that
-differ in size or view follow each other from top to bottom.
+Each row is a photo: as evaluation frames it, then views as training draws them, including colors. The stages of a
+preset that differ in size or view follow each other from top to bottom.
 """
 import argparse
 import sys
@@ -25,11 +25,11 @@ from loader import View
 from loader.order import sample_at
 from loader.pipeline import Resources, decode
 from loader.plan import Plan, evaluation_plan, training_plan
-from model.augment import prepare  # the one place where this room shows what another does
+from model.augment import prepare  # what training does to colors; the only import of model in loader
 from shards import Dataset
 
 GAP = 4  # pixels between pictures
-SIZE = 224  # pixels, where a preset says nothing
+SIZE = 224  # pixels, if the preset has no train.size
 
 
 def main() -> None:
@@ -41,12 +41,12 @@ def main() -> None:
         f.write(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
     print(f"{args.out}: {min(args.photos, len(dataset))} photos, each as evaluated and in {args.views} views")
     for (view, size), names in stages.items():
-        print(f"{', '.join(names)}: {size} pixels, {said(view)}")
+        print(f"{', '.join(names)}: {size} pixels, {differences(view)}")
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(prog="python -m loader", description=__doc__)
-    command = parser.add_subparsers(dest="command", required=True).add_parser("preview", help="a sheet of views")
+    command = parser.add_subparsers(dest="command", required=True).add_parser("preview", help="write a sheet of views")
     command.add_argument("dataset", help="folder of the dataset, or s3://…")
     command.add_argument("--config", type=Path, help="YAML preset of train.py (default: train.py's defaults)")
     command.add_argument("--split", default="train", help="default: train")
@@ -60,9 +60,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_stages(path: Path | None) -> dict[tuple[View, int], list[str]]:
-    """The views and sides of a preset's stages, with the names of those that have them.
+    """The (view, image size) of each of a preset's stages, mapped to the names of the stages that have it.
 
-    Raises UserError if it is no preset.
+    Only these fields are read: merging and checking all options of a stage is training's, which this room may not
+    import. Raises UserError for what is not a preset.
     """
     preset = read_preset(path) if path else {}
     stages: dict[tuple[View, int], list[str]] = {}
@@ -73,26 +74,26 @@ def read_stages(path: Path | None) -> dict[tuple[View, int], list[str]]:
             options: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
             stages.setdefault((View(**options), int(diff.get("size", size))), []).append(name)
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"--config must be a preset of train.py, but {path} is none ({error})") from None
+        raise UserError(f"--config {path} is not a preset of train.py: {error}") from None
     return stages
 
 
-def said(view: View) -> str:
-    """What differs from the default view."""
+def differences(view: View) -> str:
+    """The view's fields that are not the default, as text."""
     usual = asdict(View())
     changed = [f"{name} {value}" for name, value in asdict(view).items() if value != usual[name]]
     return ", ".join(changed) or "the default view"
 
 
 def stacked(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures (h, w, 3) below each other, white where one is narrower."""
+    """Pictures (h, w, 3) one below the other, padded with white to the widest."""
     width = max(picture.shape[1] for picture in pictures)
     return np.concatenate([np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
                            for picture in pictures])
 
 
 def sheet(dataset: Dataset, view: View, size: int, photos: int, views: int, seed: int) -> NDArray[np.uint8]:
-    """Rows of the first photos of the stream, columns of their views, (h, w, 3)."""
+    """The first photos of the stream as rows, their views as columns: a picture (h, w, 3)."""
     photos = min(photos, len(dataset))
     rows = sample_at(np.arange(photos), len(dataset), seed)
     tiles = np.full((photos, 1 + views, size + GAP, size + GAP, 3), 255, np.uint8)
@@ -103,7 +104,7 @@ def sheet(dataset: Dataset, view: View, size: int, photos: int, views: int, seed
 
 def pictures_of(dataset: Dataset, view: View, size: int, chosen: NDArray[np.int64], views: int, seed: int
                 ) -> Iterator[NDArray[np.uint8]]:
-    """For each photo uint8 (1 + views, size, size, 3): as evaluated, then as position after position would draw it."""
+    """For each photo uint8 (1 + views, size, size, 3): as evaluated, then as successive positions would draw it."""
     def plans() -> Iterator[tuple[Plan, list[Any]]]:
         for number, row in enumerate(chosen.tolist()):
             ids, positions = np.full(views, row), number * views + np.arange(views)
@@ -125,5 +126,5 @@ def colored(images: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "loader"  # the name in front of an error's sentence; python -m puts this file's path there
+    sys.argv[0] = "loader"  # the name in front of error messages; python -m puts this file's path there
     run(main)

@@ -1,88 +1,46 @@
-"""How a photo becomes a training image: the options. What they mean is drawn in framing.py, warping.py, colors.py."""
+"""How a photo becomes a training image: the options, and what they draw for each image.
+
+Everything drawn is a pure function of (seed, position in the stream), n images at a time. Boxes are x, y, width and
+height in pixels of the stored photo. Geometry and JPEG quality are applied by the decoder (loader/pipeline.py), colors
+and holes by the training step (model/augment.py).
+"""
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loader.draws import uniform
+from loader.draws import ImageChannel, uniform
 
-# RandAugment as variant 3b of the 2nd place 2020 had it: a few operations an image, each of a random strength.
-#
-# Source: Cubuk et al., "RandAugment", 2020; set and limits: the 2nd place's augmentation code. Operations of one kind
-# add
-# up or multiply, and the kinds act in a fixed order: turn, shear, shift; brightness, contrast, saturation, full
-# contrast;
-# hole. Its block fade is left out.
+TRIES = 10  # to draw a crop that fits, as torchvision's RandomResizedCrop, whose distribution this is
 
+# RandAugment's operations, and what each does at full strength.
 OPERATIONS = ("identity", "autocontrast", "brightness", "contrast", "saturation", "cutout", "rotate", "shear x",
               "shear y", "shift x", "shift y")
-CHANNEL = 800
 BRIGHTNESS, COLOR = (0.5, 1.5), (0.0, 2.0)  # factors at strength 0 and 1
 HOLE, ANGLE, SHEAR, SHIFT = 0.5, 20.0, 0.1, 0.25  # at strength 1: share of the side, degrees, ratio, share
 
+Boxes = NDArray[np.float64]
+"""x, y, width, height, (n, 4)."""
+Lengths = NDArray[np.int32]
+"""Widths or heights of the photos, pixels, (n,)."""
+Matrices = NDArray[np.float64]
+"""(n, 2, 3): a point (u, v) of the image, whose sides are 1 long, comes from M @ (u, v, 1), in pixels of the photo."""
 Column = NDArray[np.float64]
-
-
-@dataclass
-class Drawn:
-    """What the operations of each image come to; every array (n, ) or as said."""
-
-    angle: Column
-    """Degrees."""
-    shear: NDArray[np.float64]
-    """Ratios of x on y and y on x, (n, 2)."""
-    shift: NDArray[np.float64]
-    """Shares of width and height, (n, 2)."""
-    factors: NDArray[np.float64]
-    """Of brightness, contrast, saturation, (n, 3)."""
-    hole: Column
-    """Side of a hole, share of the image's side; 0: none."""
-    autocontrast: NDArray[np.bool_]
-    """Whether to stretch each channel to the full range."""
-
-
-def draw(number: int, seed: int, positions: NDArray[np.int64]) -> Drawn:
-    """`number` operations for each position (n,), with strengths from 0.1 to 0.9 and random signs."""
-    channels = CHANNEL + np.arange(3 * number).reshape(3, 1, number)
-    u_operation, u_strength, u_sign = uniform(seed, positions[:, None], channels)  # each (n, number)
-    operation = np.floor(u_operation * len(OPERATIONS)).astype(np.int64)
-    strength = (1 + np.floor(9 * u_strength)) / 10
-    signed = np.where(u_sign < 0.5, -strength, strength)
-
-    def chosen(name: str) -> NDArray[np.bool_]:
-        return operation == OPERATIONS.index(name)
-
-    def total(name: str) -> Column:
-        return np.where(chosen(name), signed, 0).sum(1)
-
-    def factor(name: str, limits: tuple[float, float]) -> Column:
-        return np.where(chosen(name), limits[0] + (limits[1] - limits[0]) * strength, 1).prod(1)
-
-    return Drawn(
-        angle=ANGLE * total("rotate"),
-        shear=SHEAR * np.stack([total("shear x"), total("shear y")], 1),
-        shift=SHIFT * np.stack([total("shift x"), total("shift y")], 1),
-        factors=np.stack([factor("brightness", BRIGHTNESS), factor("contrast", COLOR),
-                          factor("saturation", COLOR)], 1),
-        hole=HOLE * np.where(chosen("cutout"), strength, 0).max(1, initial=0),
-        autocontrast=np.any(chosen("autocontrast"), axis=1))
-
-
 Framing = Literal["crop", "squash", "short", "long", "short-or-squash"]
 
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn for each training image."""
+    """How training images are drawn from a photo."""
 
     framing: Framing = "crop"
     """crop: a random box of area and aspect; squash: a box of side times the photo's width and height; short: a square
-    of side times its short side; long: one of side times its long side, black around the photo; short-or-squash:
-    either, by the toss of a coin (2nd place 2020, variant 3b). Evaluation takes the whole of it, in the middle; for
-    crop, the photo squashed."""
+    of side times its short side; long: a square of side times its long side, black around the photo; short-or-squash:
+    either with probability 1/2 (2nd place 2020, variant 3b). Evaluation uses the whole frame, centered; for crop, the
+    whole photo, squashed to a square."""
     side: float = 1.0
-    """Share of the side that framings other than crop keep, at a random place (1st place 2020: 448 of 512)."""
+    """Share of the frame's side that framings other than crop keep, at a random place (1st place 2020: 448 of 512)."""
     area: tuple[float, float] = (0.1, 1.0)
     """Crop's share of the photo's area, uniform between these."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -90,9 +48,9 @@ class View:
     flip: float = 0.5
     """Probability of a left-right flip."""
     warp: float = 1.0
-    """Probability that rotate, scale and shift apply (3rd place: 0.7)."""
+    """Probability that rotate, scale and shift are applied (3rd place: 0.7)."""
     rotate: float = 0.0
-    """Turn by an angle uniform in ± this, degrees, black where the photo ends (3rd place: 10)."""
+    """Rotate by an angle uniform in ± this, degrees; black where the photo ends (3rd place: 10)."""
     scale: float = 0.0
     """Enlarge by a factor uniform in 1 ± this (3rd place: 0.2)."""
     shift: float = 0.0
@@ -106,11 +64,11 @@ class View:
     cutout: float = 0.0
     """Probability of a black square hole (3rd place: 0.5)."""
     cutout_side: float = 0.4
-    """The hole's side as a share of the image's; at the border less of it lies inside (3rd place: 0.4)."""
+    """Side of the hole as a share of the image's; it may reach over the border (3rd place: 0.4)."""
     jpeg: tuple[int, int] | None = None
-    """JPEG qualities between which each image is once more compressed; null: not at all (3rd place: [99, 100])."""
+    """Compress each image once more, with a JPEG quality between these two; null: do not (3rd place: [99, 100])."""
     randaugment: int = 0
-    """Operations drawn for each image from RandAugment's set as the 2nd place had it (variant 3b: 3)."""
+    """Number of RandAugment operations for each image, from the 2nd place's set (its variant 3b: 3)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.area[0] <= self.area[1] <= 1:
@@ -137,30 +95,22 @@ class View:
 
     @property
     def warps(self) -> bool:
-        """Whether images may be other than a box inside the photo."""
+        """Whether an image may be anything but a box inside the photo."""
         return bool(self.framing == "long" or self.rotate or self.scale or self.shift or self.randaugment)
 
     @property
     def has_holes(self) -> bool:
-        """Whether images may have holes or be stretched to full contrast."""
+        """Whether an image may have a hole or stretched contrast."""
         return bool(self.cutout or self.randaugment)
 
 
-# Which part of a photo is framed: pure functions of (seed, position). Boxes are x, y, width, height in its pixels.
-
-TRIES = 10  # as torchvision's RandomResizedCrop, whose distribution this is
-# One channel of randomness for each use, so that a new augmentation never shifts the numbers of an old one.
-CROP, FLIP, PLACE = 0, 100, 110
-
-Boxes = NDArray[np.float64]
-Lengths = NDArray[np.int32]
-
+# Framing: which part of the photo the image shows.
 
 def draw_boxes(view: View, seed: int, positions: NDArray[np.int64], widths: Lengths, heights: Lengths) -> Boxes:
-    """Boxes float64 (n, 4) of whole pixels, as view.framing has them; those of "long" may reach beyond the photo."""
+    """Boxes float64 (n, 4) of whole pixels, by view.framing; those of "long" may reach beyond the photo."""
     if view.framing == "crop":
         return draw_crops(view, seed, positions, widths, heights).astype(np.float64)
-    u_x, u_y, coin = uniform(seed, positions[:, None], PLACE + np.arange(3)).T
+    u_x, u_y, coin = uniform(seed, positions[:, None], ImageChannel.PLACE + np.arange(3)).T
     frames = whole_frames(view, widths, heights, squash=coin < 0.5)
     sides = np.maximum(1, np.rint(frames[:, 2:] * view.side))
     room = frames[:, 2:] - sides
@@ -168,9 +118,9 @@ def draw_boxes(view: View, seed: int, positions: NDArray[np.int64], widths: Leng
 
 
 def whole_frames(view: View, widths: Lengths, heights: Lengths, squash: NDArray[np.bool_] | bool = False) -> Boxes:
-    """The boxes of which draw_boxes takes a part, and evaluation the whole, float64 (n, 4).
+    """The boxes of which draw_boxes takes a part and evaluation the whole, float64 (n, 4).
 
-    squash: which are squashed if view.framing is "short-or-squash".
+    squash: which photos are squashed if view.framing is "short-or-squash".
     """
     w, h = widths.astype(np.float64), heights.astype(np.float64)
     short, long = np.minimum(w, h), np.maximum(w, h)
@@ -184,9 +134,9 @@ def whole_frames(view: View, widths: Lengths, heights: Lengths, squash: NDArray[
 
 def draw_crops(view: View, seed: int, positions: NDArray[np.int64], widths: Lengths, heights: Lengths
                ) -> NDArray[np.int32]:
-    """Random crops, int32 (n, 4): the first of ten drawn boxes that fits, else the largest central one within the
-    aspect limits."""
-    tries = np.arange(4 * TRIES).reshape(4, 1, TRIES) + CROP
+    """Random crops, int32 (n, 4): the first of ten drawn boxes that fits, else the largest central box within the
+    limits of aspect."""
+    tries = np.arange(4 * TRIES).reshape(4, 1, TRIES) + ImageChannel.CROP
     u_area, u_aspect, u_x, u_y = uniform(seed, positions[:, None], tries)  # each (n, TRIES)
     area = (view.area[0] + u_area * (view.area[1] - view.area[0])) * (widths * heights.astype(np.float64))[:, None]
     low, high = np.log(view.aspect)
@@ -197,11 +147,11 @@ def draw_crops(view: View, seed: int, positions: NDArray[np.int64], widths: Leng
     w, h, u_x, u_y = (np.take_along_axis(v, first, 1)[:, 0] for v in (w, h, u_x, u_y))
     x, y = np.floor(u_x * (widths - w + 1)), np.floor(u_y * (heights - h + 1))
     drawn = np.stack([x, y, w, h], 1)
-    return np.where(fits.any(1)[:, None], drawn, _central(view.aspect, widths, heights)).astype(np.int32)
+    return np.where(fits.any(1)[:, None], drawn, _central_boxes(view.aspect, widths, heights)).astype(np.int32)
 
 
-def _central(aspect: tuple[float, float], widths: Lengths, heights: Lengths) -> Boxes:
-    """The largest centerd box whose width / height stays within the limits."""
+def _central_boxes(aspect: tuple[float, float], widths: Lengths, heights: Lengths) -> Boxes:
+    """The largest centered boxes whose width / height stays within the limits, (n, 4)."""
     w = np.minimum(widths, np.maximum(1, np.rint(heights * aspect[1])))
     h = np.minimum(heights, np.maximum(1, np.rint(widths / aspect[0])))
     return np.stack([(widths - w) // 2, (heights - h) // 2, w, h], 1)
@@ -209,29 +159,23 @@ def _central(aspect: tuple[float, float], widths: Lengths, heights: Lengths) -> 
 
 def draw_flips(view: View, seed: int, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which images to mirror left-right, bool (n,)."""
-    return uniform(seed, positions, FLIP) < view.flip
+    return uniform(seed, positions, ImageChannel.FLIP) < view.flip
 
 
-# Turns, enlargements and shifts: from a framed box to what is decoded and how the image is sampled from it.
+# Warps: the framed box turned, sheared, enlarged and shifted; and what must be decoded for that.
 
-WARP = 500  # channel of randomness
-
-Matrices = NDArray[np.float64]
-"""(n, 2, 3): a point (u, v) of the image, both sides 1 long, comes from M @ (u, v, 1), in pixels."""
-
-
-def of_boxes(boxes: Boxes) -> Matrices:
-    """Upright boxes (n, 4)."""
+def box_matrices(boxes: Boxes) -> Matrices:
+    """The matrices of upright boxes (n, 4)."""
     x, y, w, h = boxes.T
     zero = np.zeros_like(x)
     return np.stack([np.stack([w, zero, x], 1), np.stack([zero, h, y], 1)], 1)
 
 
 def draw_warps(view: View, seed: int, positions: NDArray[np.int64], boxes: Boxes) -> Matrices:
-    """The boxes (n, 4), turned, sheared and enlarged about their centers, then shifted."""
-    u_chance, u_angle, u_scale, *u_shift = uniform(seed, positions[:, None], WARP + np.arange(5)).T
+    """The matrices of boxes (n, 4) after rotation, shear and enlargement about their centers, then a shift."""
+    u_chance, u_angle, u_scale, *u_shift = uniform(seed, positions[:, None], ImageChannel.WARP + np.arange(5)).T
     applies = np.where(u_chance < view.warp, 1.0, 0.0)
-    operations = draw(view.randaugment, seed, positions)
+    operations = draw_operations(view.randaugment, seed, positions)
     angle = np.deg2rad(applies * view.rotate * (2 * u_angle - 1) + operations.angle)
     enlarge = 1 + applies * view.scale * (2 * u_scale - 1)
     shift = (applies * view.shift * (2 * np.array(u_shift) - 1)).T + operations.shift
@@ -240,27 +184,27 @@ def draw_warps(view: View, seed: int, positions: NDArray[np.int64], boxes: Boxes
     shear[:, 0, 1], shear[:, 1, 0] = operations.shear.T
     linear = turn @ shear / enlarge[:, None, None]
     center = boxes[:, :2] + boxes[:, 2:] / 2
-    matrices = of_boxes(boxes)
+    matrices = box_matrices(boxes)
     matrices[:, :, :2] = linear @ matrices[:, :, :2]
     offset = matrices[:, :, 2] - center
     matrices[:, :, 2] = center + shift * boxes[:, 2:] + np.einsum("nij,nj->ni", linear, offset)
     return matrices
 
 
-def regions(matrices: Matrices, widths: Lengths, heights: Lengths) -> NDArray[np.int32]:
+def decoded_boxes(matrices: Matrices, widths: Lengths, heights: Lengths) -> NDArray[np.int32]:
     """What must be decoded, int32 boxes (n, 4): all pixels that the images touch, at least one."""
     corners = matrices @ np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]], float)  # (n, 2, 4)
     limits = np.stack([widths, heights], 1)
-    # half a pixel more on each side is what linear interpolation looks at; a rounding error touches nothing
+    # linear interpolation looks half a pixel further on each side; 1e-6 keeps rounding errors from adding a pixel
     start = np.clip(np.floor(corners.min(2) - 0.5 + 1e-6), 0, limits - 1)
     end = np.clip(np.ceil(corners.max(2) + 0.5 - 1e-6), start + 1, limits)
     return np.concatenate([start, end - start], 1).astype(np.int32)
 
 
-def in_pixels(matrices: Matrices, boxes: NDArray[np.int32], size: int) -> NDArray[np.float32]:
+def pixel_matrices(matrices: Matrices, boxes: NDArray[np.int32], size: int) -> NDArray[np.float32]:
     """float32 (n, 2, 3): from points of an image `size` pixels wide to points of the decoded boxes.
 
-    Points, not pixels: the first pixel's center is (0.5, 0.5), as DALI's warp_affine has it.
+    The center of the first pixel is the point (0.5, 0.5), as in DALI's warp_affine.
     """
     scaled = matrices.copy()
     scaled[:, :, :2] /= size
@@ -268,24 +212,21 @@ def in_pixels(matrices: Matrices, boxes: NDArray[np.int32], size: int) -> NDArra
     return scaled.astype(np.float32)
 
 
-# What happens to an image's colors inside the training step: the numbers are drawn here, model/augment.py acts.
-
-JITTER, CUTOUT, JPEG = 200, 600, 700  # channels of randomness
-
+# Colors and holes, which the training step applies, and JPEG quality.
 
 def draw_jitter(view: View, seed: int, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """float32 (n, 3) or, if view.has_holes, (n, 8).
 
-    Columns: factors of brightness, contrast and saturation (1 changes nothing); a hole's left, top, right and bottom as
-    shares of the image's side (all 0: none); 1 where each channel is stretched to the full range, else 0.
+    Columns: factors of brightness, contrast and saturation (1 changes nothing); left, top, right and bottom of a hole
+    as shares of the image's side (all 0: no hole); 1 if each color channel is stretched to the full range, else 0.
     """
-    spread = np.array([view.brightness, view.contrast, view.saturation])
-    u = uniform(seed, positions[:, None], JITTER + np.arange(3))
-    factors = 1 + (2 * u - 1) * spread
+    ranges = np.array([view.brightness, view.contrast, view.saturation])
+    u = uniform(seed, positions[:, None], ImageChannel.JITTER + np.arange(3))
+    factors = 1 + (2 * u - 1) * ranges
     if not view.has_holes:
         return factors.astype(np.float32)
-    operations = draw(view.randaugment, seed, positions)
-    chance, *center = uniform(seed, positions[:, None], CUTOUT + np.arange(3)).T
+    operations = draw_operations(view.randaugment, seed, positions)
+    chance, *center = uniform(seed, positions[:, None], ImageChannel.CUTOUT + np.arange(3)).T
     side = np.maximum(np.where(chance < view.cutout, view.cutout_side, 0), operations.hole)[:, None]
     middle = np.stack(center, 1)
     hole = np.where(side > 0, np.clip(np.concatenate([middle - side / 2, middle + side / 2], 1), 0, 1), 0)
@@ -293,8 +234,59 @@ def draw_jitter(view: View, seed: int, positions: NDArray[np.int64]) -> NDArray[
 
 
 def draw_qualities(view: View, seed: int, positions: NDArray[np.int64]) -> NDArray[np.int32]:
-    """JPEG quality to compress each image with, int32 (n,); 0: not at all."""
+    """JPEG quality to compress each image with, int32 (n,); 0: do not."""
     if view.jpeg is None:
         return np.zeros(len(positions), np.int32)
     low, high = view.jpeg
-    return (low + np.floor(uniform(seed, positions, JPEG) * (high - low + 1))).astype(np.int32)
+    return (low + np.floor(uniform(seed, positions, ImageChannel.JPEG) * (high - low + 1))).astype(np.int32)
+
+
+# RandAugment as in variant 3b of the 2nd place 2020: a few operations for each image, each of a random strength.
+#
+# Source: Cubuk et al., "RandAugment", 2020; set and limits are those of the 2nd place's augmentation code, without its
+# block fade. Operations of one kind add up or multiply, and the kinds act in a fixed order: rotate, shear, shift;
+# brightness, contrast, saturation, autocontrast; hole.
+
+@dataclass
+class Operations:
+    """The combined effect of each image's operations; arrays are (n,) unless stated."""
+
+    angle: Column
+    """Degrees."""
+    shear: NDArray[np.float64]
+    """Ratios of x on y and y on x, (n, 2)."""
+    shift: NDArray[np.float64]
+    """Shares of width and height, (n, 2)."""
+    factors: NDArray[np.float64]
+    """Of brightness, contrast, saturation, (n, 3)."""
+    hole: Column
+    """Side of a hole as a share of the image's side; 0: no hole."""
+    autocontrast: NDArray[np.bool_]
+    """Whether to stretch each color channel to the full range."""
+
+
+def draw_operations(number: int, seed: int, positions: NDArray[np.int64]) -> Operations:
+    """Draw `number` operations for each position (n,), with strengths from 0.1 to 0.9 and random signs."""
+    channels = ImageChannel.RANDAUGMENT + np.arange(3 * number).reshape(3, 1, number)
+    u_operation, u_strength, u_sign = uniform(seed, positions[:, None], channels)  # each (n, number)
+    operation = np.floor(u_operation * len(OPERATIONS)).astype(np.int64)
+    strength = (1 + np.floor(9 * u_strength)) / 10
+    signed = np.where(u_sign < 0.5, -strength, strength)
+
+    def chosen(name: str) -> NDArray[np.bool_]:
+        return operation == OPERATIONS.index(name)
+
+    def total(name: str) -> Column:
+        return np.where(chosen(name), signed, 0).sum(1)
+
+    def factor(name: str, limits: tuple[float, float]) -> Column:
+        return np.where(chosen(name), limits[0] + (limits[1] - limits[0]) * strength, 1).prod(1)
+
+    return Operations(
+        angle=ANGLE * total("rotate"),
+        shear=SHEAR * np.stack([total("shear x"), total("shear y")], 1),
+        shift=SHIFT * np.stack([total("shift x"), total("shift y")], 1),
+        factors=np.stack([factor("brightness", BRIGHTNESS), factor("contrast", COLOR),
+                          factor("saturation", COLOR)], 1),
+        hole=HOLE * np.where(chosen("cutout"), strength, 0).max(1, initial=0),
+        autocontrast=np.any(chosen("autocontrast"), axis=1))

@@ -1,6 +1,6 @@
 """Loader: shards -> uint8 batches on the device, in a planned order.
 
-positions -> sample ids -> checked bytes (memory map) -> DALI decodes the crops -> resize, flip -> Batch
+    positions -> sample ids -> checked bytes (memory map) -> DALI decodes the crops -> resize, flip -> Batch
 """
 import itertools
 import time
@@ -12,14 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from arcshard.console import UserError
-from loader import plan as planning
 from loader.augment import View
 from loader.mixture import mixed, order_of
 from loader.pipeline import HW_DECODER_LOAD, Resources, decode, largest_photo, share_of_cores
-from loader.plan import GrowingSize
+from loader.plan import GrowingSize, Plan, evaluation_plan, rank_positions, training_plan
 from loader.read import (
     PendingReads,
     WaitForShards,
@@ -28,34 +26,34 @@ from loader.read import (
     one_ahead,
     read,
     read_or_replace,
-    shard_schedule,
+    schedule_of,
     shards_ahead,
 )
-from loader.streams import Selection
+from loader.streams import IntArray, Selection
 from shards import Dataset
 
-IntArray = NDArray[np.int64]
-# What of the state says which photos are drawn, as opposed to what is made of them.
-DATA = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix", "window", "shards"})
+# Keys of the fingerprint that say which photos are drawn, not how.
+DATA_KEYS = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix", "window",
+                       "shards"})
 
 
 class DeviceWait:
-    """When a batch was asked for and when it was there, on the device's own clock; CUDA only.
+    """How long the device waited for a batch, on its own clock; CUDA only. Make it when the batch is asked for.
 
-    What the host waits does not show whether the device had work left, nor what it waits for DALI's decoder.
+    The host's wait shows neither whether the device still had work, nor what it waits for DALI's decoder.
     """
 
     def __init__(self) -> None:
-        self._asked, self._given = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._asked, self._done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self._asked.record()
 
     def done(self) -> None:
         """The batch is there for what the current stream does next."""
-        self._given.record()
+        self._done.record()
 
     def seconds(self) -> float:
-        """That the device waited. Only once it has passed both moments: this does not wait for it."""
-        return self._asked.elapsed_time(self._given) / 1000
+        """How long; only once the device has passed both moments: this does not wait for it."""
+        return self._asked.elapsed_time(self._done) / 1000
 
 
 @dataclass
@@ -69,38 +67,38 @@ class Batch:
     ids: torch.Tensor
     """int64 (n,), rows of the dataset's index, on the CPU."""
     jitter: torch.Tensor
-    """float32 (n, 3) or (n, 8), what the training step is yet to do with the colors (loader/augment.py), on the
+    """float32 (n, 3) or (n, 8), what the training step does to the colors (loader/augment.py, draw_jitter), on the
     loader's device."""
     replaced: int
-    """Samples that rotted on disk and gave way to others."""
+    """Samples that are corrupt on disk and were replaced by others."""
     wait: float
     """Seconds that the consumer waited for this batch, on the host's clock."""
     device_wait: DeviceWait | None = None
-    """On CUDA, what the device waited."""
+    """On CUDA, how long the device waited."""
 
 
 class Loader:
     """Iterates batches: endless and shuffled for training, once and in order for evaluation.
 
-    The sequence of training images depends on dataset, selection, view, size and seed alone: not on the number of
+    The sequence of training images depends only on dataset, selection, view, size and seed: neither on the number of
     ranks or threads, nor on where an earlier run stopped. The global batch is batch_size × world_size.
 
     Memory: on a CPU at most (PREFETCH + 2) × batch_size photos, decoded whole, and 100 MB, however many epochs; the
-    maps of shards and index are the page cache's (benchmarks/loaders.py --memory).
+    memory maps of shards and index belong to the page cache (benchmarks/loaders.py --memory).
 
-    Of a dataset in object storage, threads bring the next shards to its cache meanwhile, and samples are shuffled
+    Shards of a dataset in object storage are fetched to its cache by threads, ahead of need, and samples are shuffled
     within windows of shards.
 
     Args:
         dataset: what to read.
-        batch_size: samples a batch of this rank.
+        batch_size: samples in a batch of this rank.
         size: side of the square images, pixels; a GrowingSize grows by epoch, in training.
         device: "cpu", or "gpu" for this process's current CUDA device.
         seed: chooses the order and every random view.
-        rank, world_size: which contiguous part of each global batch is ours.
-        train: False reads each sample once, the view's whole frame, the last batch short.
-        rows: which of the samples, instead of all; train=False only.
-        view: what is drawn for a training image.
+        rank, world_size: which contiguous part of each global batch is this loader's.
+        train: False reads each sample once, with the view's whole frame; the last batch may be short.
+        rows: which samples to read instead of all; train=False only.
+        view: how training images are drawn.
         selection: which photos an epoch of training holds, and how often.
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
         hw_decoder_load: share of a batch for the GPU's JPEG engine. Like num_threads, it may change between iterators.
@@ -125,13 +123,13 @@ class Loader:
         self.stream = order_of(self.dataset, selection if train else Selection(), seed)
         self.num_threads, self.hw_decoder_load = num_threads or share_of_cores(), hw_decoder_load
         self.global_batch = batch_size * world_size
-        self._schedule, self._turn = shard_schedule(dataset, self.stream, train, self.global_batch), rank / world_size
+        self._schedule, self._turn = schedule_of(dataset, self.stream, train, self.global_batch), rank / world_size
         self.position = 0  # samples handed out, over all ranks
         cv2.setNumThreads(1)  # images are resized in parallel; threads inside one image would only cost
 
     def __iter__(self) -> Iterator[Batch]:
         # The threads end with the iterator: at its end, on an error, and when the consumer drops it. Those that fetch
-        # shards end first, since the planner may wait for one.
+        # shards end first, since the planner may be waiting for one.
         with (ThreadPoolExecutor(self.num_threads) as pool, ThreadPoolExecutor(1) as planner,
               shards_ahead(self._schedule, self._turn) as wait_for_shards):
             planned = self.planned(pool, wait_for_shards)
@@ -142,55 +140,54 @@ class Loader:
                 asked, device_wait = time.perf_counter(), self._device_wait()
 
     def planned(self, pool: Executor, wait_for_shards: WaitForShards = already_here
-                ) -> Iterator[tuple[planning.Plan, list[Any]]]:
-        """What the decoder is given, one a batch: plans with their samples' checked bytes.
+                ) -> Iterator[tuple[Plan, list[Any]]]:
+        """The decoder's input: for each batch a plan and its samples' checked bytes.
 
-        In training endless, from the current position on, which stays; in evaluation each sample once.
+        Training: endless, from the current position on, which does not change. Evaluation: each sample once.
 
         Args:
             pool: reads the bytes.
-            wait_for_shards: what is called before a batch is read.
+            wait_for_shards: called before a batch is read.
         """
         return self._training(pool, wait_for_shards) if self.train else self._evaluation(pool, wait_for_shards)
 
     def reads(self, pool: Executor, wait_for_shards: WaitForShards = already_here
               ) -> Iterator[tuple[int, IntArray, IntArray, PendingReads]]:
-        """What training plans are made of: order and reads, nothing drawn yet. Endless, from the current position on.
+        """Order and bytes of training batches, before anything is drawn: endless, from the current position on.
 
-        A batch is its global batch's first position, this rank's positions (n,), the rows there (n,), and their bytes,
-        on the way.
+        For each batch: first position of its global batch, this rank's positions (n,), rows there (n,), their bytes.
         """
         for start in itertools.count(self.position, self.global_batch):
-            positions = planning.rank_positions(start, self.batch_size, self.rank)
+            positions = rank_positions(start, self.batch_size, self.rank)
             wanted = self.stream.sample_at(positions)
             wait_for_shards(positions, wanted)
             yield start, positions, wanted, read_or_replace(self.dataset, wanted, self.stream, positions, pool)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, and what it is a stream of; the same on every rank."""
+        """Position in the stream, and what the stream depends on; the same on every rank."""
         return {"position": self.position, "fingerprint": self._fingerprint()}
 
     def load_state_dict(self, state: dict[str, Any], allow_changed_data: bool = False) -> None:
         """Continue after the last batch that was handed out, with any number of ranks and any batch size.
 
-        Iterators made before go on where they are.
+        Existing iterators are not affected.
 
-        allow_changed_data: the dataset, split and selection may be others; the stream is then theirs, from the same
-        number of images on.
+        allow_changed_data: dataset, split and selection may differ; the stream is then theirs, from the same number of
+        images on.
 
         Raises UserError if the state belongs to another dataset, split, selection, seed, size or view.
         """
         theirs, ours = state["fingerprint"], self._fingerprint()
         changed = {k: f"{k} was {theirs.get(k)!r} and is {ours.get(k)!r}" for k in {**theirs, **ours}
-                   if theirs.get(k) != ours.get(k) and not (allow_changed_data and k in DATA)}
+                   if theirs.get(k) != ours.get(k) and not (allow_changed_data and k in DATA_KEYS)}
         if changed:
-            way_out = " (or let the data differ: --allow-changed-data)" if changed.keys() <= DATA else ""
-            raise UserError("a run continues only with the data and views it began with, but "
-                            f"{'; '.join(changed.values())}: give the old ones, or start a new run{way_out}")
+            way_out = ", or allow it with --allow-changed-data" if changed.keys() <= DATA_KEYS else ""
+            raise UserError(f"a run cannot continue with other data or views than it began with: "
+                            f"{'; '.join(changed.values())}; give the old ones, or start a new run{way_out}")
         self.position = state["position"]
 
     def resources(self) -> Resources:
-        """What its graphs run on."""
+        """What this loader's pipelines run on."""
         if self.device == "cpu":
             return Resources("cpu", self.batch_size, self.num_threads)
         return Resources("gpu", self.batch_size, self.num_threads, self.hw_decoder_load,
@@ -202,24 +199,24 @@ class Loader:
                 "seed": self.seed, "size": self.size.last, "first_size": self.size.first,
                 "size_epochs": self.size.epochs, **self.stream.fingerprint(), **view}
 
-    def _training(self, pool: Executor, wait_for_shards: WaitForShards) -> Iterator[tuple[planning.Plan, list[Any]]]:
+    def _training(self, pool: Executor, wait_for_shards: WaitForShards) -> Iterator[tuple[Plan, list[Any]]]:
         for start, positions, wanted, pending in self.reads(pool, wait_for_shards):
             data, ids = collect(pending)
-            yield planning.training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
-                                         start + self.global_batch, self.size.at(start / self.stream.epoch_size),
-                                         int((ids != wanted).sum())), data
+            yield training_plan(self.dataset.index[ids], self.view, self.seed, positions, ids,
+                                start + self.global_batch, self.size.at(start / self.stream.epoch_size),
+                                int((ids != wanted).sum())), data
 
-    def _evaluation(self, pool: Executor, wait_for_shards: WaitForShards) -> Iterator[tuple[planning.Plan, list[Any]]]:
-        """Each sample once over all ranks, in order; where the last global batch leaves a rank nothing, it stops."""
+    def _evaluation(self, pool: Executor, wait_for_shards: WaitForShards) -> Iterator[tuple[Plan, list[Any]]]:
+        """Each sample once over all ranks, in order; a rank with no part in the last global batch stops before it."""
         for start, ids, pending in self._evaluation_reads(pool, wait_for_shards):
             data, _ = collect(pending)
-            yield planning.evaluation_plan(self.dataset.index[ids], self.view, ids, start + self.global_batch,
-                                           self.size.last), data
+            yield evaluation_plan(self.dataset.index[ids], self.view, ids, start + self.global_batch,
+                                  self.size.last), data
 
     def _evaluation_reads(self, pool: Executor, wait_for_shards: WaitForShards
                           ) -> Iterator[tuple[int, IntArray, PendingReads]]:
         for start in range(self.rows.start, self.rows.stop, self.global_batch):
-            ids = planning.rank_positions(start, self.batch_size, self.rank)
+            ids = rank_positions(start, self.batch_size, self.rank)
             ids = ids[ids < self.rows.stop]
             if len(ids):
                 wait_for_shards(ids, ids)
@@ -228,7 +225,7 @@ class Loader:
     def _device_wait(self) -> DeviceWait | None:
         return DeviceWait() if self.device == "gpu" else None
 
-    def _batch(self, plan: planning.Plan, images: torch.Tensor, asked: float, device_wait: DeviceWait | None) -> Batch:
+    def _batch(self, plan: Plan, images: torch.Tensor, asked: float, device_wait: DeviceWait | None) -> Batch:
         labels = torch.from_numpy(self.dataset.labels[plan.ids].astype(np.int64)).to(images.device, non_blocking=True)
         jitter = torch.from_numpy(plan.jitter).to(images.device, non_blocking=True)
         if device_wait:

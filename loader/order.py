@@ -8,18 +8,44 @@ from numpy.typing import ArrayLike, NDArray
 
 from loader.draws import hash64, mix64
 
-# Keyed bijections of {0, …, N-1}, computed element by element: no array of N, the same cost for any N.
-#
-# All take arrays (n,): element x, its N, and a key that chooses the bijection.
-
 Words = NDArray[np.uint64]
+SMALL = 256  # samples an epoch below which a Feistel network is not uniform
+ROUNDS = 8  # of the Feistel network, even; with 4, neighbors at 200 samples are measurably not uniform (z 50)
+SWAPS = 24  # with 8, neighbors are measurably not uniform (z 16 to 45), with 12 they are (z < 2)
 
-ROUNDS = 8  # of the Feistel network; even; with 4, neighbors are visibly not uniform at 200 samples (z 50), with 6 are
-SWAPS = 24  # with 8, neighbors are visibly not uniform (z 16 to 45), with 12 they are (z < 2)
+
+def sample_at(positions: NDArray[np.int64], num_samples: ArrayLike, seed: ArrayLike) -> NDArray[np.int64]:
+    """Samples at the given positions of the endless stream.
+
+    Args:
+        positions: int64 (n,), non-negative.
+        num_samples: N, samples an epoch; positions [e·N, (e+1)·N) hold each of 0..N-1 once, for every epoch e.
+        seed: chooses the stream. It and num_samples may be arrays (n,): each position is then of a stream of its own.
+
+    Returns: int64 (n,) in [0, N).
+    """
+    positions, sizes = np.asarray(positions, np.int64), np.asarray(num_samples, np.int64)
+    if sizes.size and sizes.min() < 1:
+        raise ValueError(f"num_samples must be at least 1; got {sizes.min()}")
+    if positions.size and positions.min() < 0:
+        raise ValueError(f"positions must not be negative; got {positions.min()}")
+    epoch, place = np.divmod(positions, sizes)
+    keys = np.broadcast_to(hash64(seed, epoch), place.shape)
+    sizes = np.broadcast_to(sizes, place.shape)
+    sample = np.empty(len(place), np.uint64)
+    small = sizes < SMALL
+    for chosen, bijection in ((small, swap_or_not), (~small, feistel_walk)):
+        if chosen.any():
+            sample[chosen] = bijection(place[chosen].astype(np.uint64), sizes[chosen].astype(np.uint64), keys[chosen])
+    return sample.astype(np.int64)
+
+
+# Keyed bijections of {0, …, N-1}, computed element by element. They take arrays (n,): element x, its N, and a key that
+# chooses the bijection.
 
 
 def swap_or_not(x: Words, size: Words, keys: Words) -> Words:
-    """For small N, where the walk below is long (N = 15: 17 steps, 100 for the last of a batch of 256).
+    """For small N, for which the walk below is long (N = 15: 17 steps, 100 for the last of a batch of 256).
 
     Each round swaps some of the pairs {y, K - y mod N}. Source: Hoang, Morris, Rogaway, "An enciphering scheme based on
     a card shuffle", CRYPTO 2012.
@@ -70,32 +96,3 @@ def _below(word: Words, limit: Words) -> Words:
 def _add_mod(x: Words, y: Words, modulus: Words) -> Words:
     total = x + y
     return np.where(total >= modulus, total - modulus, total)
-
-
-SMALL = 256  # samples an epoch below which a Feistel network is not uniform
-
-
-def sample_at(positions: NDArray[np.int64], num_samples: ArrayLike, seed: ArrayLike) -> NDArray[np.int64]:
-    """Samples at the given positions of the endless stream.
-
-    Args:
-        positions: int64 (n,), non-negative.
-        num_samples: N, samples an epoch; positions [e·N, (e+1)·N) hold each of 0..N-1 once, for every epoch e.
-        seed: chooses the stream. It and num_samples may be arrays (n,): each position is then of a stream of its own.
-
-    Returns: int64 (n,) in [0, N).
-    """
-    positions, sizes = np.asarray(positions, np.int64), np.asarray(num_samples, np.int64)
-    if sizes.size and sizes.min() < 1:
-        raise ValueError(f"num_samples must be at least 1; got {sizes.min()}")
-    if positions.size and positions.min() < 0:
-        raise ValueError(f"positions must not be negative; got {positions.min()}")
-    epoch, place = np.divmod(positions, sizes)
-    keys = np.broadcast_to(hash64(seed, epoch), place.shape)
-    sizes = np.broadcast_to(sizes, place.shape)
-    sample = np.empty(len(place), np.uint64)
-    small = sizes < SMALL
-    for chosen, bijection in ((small, swap_or_not), (~small, feistel_walk)):
-        if chosen.any():
-            sample[chosen] = bijection(place[chosen].astype(np.uint64), sizes[chosen].astype(np.uint64), keys[chosen])
-    return sample.astype(np.int64)

@@ -1,43 +1,28 @@
-"""What one rank's batch holds, as a pure function of the position in the stream and of the dataset's index."""
+"""What one rank's batch holds: a pure function of its positions in the stream and of the dataset's index."""
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loader import augment
-from loader.augment import Boxes, View, draw_boxes, draw_flips, draw_jitter, draw_qualities, whole_frames
-
-# The side of the training images: one for the whole run, or one that grows by epoch.
-
-
-@dataclass(frozen=True)
-class GrowingSize:
-    """From `first` to `last` pixels over so many `epochs`, linearly, in multiples of `step` (both ends excepted).
-
-    Small images early save most of their compute (Tan and Le, "EfficientNetV2", ICML 2021, section 4; ffcv-imagenet
-    trains so). Raises ValueError if first exceeds last, or either is not positive.
-    """
-
-    first: int
-    last: int
-    epochs: float
-    step: int = 32
-
-    def __post_init__(self) -> None:
-        if not 0 < self.first <= self.last:
-            raise ValueError(f"the first size must be positive and at most the last; got {self.first} and {self.last}")
-
-    def at(self, epoch: float) -> int:
-        """Side of a global batch that begins `epoch` epochs after the start, pixels; never falling."""
-        if epoch >= self.epochs:
-            return self.last
-        exact = self.first + (self.last - self.first) * epoch / self.epochs
-        return min(self.last, max(self.first, int(exact) // self.step * self.step))
+from loader.augment import (
+    Boxes,
+    Matrices,
+    View,
+    box_matrices,
+    decoded_boxes,
+    draw_boxes,
+    draw_flips,
+    draw_jitter,
+    draw_qualities,
+    draw_warps,
+    pixel_matrices,
+    whole_frames,
+)
 
 
 @dataclass
 class Plan:
-    """One rank's part of a global batch; every array has one row a sample."""
+    """One rank's part of a global batch; every array has one row for each sample."""
 
     end: int
     """Position of the stream after this global batch."""
@@ -52,11 +37,11 @@ class Plan:
     flips: NDArray[np.bool_]
     """Mirror left-right, (n,)."""
     qualities: NDArray[np.int32]
-    """JPEG quality to compress the image with, 0 for none, (n,)."""
+    """JPEG quality to compress each image with, (n,); 0: do not."""
     jitter: NDArray[np.float32]
-    """What colors.draw_jitter says, (n, 3) or (n, 8)."""
+    """What the training step does to the colors: loader/augment.py, draw_jitter; (n, 3) or (n, 8)."""
     replaced: int = 0
-    """Samples that rotted on disk and gave way to others."""
+    """Samples that are corrupt on disk and were replaced by others."""
 
 
 def rank_positions(start: int, batch_size: int, rank: int) -> NDArray[np.int64]:
@@ -66,25 +51,51 @@ def rank_positions(start: int, batch_size: int, rank: int) -> NDArray[np.int64]:
 
 def training_plan(rows: NDArray[np.void], view: View, seed: int, positions: NDArray[np.int64],
                   ids: NDArray[np.int64], end: int, size: int, replaced: int) -> Plan:
-    """Draw the views of samples `ids` at stream positions `positions`, both (n,); rows (n,) are theirs of the index."""
+    """Draw the views of samples `ids` at `positions` of the stream, both (n,); rows: their rows of the index, (n,)."""
     boxes = draw_boxes(view, seed, positions, rows["width"], rows["height"])
-    matrices = augment.draw_warps(view, seed, positions, boxes) if view.warps else None
-    return Plan(end, size, ids, *_sampled(boxes, matrices, rows, size), draw_flips(view, seed, positions),
+    matrices = draw_warps(view, seed, positions, boxes) if view.warps else None
+    return Plan(end, size, ids, *_decoded(boxes, matrices, rows, size), draw_flips(view, seed, positions),
                 draw_qualities(view, seed, positions), draw_jitter(view, seed, positions), replaced)
 
 
 def evaluation_plan(rows: NDArray[np.void], view: View, ids: NDArray[np.int64], end: int, size: int) -> Plan:
-    """Whole frames, nothing random."""
+    """The whole frames of samples `ids` (n,), nothing random; rows: their rows of the index, (n,)."""
     boxes = whole_frames(view, rows["width"], rows["height"])
-    matrices = augment.of_boxes(boxes) if view.warps else None
-    return Plan(end, size, ids, *_sampled(boxes, matrices, rows, size), np.zeros(len(ids), bool),
+    matrices = box_matrices(boxes) if view.warps else None
+    return Plan(end, size, ids, *_decoded(boxes, matrices, rows, size), np.zeros(len(ids), bool),
                 np.zeros(len(ids), np.int32), np.ones((len(ids), 3), np.float32))
 
 
-def _sampled(boxes: Boxes, matrices: augment.Matrices | None, rows: NDArray[np.void], size: int
+def _decoded(boxes: Boxes, matrices: Matrices | None, rows: NDArray[np.void], size: int
              ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-    """Boxes to decode, and matrices in pixels."""
+    """Boxes to decode, and the matrices in pixels of those boxes."""
     if matrices is None:
         return boxes.astype(np.int32), None
-    decoded = augment.regions(matrices, rows["width"], rows["height"])
-    return decoded, augment.in_pixels(matrices, decoded, size)
+    decoded = decoded_boxes(matrices, rows["width"], rows["height"])
+    return decoded, pixel_matrices(matrices, decoded, size)
+
+
+@dataclass(frozen=True)
+class GrowingSize:
+    """The side of training images grows from `first` to `last` pixels over `epochs`, linearly.
+
+    Between the ends it is a multiple of `step`. Small images early save most of their compute (Tan and Le,
+    "EfficientNetV2", ICML 2021, section 4; ffcv-imagenet does it too). Raises ValueError if first exceeds last, or
+    either is not positive.
+    """
+
+    first: int
+    last: int
+    epochs: float
+    step: int = 32
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= self.last:
+            raise ValueError(f"the first size must be positive and at most the last; got {self.first} and {self.last}")
+
+    def at(self, epoch: float) -> int:
+        """Side in pixels of a global batch that begins `epoch` epochs after the start; never falls."""
+        if epoch >= self.epochs:
+            return self.last
+        exact = self.first + (self.last - self.first) * epoch / self.epochs
+        return min(self.last, max(self.first, int(exact) // self.step * self.step))

@@ -1,4 +1,4 @@
-"""How many threads and how much of the JPEG engine a loader uses: given, or found by trying."""
+"""The loader's threads and its share of the GPU's JPEG engine: given, or found by measuring."""
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from loader.loader import Loader
 from loader.pipeline import HW_DECODER_LOAD, share_of_cores
 
 WARM_UP = 3  # batches: a new pipeline's first ones allocate
-SECONDS = 3.0  # of a trial, at least a batch
-LOADS = (0.65, 0.8, 0.99)  # beside the default: DALI's own, MLPerf's, and one between (HW_DECODER_LOAD)
+SECONDS = 3.0  # of a trial, and at least one batch
+LOADS = (0.65, 0.8, 0.99)  # besides the default: DALI's, MLPerf's, and one between (see HW_DECODER_LOAD)
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class LoaderConfig:
     """What the loader runs on; nothing here changes what training sees."""
 
     num_threads: int | None = None
-    """Threads of a rank; null takes its share of the cores."""
+    """Threads of each rank; null: its share of the cores."""
     hw_decoder_load: float = HW_DECODER_LOAD
-    """Share of each batch for the JPEG engine that A100 and H100 have; CPU threads and the GPU's cores do the rest."""
+    """Share of each batch for the JPEG engine of A100 and H100; CPU threads and the GPU's cores decode the rest."""
     tune: bool = False
-    """Try other values of both at the start, for 3 seconds each, and take the fastest."""
+    """Measure other values of both at the start, for 3 seconds each, and use the fastest."""
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError("loader.num_threads must be positive, or null for this rank's share of the cores; "
                              f"got {self.num_threads}")
         if not 0 <= self.hw_decoder_load <= 1:
-            raise ValueError(f"loader.hw_decoder_load is a share in [0, 1]; got {self.hw_decoder_load}")
+            raise ValueError(f"loader.hw_decoder_load must lie in [0, 1]; got {self.hw_decoder_load}")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Trial:
 
 
 def tune(loader: Loader, seconds: float = SECONDS) -> list[Trial]:
-    """Let the loader use the fastest of some settings; returns all of them, best first.
+    """Measure some settings and let the loader use the fastest; returns all trials, best first.
 
-    First the number of threads, then on a GPU the load of its JPEG engine. It stays at its position. On several ranks
-    all should tune at once, since in training too they share the machine.
+    First the number of threads, then on a GPU the load of its JPEG engine. The loader stays at its position. Several
+    ranks should tune at the same time, since they share the machine in training too.
     """
     trials = [trial(loader, threads, loader.hw_decoder_load, seconds) for threads in thread_counts(share_of_cores())]
     if loader.device == "gpu":
@@ -60,12 +60,12 @@ def tune(loader: Loader, seconds: float = SECONDS) -> list[Trial]:
 
 
 def best(trials: Sequence[Trial]) -> Trial:
-    """The fastest; of equals the first."""
+    """The fastest trial; the first of equals."""
     return max(trials, key=lambda t: t.images_per_s)
 
 
 def trial(loader: Loader, num_threads: int, hw_decoder_load: float, seconds: float) -> Trial:
-    """The loader's rate with this setting, over at least a batch and `seconds`; it is left where it was."""
+    """Measure the loader with this setting, over at least one batch and `seconds`; its position stays."""
     position = loader.position
     loader.num_threads, loader.hw_decoder_load = num_threads, hw_decoder_load
     batches = iter(loader)
@@ -84,5 +84,5 @@ def trial(loader: Loader, num_threads: int, hw_decoder_load: float, seconds: flo
 
 
 def thread_counts(cores: int) -> list[int]:
-    """What is worth trying with this many cores: powers of two, and all."""
+    """The numbers of threads to try with this many cores: powers of two, and all."""
     return sorted({*(2**n for n in range(cores.bit_length()) if 2**n <= cores), cores})

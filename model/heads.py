@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcshard.console import UserError
-from model.loss import LossOptions, Rows, chunked_cross_entropy
+from model.loss import LossOptions, Photos, chunked_cross_entropy
 from model.margins import adapt, add_angle, add_angle_if_near, subtract
 from model.sharding import ClassShard
 
@@ -182,10 +182,9 @@ class MarginHead(nn.Module):
             if self.negatives < 1:
                 weight, places, shard = self._drawn(weight, places, held)
             with torch.no_grad():
-                rows = self._rows(all_x_BD, weight, labels, places, held, len(x_BD))
+                photos = self._photos(all_x_BD, weight, labels, places, held, len(x_BD))
             scale = self.fixed_scale if self.log_scale is None else self.log_scale.exp()
-            return chunked_cross_entropy(F.normalize(x_BD), weight, scale, rows, F.normalize(all_x_BD),
-                                         self.loss_options, shard)
+            return chunked_cross_entropy(F.normalize(x_BD), weight, scale, photos, self.loss_options, shard)
 
     def whole(self) -> "MarginHead":
         """This head with the centers of all ranks, which must all ask; itself if it is not sharded."""
@@ -196,17 +195,18 @@ class MarginHead(nn.Module):
         head.shard = ClassShard(self.shard.num_classes)
         return head
 
-    def _rows(self, x_BD: Tensor, weight: Tensor, labels_B: Tensor, places_B: Tensor, held_B: Tensor, batch: int
-              ) -> Rows:
-        cos_BK = torch.einsum("bd,bkd->bk", F.normalize(x_BD), F.normalize(weight[places_B], dim=2))
+    def _photos(self, x_BD: Tensor, weight: Tensor, labels_B: Tensor, places_B: Tensor, held_B: Tensor, batch: int
+                ) -> Photos:
+        units_BD = F.normalize(x_BD)
+        cos_BK = torch.einsum("bd,bkd->bk", units_BD, F.normalize(weight[places_B], dim=2))
         cos_B = self.shard.sum(torch.where(held_B, cos_BK.amax(1), 0.0)).clamp(-1, 1)
         target_B, slope_B = self.moved(cos_B, self._margins(labels_B), x_BD.norm(dim=1))
         if self.straight_through:
             slope_B = torch.ones_like(slope_B)
-        shares_B = torch.full_like(cos_B, 1 / batch)
+        weights_B = torch.full_like(cos_B, 1 / batch)
         if self.class_weights is not None:
-            shares_B = shares_B * self.class_weights[labels_B]
-        return Rows(places_B, held_B, cos_B, target_B, slope_B, shares_B)
+            weights_B = weights_B * self.class_weights[labels_B]
+        return Photos(units_BD, places_B, held_B, cos_B, target_B, slope_B, weights_B)
 
     def _drawn(self, weight: Tensor, places_B: Tensor, held_B: Tensor) -> tuple[Tensor, Tensor, ClassShard]:
         """The centers that take part, the photos' places among them, and how many they are over all ranks."""

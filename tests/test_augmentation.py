@@ -17,8 +17,8 @@ from scipy.fft import dctn, idctn
 from torchvision.transforms import functional
 
 from loader import Loader, View, augment
-from loader.augment import CUTOUT, draw_boxes, draw_jitter, draw_qualities, whole_frames
-from loader.draws import uniform
+from loader.augment import draw_boxes, draw_jitter, draw_qualities, whole_frames
+from loader.draws import ImageChannel, uniform
 from loader.pipeline import Resources, build_pipeline, finish_on_gpu, input_specs, inputs
 from loader.plan import training_plan
 from model.augment import autocontrast, cut_out, prepare
@@ -137,7 +137,7 @@ def test_what_is_decoded_covers_what_is_touched(rotate, scale, shift, width, hei
     view, positions = View(framing="squash", rotate=rotate, scale=scale, shift=shift), np.arange(50)
     w, h = np.full(50, width, np.int32), np.full(50, height, np.int32)
     matrices = augment.draw_warps(view, 0, positions, draw_boxes(view, 0, positions, w, h))
-    regions = augment.regions(matrices, w, h)
+    regions = augment.decoded_boxes(matrices, w, h)
     assert np.all(regions[:, 2:] >= 1) and np.all(regions[:, :2] >= 0)
     assert np.all(regions[:, 0] + regions[:, 2] <= width) and np.all(regions[:, 1] + regions[:, 3] <= height)
     points = np.random.default_rng(0).uniform(size=(100, 2))
@@ -154,7 +154,7 @@ def test_warps_turn_enlarge_and_shift_within_their_limits():
     unit = matrices[:, :, :2] / [40, 20]
     angles, enlarged = np.rad2deg(np.arctan2(unit[:, 1, 0], unit[:, 0, 0])), 1 / np.hypot(unit[:, 0, 0], unit[:, 1, 0])
     still = np.isclose(angles, 0)
-    assert abs(still.mean() - 0.3) < 0.03 and np.allclose(matrices[still], augment.of_boxes(boxes)[still])
+    assert abs(still.mean() - 0.3) < 0.03 and np.allclose(matrices[still], augment.box_matrices(boxes)[still])
     assert 9.8 < np.abs(angles).max() <= 10 and 0.8 <= enlarged.min() < 0.81 and 1.19 < enlarged.max() <= 1.2
     centers = (matrices @ [0.5, 0.5, 1] - [120, 60]) / [40, 20]
     assert 0.098 < np.abs(centers).max() <= 0.1 + 1e-9
@@ -162,12 +162,12 @@ def test_warps_turn_enlarge_and_shift_within_their_limits():
 
 def test_randaugment_equals_a_loop_over_its_operations():
     number, seed = 3, 7
-    drawn = augment.draw(number, seed, np.arange(200))
+    drawn = augment.draw_operations(number, seed, np.arange(200))
     seen = set()
     for position in range(200):
         angle, shear, shift, factors, hole, full = 0.0, [0, 0], [0, 0], [1.0, 1, 1], 0.0, False
         for k in range(number):
-            u = [float(uniform(seed, position, augment.CHANNEL + which * number + k)[0]) for which in range(3)]
+            u = [float(uniform(seed, position, ImageChannel.RANDAUGMENT + which * number + k)[0]) for which in range(3)]
             name, m = augment.OPERATIONS[int(u[0] * 11)], (1 + int(9 * u[1])) / 10
             sign = -1 if u[2] < 0.5 else 1
             seen.add(name)
@@ -196,7 +196,7 @@ def test_holes_have_their_side_unless_the_border_cuts_them():
     left, top, right, bottom = jitter[:, 3:7].T
     has = right > left
     assert abs(has.mean() - 0.5) < 0.03 and not jitter[~has, 3:7].any()
-    chance, x, _ = uniform(0, np.arange(4000)[:, None], CUTOUT + np.arange(3)).T
+    chance, x, _ = uniform(0, np.arange(4000)[:, None], ImageChannel.CUTOUT + np.arange(3)).T
     assert np.array_equal(has, chance < 0.5) and np.all((left <= x) & (x <= right) | ~has)
     inner = has & (left > 0) & (right < 1)
     assert np.allclose((right - left)[inner], 0.4) and (right - left)[has].min() >= 0.2 - 1e-6

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize, one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import AdaFace, ArcFace, CosFace
-from model.loss import CENTERS, ROWS, _tangential
+from model.loss import BLOCK, ROWS, _without_radial
 
 HEADS = {"arcface": ArcFace, "easy": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 
@@ -121,7 +121,7 @@ def test_in_float64_every_head_equals_the_plain_form(c, factor):
 
 
 @pytest.mark.parametrize("batch, dim, classes, centers, smoothing", [
-    (1, 1, 1, 1, 0.0), (ROWS, 5, 7, 1, 0.1), (ROWS + 1, 4, CENTERS + 1, 1, 0.0), (2 * ROWS, 3, CENTERS // 2, 3, 0.2)])
+    (1, 1, 1, 1, 0.0), (ROWS, 5, 7, 1, 0.1), (ROWS + 1, 4, BLOCK + 1, 1, 0.0), (2 * ROWS, 3, BLOCK // 2, 3, 0.2)])
 def test_in_float64_it_equals_the_plain_form_across_the_edges_of_chunks(batch, dim, classes, centers, smoothing):
     c = case(batch, dim, classes, centers, "cosface", 30.0, smoothing)
     for ours, true in zip(found(c, head_of(c).double()), expected(c)):
@@ -223,18 +223,18 @@ def test_compiled_the_number_of_nodes_does_not_grow_with_the_classes():
         counts.append(len(graph.graph.nodes))
         return make_boxed_func(graph.forward)
 
-    for classes in (100, 20 * CENTERS):
+    for classes in (100, 20 * BLOCK):
         torch.compiler.reset()
         head = torch.compile(ArcFace(8, classes), backend=aot_autograd(fw_compiler=count), fullgraph=True)
         head(torch.randn(4, 8), torch.arange(4)).backward()
     assert counts[:2] == counts[2:] and counts[0] < 200
 
 
-@pytest.mark.parametrize("block", [CENTERS, 2 * CENTERS + 5])
+@pytest.mark.parametrize("block", [BLOCK, 2 * BLOCK + 5])
 def test_a_gradient_along_a_center_is_taken_away_in_one_pass_and_in_blocks(block):
-    gradient, centers = torch.randn(2, 2 * CENTERS + 5, 64, generator=torch.Generator().manual_seed(0))
+    gradient, centers = torch.randn(2, 2 * BLOCK + 5, 64, generator=torch.Generator().manual_seed(0))
     unit = normalize(centers.double())
     expected = gradient.double() - (gradient.double() * unit).sum(1, keepdim=True) * unit
-    found = _tangential(gradient, centers, 1 / centers.norm(dim=1, keepdim=True), block)
+    found = _without_radial(gradient, centers, 1 / centers.norm(dim=1, keepdim=True), block)
     assert found is gradient
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)

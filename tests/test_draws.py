@@ -2,13 +2,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.draws import GOLDEN, hash64, mix64, uniform
+from loader.augment import TRIES
+from loader.draws import GOLDEN, ImageChannel, SeedChannel, hash64, mix64, uniform
 
 MASK = 2**64 - 1
 
 
 def mix64_of_python(x: int) -> int:
-    """SplitMix64's finaliser in Python's unbounded integers."""
+    """SplitMix64's finalizer in Python's unbounded integers."""
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & MASK
     return x ^ (x >> 31)
@@ -36,3 +37,21 @@ def test_uniform_is_uniform_and_channels_are_independent():
     chi_square = ((counts - 2000) ** 2 / 2000).sum(1)
     assert (chi_square < 49 + 5 * np.sqrt(2 * 49)).all()
     assert np.abs(np.corrcoef(u.T) - np.eye(3)).max() < 5 / np.sqrt(100_000)
+
+
+def test_no_channels_repeat_but_the_historical_ones():
+    """Each image channel with as many numbers as it may draw: 8 operations of RandAugment, 100 corrupt samples."""
+    image, seed = ImageChannel, SeedChannel
+    numbers = {image.CROP: 4 * TRIES, image.FLIP: 1, image.PLACE: 3, image.JITTER: 3, image.REPLACE: 100, image.WARP: 5,
+               image.CUTOUT: 3, image.JPEG: 1, image.RANDAUGMENT: 3 * 8}
+    owner = {channel + k: channel for channel, count in numbers.items() for k in range(count)}
+    assert set(numbers) == set(image) and len(owner) == sum(numbers.values())
+    assert {(channel, owner[channel]) for channel in seed if channel in owner} == {
+        (seed.STAGE, image.WARP), (seed.DATASET, image.CUTOUT), (seed.SHARDS, image.RANDAUGMENT),
+        (seed.WINDOW, image.RANDAUGMENT)}
+
+
+def test_channels_keep_their_numbers():
+    assert {channel.name: int(channel) for channel in [*ImageChannel, *SeedChannel]} == {
+        "CROP": 0, "FLIP": 100, "PLACE": 110, "JITTER": 200, "REPLACE": 300, "WARP": 500, "CUTOUT": 600, "JPEG": 700,
+        "RANDAUGMENT": 800, "CLASS": 400, "STAGE": 500, "DATASET": 600, "SHARDS": 800, "WINDOW": 801}

@@ -144,7 +144,7 @@ def test_resume_continues_the_same_stream(front, config):
 def test_another_window_or_a_folder_is_another_stream(front, packed, config):
     state = Loader(train(config), batch_size=6, size=16).state_dict()
     wider = Loader(train(CacheConfig(config.folder, window=4)), batch_size=6, size=16)
-    with pytest.raises(UserError, match="window was 3 and is 4: give the old ones, .*--allow-changed-data"):
+    with pytest.raises(UserError, match="window was 3 and is 4; give the old ones, .*--allow-changed-data"):
         wider.load_state_dict(state)
     with pytest.raises(UserError, match="shards was 10 and is None; window was 3 and is None|window was 3 and is None"):
         Loader(Dataset(packed, "train"), batch_size=6, size=16).load_state_dict(state)
@@ -156,7 +156,7 @@ def test_the_next_window_comes_while_this_one_is_read(front, packed, config):
     loader = Loader(train(config), batch_size=1, size=16)
     ahead, positions = ShardsAhead(loader.stream, 0), np.arange(1)
     ahead.wait_for(positions, loader.stream.sample_at(positions))
-    for future in ahead._held.values():
+    for future in ahead._kept.values():
         future.result()
     ahead.close()
     expected = {SHARDS[shard] for window in (0, 1) for shard in loader.stream.shards_of(window)}
@@ -216,8 +216,8 @@ def test_files_that_are_not_of_the_cache_are_left_alone(front, packed, config):
 
 def test_a_cache_too_small_for_the_windows_is_one_sentence(front, packed, config):
     small = limited(config, packed, 5, window=3)
-    with pytest.raises(UserError, match=r"room for the shards being read and those that come next, here \d+.\d kB, "
-                                        r"but cache.size_gb is 0.\d+: raise it, or lower cache.window, which is 3"):
+    with pytest.raises(UserError, match=r"cache.size_gb 0.\d+ is too small: the shards being read and the next ones "
+                                        r"take \d+.\d kB; raise it, or lower cache.window, which is 3"):
         Loader(train(small), batch_size=1, size=16)
 
 
@@ -483,7 +483,7 @@ def test_verify_names_what_differs_in_the_bucket(server, front, packed, capfd):
 
 
 def test_a_mixture_with_a_dataset_far_away_is_refused(front, packed, config):
-    with pytest.raises(UserError, match=f"select.mix draws from all shards .*; copy {URL} to a disk"):
+    with pytest.raises(UserError, match=f"select.mix draws from all shards .*: copy {URL} to a disk"):
         Loader(train(config), batch_size=2, size=16, selection=Selection(mix={str(packed): 1.0}))
 
 

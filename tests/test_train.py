@@ -382,7 +382,7 @@ def test_a_run_goes_on_with_changed_data_only_where_that_is_allowed(train_here, 
     refused(train_here(run, *capped), "select.per_class was None and is 4")
     pack(samples[samples["split"] == "train"].iloc[:-3], [folder], tmp_path / "ds", PackOptions(), Engine())
     other = ["--train.epochs", "1", "--train.log_every", "1"]
-    refused(train_here(run, *other, data=tmp_path / "ds"), "new run (or let the data differ: --allow-changed-data)")
+    refused(train_here(run, *other, data=tmp_path / "ds"), "new run, or allow it with --allow-changed-data")
     done = train_here(run, *capped, "--allow-changed-data", data=tmp_path / "ds")
     assert done.returncode == 0 and "already trained: 60 images" in done.stdout
     refused(train_here(run, "--train.epochs", "1", "--view.flip", "0", "--allow-changed-data"), "view.flip was 0.5")

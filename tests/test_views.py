@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.augment import CROP, TRIES, View, draw_crops, draw_flips, draw_jitter, whole_frames
-from loader.draws import uniform
+from loader.augment import TRIES, View, draw_crops, draw_flips, draw_jitter, whole_frames
+from loader.draws import ImageChannel, uniform
 
 
 def crop_of_torchvision(view, seed, position, width, height):
     """RandomResizedCrop.get_params step by step, on the same random numbers: the loop that draw_crops vectorizes."""
-    u = uniform(seed, position, CROP + np.arange(4 * TRIES)).reshape(4, TRIES)
+    u = uniform(seed, position, ImageChannel.CROP + np.arange(4 * TRIES)).reshape(4, TRIES)
     for t in range(TRIES):
         area = (view.area[0] + u[0, t] * (view.area[1] - view.area[0])) * width * height
         low, high = math.log(view.aspect[0]), math.log(view.aspect[1])

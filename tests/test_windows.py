@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from arcshard.console import UserError
 from loader import Selection
 from loader.plan import rank_positions
-from loader.read import another
-from loader.streams import InOrder, WindowStream, window_bounds
+from loader.read import replacement
+from loader.streams import EvaluationSchedule, WindowStream, window_bounds
 from shards import CacheConfig
 
 COUNTS = st.lists(st.integers(1, 30), min_size=1, max_size=25)  # samples of each shard
@@ -87,15 +87,15 @@ def test_the_windows_of_a_batch_hold_all_its_shards_however_far_the_stream_is(co
 @MANY
 def test_a_replacement_is_of_the_same_window(counts, window, seed, position, attempt):
     stream = stream_of(counts, window, seed)
-    row = another(stream, position, attempt)
+    row = replacement(stream, position, attempt)
     number, _ = stream.windows_of(np.array([position]))
     assert int(np.repeat(np.arange(len(counts)), counts)[row]) in stream.shards_of(number)
-    assert row == another(stream_of(counts, window, seed), position, attempt)
+    assert row == replacement(stream_of(counts, window, seed), position, attempt)
 
 
 def test_replacements_reach_every_sample_of_the_window():
     stream = stream_of([5] * 8, 2)
-    found = {another(stream, 3, attempt) for attempt in range(200)}
+    found = {replacement(stream, 3, attempt) for attempt in range(200)}
     assert len(found) == 10
 
 
@@ -157,11 +157,11 @@ def test_windows_are_as_few_as_can_be(shards, window):
 @given(COUNTS, WINDOWS)
 @MANY
 def test_evaluation_needs_the_shards_one_after_the_other(counts, window):
-    course = InOrder(remote(counts, window))
+    schedule = EvaluationSchedule(remote(counts, window))
     shards = np.repeat(np.arange(len(counts)), counts)
-    windows = [course.shards_of(number) for number in range(len(course.bounds) + 2)]
+    windows = [schedule.shards_of(number) for number in range(len(schedule.bounds) + 2)]
     assert sum(windows, []) == list(range(len(counts)))
     for start in range(0, len(shards), 7):
         rows = np.arange(start, min(start + 7, len(shards)))
-        first, last = course.windows_of(rows)
+        first, last = schedule.windows_of(rows)
         assert {*shards[rows].tolist()} <= {*sum(windows[first:last + 1], [])}

@@ -14,7 +14,7 @@ from arcshard.config import as_plain, differences
 from arcshard.console import UserError
 from arcshard.distributed import World
 from loader import GrowingSize, Loader, tune
-from loader.draws import hash64
+from loader.draws import SeedChannel, hash64
 from loader.mixture import mixed
 from shards import Dataset, splits
 from training import log
@@ -57,9 +57,6 @@ def owes_validation(out: Path, saved: dict[str, Any], epoch: int, finished: bool
     ended = finished or passed(position - saved["config"]["train"]["global_batch"], position, epoch)
     lines = log.read(out, log.VALIDATION)
     return ended and all(line["position"] != saved["position"] for line in lines)
-
-
-STAGE_STREAM = 500  # channel of randomness, beside the loader's
 
 
 @dataclass
@@ -187,4 +184,4 @@ def images_of_classes(loader: Loader) -> np.ndarray:
 
 def stage_seed(seed: int, number: int) -> int:
     """A stage is another seed: its stream and its views are its own; those of the first are the run's."""
-    return seed if number == 0 else int(hash64(seed, STAGE_STREAM, number)[0] >> 1)
+    return seed if number == 0 else int(hash64(seed, SeedChannel.STAGE, number)[0] >> 1)
