@@ -6,14 +6,14 @@ python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/p
 python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/pipelines/arcshard.yaml --gallery
 
 Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
-GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. With options the names
-are eval-untrained, eval-ANSWERS, eval-TTA, eval-ANSWERS-with-RUN. recall@1 and map@100 are those of the embeddings,
-whatever the answers. The embeddings stay in RUN/embeddings, where predict.py and report.py find them. --gallery writes
-a page a split, RUN/gallery-SPLIT.html or gallery-ANSWERS-SPLIT.html: queries with their neighbors and answers after
-each step.
+GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. Options change the names:
+eval-untrained, eval-PIPELINE, eval-TTA, eval-PIPELINE-with-RUN. recall@1 and map@100 are those of the embeddings,
+whatever the pipeline. The embeddings are kept in RUN/embeddings, where predict.py and report.py find them. --gallery
+writes a page for each split, RUN/gallery-SPLIT.html or gallery-PIPELINE-SPLIT.html: queries with their neighbors and
+answers after each step.
 
-Steps that compare with photos without landmark take those of the val and test splits; where these are queries too,
-each half is judged by the other half's.
+Steps that compare with photos without landmark take those of the val and test splits. Where these are queries too, the
+queries are cut into two halves, and each half is compared with the non-landmarks of the other.
 """
 import argparse
 import json
@@ -22,48 +22,38 @@ from pathlib import Path
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
-from retrieval import Pipeline, evaluate, read_pipeline
-from retrieval.run.embed import embed_all
+from retrieval import evaluate
+from retrieval.evaluation import details
 from retrieval.run.gallery import gallery_page
-from retrieval.run.model import Tta, add_answer_options, add_checkpoint, load_model, load_untrained
-from retrieval.run.photos import Matcher
-from retrieval.run.queries import GALLERY, query_splits, questions
-from retrieval.submission import details
+from retrieval.run.model import Tta, add_answer_options, add_checkpoint, load_model, load_untrained, pipeline_of
+from retrieval.run.queries import open_queries
 from retrieval.tuning import ablation, ablation_table
-from shards import Dataset
 
 
 def main() -> None:
     args = parse_args()
     keep_freed_memory()
-    data, out = args.data, args.run
-    pipeline = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
-    runs = [out, *args.ensemble]
-    models = [load_untrained(out)] if args.untrained else [load_model(run, args.checkpoint, args.tta) for run in runs]
-    folders = [None] if args.untrained else runs
-    embedded = [embed_all(model, data, folder) for model, folder in zip(models, folders, strict=True)]
-    told = [*(["untrained"] if args.untrained else []), *([args.pipeline.stem] if args.pipeline else []),
-            *([args.tta.name] if args.tta != Tta() else []),
-            *(["with"] if args.ensemble else []), *(run.name for run in args.ensemble)]
-    suffix = "".join(f"-{word}" for word in told)
-    device, cache, results, more = models[0].device.type, models[0].cache, {}, {}
-    photos = Dataset(data, GALLERY, cache)
-    for split in query_splits(data, cache):
-        dataset = Dataset(data, split, cache)
-        asked = questions(models, embedded, split, dataset.truths(), Matcher(dataset, photos))
+    pipeline, variant = pipeline_of(args), variant_of(args)
+    folders: list[Path | None] = [None] if args.untrained else [args.run, *args.ensemble]
+    models = ([load_untrained(args.run)] if args.untrained else
+              [load_model(run, args.checkpoint, args.tta) for run in (args.run, *args.ensemble)])
+    opened, device = open_queries(models, args.data, folders), models[0].device.type
+    results, more = {}, {}
+    for split, queries in opened.sets.items():
         try:
-            found = evaluate(asked, pipeline, device)
+            found = evaluate(queries, pipeline, device)
             if args.ablate:
-                print(ablation_table(split, ablation(asked, pipeline, device)))
+                print(ablation_table(split, ablation(queries, pipeline, device)))
             if args.gallery:
-                page, who = out / f"gallery{suffix}-{split}.html", " ".join([out.name, *told])
-                write_text(page, gallery_page(who, asked, pipeline, dataset, photos, device))
+                page = args.run / f"{'-'.join(['gallery', *variant, split])}.html"
+                who = " ".join([args.run.name, *variant])
+                write_text(page, gallery_page(who, queries, pipeline, opened.photos[split], opened.gallery, device))
                 print(f"{split:6}{page}")
         except ValueError as error:  # a step that lacks what it needs
-            raise UserError(f"{args.pipeline or data}: {error}") from error
-        results[split], more[split] = found.metrics, details(asked, found)
-    for path, content in ((f"eval{suffix}.json", results), (f"eval-details{suffix}.json", more)):
-        write_text(out / path, json.dumps(content, indent=2) + "\n")
+            raise UserError(f"{args.pipeline or args.data}: {error}") from error
+        results[split], more[split] = found.metrics, details(queries, found)
+    for name, content in (("eval", results), ("eval-details", more)):
+        write_text(args.run / f"{'-'.join([name, *variant])}.json", json.dumps(content, indent=2) + "\n")
     print(table(results))
 
 
@@ -75,12 +65,19 @@ def parse_args() -> argparse.Namespace:
                         help="the run's backbone with its pretrained weights, average-pooled, without neck")
     add_checkpoint(parser)
     add_answer_options(parser)
-    parser.add_argument("--ablate", action="store_true", help="print what each step of the answers gains")
-    parser.add_argument("--gallery", action="store_true", help="write pages of queries and their answers step by step")
+    parser.add_argument("--ablate", action="store_true", help="print what each step of the pipeline gains")
+    parser.add_argument("--gallery", action="store_true", help="write a page of queries and answers for each split")
     args = parser.parse_args()
     if args.untrained and (args.ensemble or args.tta != Tta()):
         parser.error("--untrained measures one run as it is: leave out --ensemble and --tta")
     return args
+
+
+def variant_of(args: argparse.Namespace) -> list[str]:
+    """What tells the files of these options from those of the run alone: words of their names."""
+    return [*(["untrained"] if args.untrained else []), *([args.pipeline.stem] if args.pipeline else []),
+            *([args.tta.name] if args.tta != Tta() else []), *(["with"] if args.ensemble else []),
+            *(run.name for run in args.ensemble)]
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

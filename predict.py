@@ -3,18 +3,18 @@
 python predict.py --run runs/demo --index data/demo/dataset --images data/demo/photos/test --out submission.csv
 python predict.py --run runs/demo --index data/demo/dataset data/demo/photos/test/001da280f5e12d2b.jpg
 
-The first form writes one row for each photo below --images (jpg, jpeg, png, webp): id, the file's name without its
-ending, and landmarks, "<landmark_id> <score>", empty where the photo could not be read. --sample gives Kaggle's
-sample_submission.csv: its ids must be the photos', its order is that of the rows. --train-csv is the contest's
+The first form writes one row for each photo below --images (jpg, jpeg, png, webp): id, the file name without its
+ending, and landmarks, "<landmark_id> <score>", empty where the photo could not be read. --sample takes Kaggle's
+sample_submission.csv: it must hold the same ids, and sets the order of the rows. --train-csv takes the contest's
 train.csv: if it is the public one of 1,580,470 photos, the sample is copied, since only the hidden rerun counts.
-It ends with the rate at which photos were packed, embedded and answered, and the contest's hours at that rate.
+The command ends with the rate at which photos were packed, embedded and answered, and the contest's hours at that rate.
 The second form prints the five best landmarks of each photo; --picture neighbors.jpg shows the photos beside their
 nearest neighbors.
 
---index is a dataset, whose train split is the gallery, or embeddings that evaluate.py left (RUN/embeddings/train)
+--index is a dataset, whose train split is the gallery, or embeddings written by evaluate.py (RUN/embeddings/train)
 or python -m retrieval embed.
-Of the run, only its checkpoint is needed. Steps that compare with photos without landmark (--pipeline) take those of
-the dataset's val and test splits; the photos to answer must not be among them.
+Of the run, only its checkpoint is needed. Steps of a --pipeline that compare with photos without landmark take those
+of the dataset's val and test splits; the photos to answer must not be among them.
 """
 import argparse
 import time
@@ -28,53 +28,83 @@ from PIL import Image
 from arcshard.console import Parser, UserError, run
 from arcshard.files import whole_file, write_text
 from arcshard.memory import keep_freed_memory
-from retrieval import Pipeline, read_pipeline, write_submission
-from retrieval.evaluation import budget, in_sample_order, is_public_train, read_sample
+from retrieval import write_submission
+from retrieval.metrics import NO_LANDMARK
 from retrieval.run.gallery import answer_picture
-from retrieval.run.model import add_answer_options, add_checkpoint
-from retrieval.run.photos import answers_of, load_index, state_of
+from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of
+from retrieval.run.photos import Index, PhotoAnswer, answer_photos, load_index
+from retrieval.submission import budget, in_sample_order, is_public_train, read_sample
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+NO_ANSWER = (NO_LANDMARK, 0.0)
 
 
 def main() -> None:
     args = parse_args()
     keep_freed_memory()
-    if args.train_csv and is_public_train(args.train_csv):
+    if args.photos:
+        show_answers(args)
+    elif args.train_csv and is_public_train(args.train_csv):
         write_text(args.out, args.sample.read_text())
         print(f"{args.out}: a copy of {args.sample}, since {args.train_csv} is the public train set")
-        return
-    photos = check_photos(args.photos) or find_photos(args.images)
+    else:
+        submit(args)
+
+
+def show_answers(args: argparse.Namespace) -> None:
+    """Print the best landmarks of each photo, and draw the picture if one is asked for."""
+    photos = check_photos(args.photos)
+    indexes = load_indexes(args)
+    gallery = indexes[0].photos
+    if args.picture and gallery is None:
+        raise UserError(f"{args.index} is a store of embeddings, but a picture shows the gallery's photos: give the "
+                        "dataset as --index")
+    answers = answer(args, indexes, photos)
+    listed = [found.candidates if found else None for found in answers]
+    print(best_five(photos, listed, landmark_ids(indexes[0]), gallery.landmark_names if gallery else {}))
+    if args.picture and gallery and any(answers):
+        write_picture(args.picture, answer_picture(photos, answers, gallery))
+
+
+def submit(args: argparse.Namespace) -> None:
+    """Write the submission of a folder of photos; print the rate at which they were answered."""
+    photos = find_photos(args.images)
     ids = [photo.stem for photo in photos]
     sample = read_sample(args.sample) if args.sample else ids
     order = in_sample_order(ids, sample, args.sample) if args.sample else range(len(ids))
-    pipeline = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
-    indexes = [load_index(folder, args.checkpoint, args.index, pipeline, args.tta)
-               for folder in (args.run, *args.ensemble)]
-    if args.picture and indexes[0].photos is None:
-        raise UserError(f"a picture shows the gallery's photos, but {args.index} is a store of embeddings: give the "
-                        "dataset as --index")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+    indexes = load_indexes(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    try:
-        numbers, state = state_of(pipeline, indexes, photos, args.out.parent if args.out else None)
-    except ValueError as error:  # a step that lacks what it needs
-        raise UserError(f"{args.pipeline or args.index}: {error}") from error
+    answers = answer(args, indexes, photos, args.out.parent)
     took = time.monotonic() - started
-    answers, gallery, dataset = answers_of(numbers, state), indexes[0].gallery, indexes[0].photos
-    landmarks = dict(zip(gallery.labels.tolist(), gallery.landmark_ids))
-    if args.photos:
-        print(best_five(photos, answers, landmarks, dataset.landmark_names if dataset else {}))
-        if args.picture and state and dataset:
-            write_picture(args.picture, answer_picture(photos, answers, state, dataset))
-        return
-    best = [answers[number][0] if answers.get(number) else (-1, 0.0) for number in order]
+    landmarks = landmark_ids(indexes[0])
+    best = [next(iter(found.candidates), NO_ANSWER) if (found := answers[number]) else NO_ANSWER for number in order]
     write_submission(args.out, sample, [landmarks.get(label, "") for label, _ in best], [score for _, score in best])
-    unread = len(photos) - len(answers)
-    print(f"{args.out}: {len(answers):,} photos answered" + (f", {unread:,} could not be read" if unread else ""))
+    unread = answers.count(None)
+    print(f"{args.out}: {len(photos) - unread:,} photos answered"
+          + (f", {unread:,} could not be read" if unread else ""))
     print(budget(len(photos), took))
+
+
+def load_indexes(args: argparse.Namespace) -> list[Index]:
+    """What each run compares photos with."""
+    return [load_index(folder, args.checkpoint, args.index, pipeline_of(args), args.tta)
+            for folder in (args.run, *args.ensemble)]
+
+
+def answer(args: argparse.Namespace, indexes: list[Index], photos: list[Path], work: Path | None = None
+           ) -> list[PhotoAnswer | None]:
+    """`answer_photos`; a step that lacks what it needs is a UserError."""
+    try:
+        return answer_photos(pipeline_of(args), indexes, photos, work)
+    except ValueError as error:
+        raise UserError(f"{args.pipeline or args.index}: {error}") from error
+
+
+def landmark_ids(index: Index) -> dict[int, str]:
+    """The gallery's landmark id of each label."""
+    return dict(zip(index.gallery.labels.tolist(), index.gallery.landmark_ids))
 
 
 def parse_args() -> argparse.Namespace:
@@ -110,31 +140,34 @@ def check_photos(photos: list[Path]) -> list[Path]:
     """The photos, if all are there."""
     missing = next((photo for photo in photos if not photo.is_file()), None)
     if missing:
-        raise UserError(f"a photo to answer must be a file; there is none at {missing}: check the path")
+        raise UserError(f"there is no file {missing} to answer: check the path")
     return photos
 
 
 def find_photos(folder: Path) -> list[Path]:
     """All photos below the folder, by name. Raises UserError if there are none, or two of one name."""
     if not folder.is_dir():
-        raise UserError(f"--images must be a folder of photos; there is no folder {folder}: check the path")
+        raise UserError(f"--images is no folder: {folder}; check the path")
     photos = sorted((path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()),
                     key=lambda path: (path.stem, path))
     if not photos:
-        raise UserError(f"--images must hold photos ({', '.join(sorted(ENDINGS))}); {folder} has none: check the path")
+        raise UserError(f"--images has no photos ({', '.join(sorted(ENDINGS))}): {folder}; check the path")
     for one, other in pairwise(photos):
         if one.stem == other.stem:
-            raise UserError(f"a submission has one row a name, but {one} and {other} share theirs: rename one")
+            raise UserError(f"{one} and {other} have the same name, but a submission has one row for each: rename one")
     return photos
 
 
-def best_five(photos: list[Path], answers: dict[int, list[tuple[int, float]]], landmarks: dict[int, str],
+def best_five(photos: list[Path], candidates: list[list[tuple[int, float]] | None], landmarks: dict[int, str],
               names: dict[str, str]) -> str:
-    """A line a candidate: score, landmark id, and its name where there is one."""
+    """A line for each photo and for each of its candidates: score, landmark id, and name where there is one.
+
+    candidates: labels and scores, best first; None for a photo that could not be read.
+    """
     lines = []
-    for number, photo in enumerate(photos):
-        lines.append(f"{photo}" + ("" if number in answers else ": could not be read"))
-        for label, score in answers.get(number, [])[:5]:
+    for photo, listed in zip(photos, candidates, strict=True):
+        lines.append(f"{photo}" + (": could not be read" if listed is None else ""))
+        for label, score in (listed or [])[:5]:
             known = landmarks.get(label, "")
             lines.append(f"  {score:9.4f}  {known or 'no landmark'}  {names.get(known, '')}".rstrip())
     return "\n".join(lines)

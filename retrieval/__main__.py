@@ -1,24 +1,22 @@
-"""Commands about a run's answers.
+"""Commands about a run's embeddings and answers.
 
     python -m retrieval embed --run RUN [RUN ...] --data DATASET [--splits train val] [--out DIR] [--dtype float16]
     python -m retrieval neighbors --queries STORE --gallery STORE --out FILE.npz [--k 10]
-    python -m retrieval rerank --run RUN --data DATASET --pipeline YAML --out YAML     fit a judge of candidates
+    python -m retrieval rerank --run RUN --data DATASET --pipeline YAML --out YAML     fit a re-ranker of candidates
     python -m retrieval serve DATASET --run RUN [--pipeline YAML]                      answer photos on a web page
 
 embed and neighbors also run on all ranks of `torchrun --nproc-per-node N -m -- retrieval ...` (without the dashes
-torchrun would take --run for an option of its own). embed goes on where it was interrupted, and leaves a folder a run
-and split: RUN/embeddings/SPLIT, where evaluate.py looks, or DIR/RUN's name/SPLIT. neighbors writes scores float32 and
-rows int64, both (queries, k): higher score first, then smaller row of the gallery.
+torchrun would take --run for an option of its own). embed resumes where it was interrupted, and writes a folder for
+each run and split: RUN/embeddings/SPLIT, where evaluate.py looks, or DIR/RUN's name/SPLIT. neighbors writes scores
+float32 and rows int64, both (queries, k): higher score first, then smaller row of the gallery.
+
+This module is a command: it may import retrieval.run, which the rest of the package may not.
 """
 import argparse
 import sys
 
 from arcshard.console import Parser, run
-from retrieval.run import (
-    embed,  # the door to what needs a run as well; see answering/
-    rerank,
-    serve,
-)
+from retrieval.run import embed, rerank, serve
 
 
 def main() -> None:
@@ -31,10 +29,10 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(prog="python -m retrieval", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text, add_arguments in (
-            ("embed", "make stores of embeddings of a dataset's splits", embed.add_embed_arguments),
-            ("neighbors", "find the nearest of a gallery for each query", embed.add_neighbors_arguments),
-            ("rerank", "fit a judge of the candidates that a run's answers have", rerank.add_arguments),
-            ("serve", "answer the photos that are dropped on a web page of this machine", serve.add_arguments)):
+            ("embed", "store the embeddings of a dataset's splits", embed.add_embed_arguments),
+            ("neighbors", "find the nearest gallery photos of each query", embed.add_neighbors_arguments),
+            ("rerank", "fit a re-ranker of the candidates that a pipeline finds", rerank.add_arguments),
+            ("serve", "answer photos that are dropped on a web page", serve.add_arguments)):
         add_arguments(commands.add_parser(name, help=text, description=text))
     if sys.argv[1:2] == ["neighbours"]:
         parser.error("neighbours is now neighbors")

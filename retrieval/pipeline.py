@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from retrieval.metrics import NO_LANDMARK
-from retrieval.state import Candidates, CountInliers, State, Step, Vectors
-from retrieval.steps import COMPARE_WITH_NON_LANDMARKS, STEPS, Head, LocalFeatures, Rerank, Search, Vote
+from retrieval.state import Candidates, CountInliers, Need, State, Step, Vectors
+from retrieval.steps import NAMES, STEPS, Rerank, Search, Vote
 
 EXAMPLE = "a list such as [{search: {k: 5}}, {vote: {power: 8}}]"
 
@@ -24,21 +24,14 @@ class Pipeline:
     steps: tuple[Step, ...] = (Search(5), Vote(5, 8.0))
 
     @property
-    def needs_non_landmarks(self) -> bool:
-        return any(isinstance(step, COMPARE_WITH_NON_LANDMARKS) for step in self.steps)
+    def needs(self) -> frozenset[Need]:
+        """What at least one of the steps needs."""
+        return frozenset().union(*(step.needs for step in self.steps))
 
     @property
     def num_fixed(self) -> int:
         """Steps at the front that must stay as they are, since a learned judge was fitted after them."""
         return max((i for i, step in enumerate(self.steps) if isinstance(step, Rerank)), default=0)
-
-    @property
-    def needs_photos(self) -> bool:
-        return any(isinstance(step, LocalFeatures) for step in self.steps)
-
-    @property
-    def needs_centers(self) -> bool:
-        return any(isinstance(step, Head) for step in self.steps)
 
     def answer(self, models: tuple[Vectors, ...], gallery_labels: NDArray[np.int64], device: str = "cpu",
                keys: Sequence[str] = (), inliers: CountInliers | None = None) -> Candidates:
@@ -98,5 +91,4 @@ def _placed(step: Step, folder: Path) -> Step:
 
 def write_pipeline(pipeline: Pipeline) -> str:
     """YAML text that read_pipeline reads back equal."""
-    names = {step: name for name, step in STEPS.items()}
-    return yaml.safe_dump([{names[type(step)]: asdict(step)} for step in pipeline.steps], sort_keys=False)
+    return yaml.safe_dump([{NAMES[type(step)]: asdict(step)} for step in pipeline.steps], sort_keys=False)

@@ -1,6 +1,7 @@
-"""What flows through the steps of an answer: embeddings, then lists of neighbors, then candidates."""
+"""What flows through the steps of a pipeline: embeddings, then lists of neighbors, then candidates."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class State:
-    """Everything known when a step begins; a step returns another one."""
+    """Everything known when a step begins; a step returns another state."""
     models: tuple[Vectors, ...]
     """As the steps changed them."""
     gallery_labels: NDArray[np.int64]
@@ -80,9 +81,16 @@ class State:
     """Compares photos; None where they are not at hand."""
 
 
+Need = Literal["non_landmarks", "photos", "all_queries"]
+"""What only some steps need: photos without landmark to compare with; the photos of queries and gallery; all queries at
+once, since the step fits something to them."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """A stage of an answer: its numbers, and what it makes of a state. Raises ValueError for counts below 1."""
+    """A step of a pipeline: its numbers, and what it makes of a state. Raises ValueError for counts below 1."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         for name in ("k", "rank", "top", "times", "effort", "cap"):

@@ -1,34 +1,58 @@
-"""The submission file of Google Landmark Recognition on Kaggle."""
+"""The submission of Google Landmark Recognition on Kaggle, and the files that the contest hands out for it."""
 import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from arcshard.console import UserError
 from arcshard.files import write_text
-from retrieval.evaluation import Evaluation, QuerySet, mean_recall, per_class, worst
-from retrieval.metrics import answers_at_far, interval, recall_at_k, resampled_gaps
 
-# What eval.json has no room for: intervals, longer lists, thresholds, classes.
-
-WORST = 10
+PUBLIC_TRAIN = 1_580_470  # photos of Google Landmark Recognition 2020 that anyone may see
+TEST_PHOTOS = 117_577  # of Google Landmarks v2, as https://github.com/cvdfoundation/google-landmark counts them
+RERUN_HOURS = 12  # that Kaggle gives the hidden rerun
 
 
-def details(asked: QuerySet, found: Evaluation) -> dict[str, Any]:
-    """Plain numbers and lists, ready for JSON; labels are the dataset's."""
-    answers = found.candidates.answers, found.candidates.confidences, asked.truths
-    figures = per_class(answers[0], asked.truths)
-    return {"gap_interval_95": interval(resampled_gaps(*answers, keys=asked.keys)),
-            **{f"recall@{k}": recall_at_k(found.neighbor_labels, asked.truths, k) for k in (1, 5, 10)},
-            **{f"accuracy@{k}": recall_at_k(found.candidates.labels, asked.truths, k) for k in (1, 3)},
-            **{f"right_at_far_{far}": answers_at_far(*answers, far) for far in (0.01, 0.1)},
-            "mean_class_recall": mean_recall(figures),
-            "worst_classes": [{"label": figure.label, "queries": figure.queries, "right": figure.right,
-                               "wrong": figure.wrong} for figure in worst(figures, WORST)]}
+def read_sample(path: Path) -> list[str]:
+    """Ids of a sample_submission.csv in its order. Raises UserError for another table and for an id twice."""
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        rows = csv.DictReader(f)
+        if list(rows.fieldnames or []) != ["id", "landmarks"]:
+            raise UserError(f"a sample submission has the columns id,landmarks; {path} has "
+                            f"{','.join(rows.fieldnames or []) or 'none'}: give Kaggle's sample_submission.csv")
+        ids = [row["id"] for row in rows]
+    twice = next((id for id, times in Counter(ids).items() if times > 1), None)
+    if twice is not None:
+        raise UserError(f"a sample submission has one row an image; {path} has {twice} more than once: "
+                        "give Kaggle's file as it came")
+    return ids
+
+
+def in_sample_order(ids: Sequence[str], sample: Sequence[str], path: Path) -> list[int]:
+    """Place in `ids` of each id of the sample. Raises UserError unless both hold the same ids, each once."""
+    place = {id: i for i, id in enumerate(ids)}
+    missing, extra = [id for id in sample if id not in place], place.keys() - set(sample)
+    if missing or extra:
+        one = missing[0] if missing else min(extra)
+        raise UserError(f"a submission answers exactly the ids of {path}, but {len(missing):,} of them have no photo "
+                        f"and {len(extra):,} photos are not among them, such as {one}: check the folder of photos")
+    return [place[id] for id in sample]
+
+
+def is_public_train(path: Path) -> bool:
+    """Whether a train.csv is the public one: the hidden rerun mounts a smaller train set under the same name."""
+    with open(path, "rb") as f:
+        return sum(1 for _ in f) - 1 == PUBLIC_TRAIN
+
+
+def budget(photos: int, seconds: float) -> str:
+    """Sentence on the rate of answering so many photos (at least 1), and on the contest's time at that rate."""
+    hours = TEST_PHOTOS * seconds / photos / 3600
+    limit = f"of its {RERUN_HOURS} h" if hours <= RERUN_HOURS else f"and it gives {RERUN_HOURS} h"
+    return (f"{photos:,} photos in {seconds:,.1f} s: {photos / seconds:,.1f}/s; the contest's {TEST_PHOTOS:,} photos "
+            f"would take {hours:,.1f} h {limit}")
 
 
 def write_submission(path: str | Path, ids: Sequence[str], landmark_ids: Sequence[str],

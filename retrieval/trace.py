@@ -2,6 +2,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,38 +11,9 @@ from retrieval.evaluation import QuerySet, by_half, first_states
 from retrieval.metrics import NO_LANDMARK, Truths, gap, is_true, ranking
 from retrieval.pipeline import Pipeline, candidates
 from retrieval.state import Candidates, Neighbors, State, Step
-from retrieval.steps import STEPS, Search
-
-# Which classes are taken for which.
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Queries that show one label and are answered with another."""
-    shown: int
-    answered: int
-    queries: list[int]
-    """Their positions, the most confident first."""
-
-
-def confusions(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> list[Confusion]:
-    """All pairs, the most frequent first; equals by their most confident query, then by label.
-
-    Args: labels, int (Q,), -1 for none; scores, float (Q,). A query of several landmarks counts for each of them.
-    """
-    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-    wrong = ~is_true(labels[:, None], truths)[:, 0] & (labels != NO_LANDMARK)
-    by_score = np.argsort(-scores, kind="stable")
-    pairs: dict[tuple[int, int], list[int]] = {}
-    for i in by_score[wrong[by_score]].tolist():
-        for shown in truths[i]:
-            pairs.setdefault((shown, int(labels[i])), []).append(i)
-    return sorted((Confusion(*pair, queries) for pair, queries in pairs.items()),
-                  key=lambda one: (-len(one.queries), -scores[one.queries[0]], one.shown, one.answered))
-
+from retrieval.steps import NAMES, Search
 
 NEAREST = "nearest neighbors"
-NAMES = {step: name for name, step in STEPS.items()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +41,7 @@ class StepFigures:
     """Of them, those that were right."""
 
 
-def trace(asked: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Stage]:
+def trace(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Stage]:
     """NEAREST, then each step but the first search; the last stage holds the pipeline's answers.
 
     What a step before the search does to embeddings shows in what that search would find in them; what one before
@@ -79,9 +51,9 @@ def trace(asked: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Stag
     if first is None:
         raise ValueError("an answer begins with neighbors: put search into the steps")
     halves = [[_shown(state, pipeline.steps[first]) for state in _states(state, pipeline.steps)]
-              for state in first_states(asked, pipeline.needs_non_landmarks, device)]
+              for state in first_states(queries, "non_landmarks" in pipeline.needs, device)]
     names = [NEAREST, *(NAMES[type(step)] for step in pipeline.steps)]
-    stages = [_stage(asked, name, parts) for name, *parts in zip(names, *halves, strict=True)]
+    stages = [_stage(queries, name, parts) for name, *parts in zip(names, *halves, strict=True)]
     return stages[:first + 1] + stages[first + 2:]
 
 
@@ -106,14 +78,16 @@ def by_nearest(lists: tuple[Neighbors, ...], gallery_labels: NDArray[np.int64]) 
     return Candidates(np.where(np.isneginf(scores), -1, labels), scores)
 
 
-def _stage(asked: QuerySet, step: str, parts: list[tuple[tuple[Neighbors, ...], Candidates]]) -> Stage:
+def _stage(queries: QuerySet, step: str, parts: list[tuple[tuple[Neighbors, ...], Candidates]]) -> Stage:
     """The stage of all queries from that of each half."""
-    lists = tuple(Neighbors(by_half(asked, [found.scores for found in halves]),
-                            by_half(asked, [found.rows for found in halves]),
-                            None if halves[0].inliers is None else by_half(asked, [found.inliers for found in halves]))
+    def joined(halves: Sequence[Any], name: str) -> NDArray[Any]:
+        return by_half(queries, [getattr(found, name) for found in halves])
+
+    lists = tuple(Neighbors(joined(halves, "scores"), joined(halves, "rows"),
+                            None if halves[0].inliers is None else joined(halves, "inliers"))
                   for halves in zip(*(neighbors for neighbors, _ in parts), strict=True))
-    return Stage(step, lists, Candidates(by_half(asked, [found.labels for _, found in parts]),
-                                         by_half(asked, [found.scores for _, found in parts])))
+    found = [candidates for _, candidates in parts]
+    return Stage(step, lists, Candidates(joined(found, "labels"), joined(found, "scores")))
 
 
 def step_figures(stages: list[Stage], truths: Truths, keys: Sequence[str]) -> list[StepFigures]:
@@ -140,3 +114,30 @@ def places(found: Candidates, truths: Truths, keys: Sequence[str]) -> NDArray[np
     place = np.zeros(len(truths), np.int64)
     place[order] = np.arange(1, len(order) + 1)
     return place
+
+
+# Which classes are taken for which.
+
+@dataclass(frozen=True)
+class Confusion:
+    """Queries that show one label and are answered with another."""
+    shown: int
+    answered: int
+    queries: list[int]
+    """Their positions, the most confident first."""
+
+
+def confusions(labels: ArrayLike, scores: ArrayLike, truths: Truths) -> list[Confusion]:
+    """All pairs, the most frequent first; equals by their most confident query, then by label.
+
+    Args: labels, int (Q,), -1 for none; scores, float (Q,). A query of several landmarks counts for each of them.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    wrong = ~is_true(labels[:, None], truths)[:, 0] & (labels != NO_LANDMARK)
+    by_score = np.argsort(-scores, kind="stable")
+    pairs: dict[tuple[int, int], list[int]] = {}
+    for i in by_score[wrong[by_score]].tolist():
+        for shown in truths[i]:
+            pairs.setdefault((shown, int(labels[i])), []).append(i)
+    return sorted((Confusion(*pair, queries) for pair, queries in pairs.items()),
+                  key=lambda one: (-len(one.queries), -scores[one.queries[0]], one.shown, one.answered))

@@ -1,4 +1,4 @@
-"""Numbers of steps that answer the queries of one split best: coordinate search, deterministic."""
+"""Find the numbers of a pipeline's steps that answer the queries of one split best; measure what each step gains."""
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
@@ -8,63 +8,20 @@ from retrieval.pipeline import Pipeline
 from retrieval.state import Step
 from retrieval.steps import Search, Vote
 
-# What each step gains: the answers with it less those without it, over the same resampled queries.
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A pipeline's GAP beside that of another form of it."""
-    change: str
-    gap: float
-    """Of the other form."""
-    gain: float
-    """What the whole pipeline has more."""
-    interval: tuple[float, float]
-    """Of the gain, 95 %."""
-
-
-def ablation(asked: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
-    """A row for each step left out (vote: the nearest neighbor alone); search and what a judge rests on cannot be."""
-    whole = answer(asked, pipeline, device)
-    ranked = whole.answers, whole.confidences, asked.truths
-    best, drawn = gap(*ranked, asked.keys), resampled_gaps(*ranked, keys=asked.keys)
-
-    def gain(change: str, steps: tuple[Step, ...]) -> Gain:
-        other = answer(asked, Pipeline(steps), device)
-        ranked = other.answers, other.confidences, asked.truths
-        value = gap(*ranked, asked.keys)
-        return Gain(change, value, best - value, interval(drawn - resampled_gaps(*ranked, keys=asked.keys)))
-
-    return [gain(*_without(pipeline.steps, i)) for i, step in enumerate(pipeline.steps)
-            if i >= pipeline.num_fixed and not isinstance(step, Search)]
-
-
-def _without(steps: tuple[Step, ...], i: int) -> tuple[str, tuple[Step, ...]]:
-    """Step i left out, or replaced by the nearest neighbor if it is the vote; with its name."""
-    instead: tuple[Step, ...] = (Vote(1, 1.0, signed=True),) if isinstance(steps[i], Vote) else ()
-    return f"without {type(steps[i]).__name__}", steps[:i] + instead + steps[i + 1:]
-
-
-def ablation_table(split: str, rows: list[Gain]) -> str:
-    """A line a step."""
-    return "\n".join(f"{split:6}{row.change:32}{row.gap:8.4f}   the step gains {row.gain:+.4f} "
-                     f"({row.interval[0]:+.4f} to {row.interval[1]:+.4f})" for row in rows)
-
-
 FACTORS = (0.5, 2.0)
 PASSES = 3
 
 
-def tune(asked: QuerySet, start: Pipeline, device: str = "cpu",
+def tune(queries: QuerySet, start: Pipeline, device: str = "cpu",
          tried: Callable[[Pipeline, float], None] = lambda pipeline, value: None) -> tuple[Pipeline, float]:
-    """The pipeline whose numbers were halved or doubled, one at a time, as long as GAP grew; and that GAP.
+    """Coordinate search: numbers are halved or doubled, one at a time, as long as GAP grows; the best and its GAP.
 
     At most PASSES rounds over all numbers, weights of models included, but those that a learned judge was fitted after;
-    `tried` hears of each trial. What it finds is fitted to these queries: measure it on others.
+    `tried` is called after each trial. The result is fitted to these queries: measure it on others.
     """
     def measure(pipeline: Pipeline) -> float:
-        found = answer(asked, pipeline, device)
-        value = gap(found.answers, found.confidences, asked.truths, asked.keys)
+        found = answer(queries, pipeline, device)
+        value = gap(found.answers, found.confidences, queries.truths, queries.keys)
         tried(pipeline, value)
         return value
 
@@ -72,7 +29,7 @@ def tune(asked: QuerySet, start: Pipeline, device: str = "cpu",
     for _ in range(PASSES):
         before = value
         for i in range(start.num_fixed, len(start.steps)):
-            for step in list(variants(best.steps[i], len(asked.models))):
+            for step in list(variants(best.steps[i], len(queries.models))):
                 other = Pipeline((*best.steps[:i], step, *best.steps[i + 1:]))
                 if (found := measure(other)) > value:
                     best, value = other, found
@@ -101,3 +58,45 @@ def _changed(name: str, value: object, models: int) -> Iterator[object]:
         yield from sorted({max(1, round(value * factor)) for factor in FACTORS} - {value})
     else:
         yield from (value * factor for factor in FACTORS if value)
+
+
+# What each step gains: the answers with it less those without it, over the same resampled queries.
+
+@dataclass(frozen=True)
+class Gain:
+    """A pipeline's GAP beside that of another form of it."""
+    change: str
+    gap: float
+    """Of the other form."""
+    gain: float
+    """What the whole pipeline has more."""
+    interval: tuple[float, float]
+    """Of the gain, 95 %."""
+
+
+def ablation(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
+    """A row for each step left out (vote: the nearest neighbor alone); search and what a judge rests on cannot be."""
+    whole = answer(queries, pipeline, device)
+    ranked = whole.answers, whole.confidences, queries.truths
+    best, drawn = gap(*ranked, queries.keys), resampled_gaps(*ranked, keys=queries.keys)
+
+    def gain(change: str, steps: tuple[Step, ...]) -> Gain:
+        other = answer(queries, Pipeline(steps), device)
+        ranked = other.answers, other.confidences, queries.truths
+        value = gap(*ranked, queries.keys)
+        return Gain(change, value, best - value, interval(drawn - resampled_gaps(*ranked, keys=queries.keys)))
+
+    return [gain(*_without(pipeline.steps, i)) for i, step in enumerate(pipeline.steps)
+            if i >= pipeline.num_fixed and not isinstance(step, Search)]
+
+
+def _without(steps: tuple[Step, ...], i: int) -> tuple[str, tuple[Step, ...]]:
+    """Step i left out, or replaced by the nearest neighbor if it is the vote; with its name."""
+    instead: tuple[Step, ...] = (Vote(1, 1.0, signed=True),) if isinstance(steps[i], Vote) else ()
+    return f"without {type(steps[i]).__name__}", steps[:i] + instead + steps[i + 1:]
+
+
+def ablation_table(split: str, rows: list[Gain]) -> str:
+    """A line a step."""
+    return "\n".join(f"{split:6}{row.change:32}{row.gap:8.4f}   the step gains {row.gain:+.4f} "
+                     f"({row.interval[0]:+.4f} to {row.interval[1]:+.4f})" for row in rows)

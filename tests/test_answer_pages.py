@@ -139,7 +139,7 @@ def test_photos_on_the_screen(page, run_folder, dataset_path, photo_folder, tmp_
 
 
 def test_landmarks_are_told_by_name():
-    told = predict.best_five([Path("a.jpg")], {0: [(4, .5), (7, .25), (-1, .125)]}, {4: "99", 7: "100"},
+    told = predict.best_five([Path("a.jpg")], [[(4, .5), (7, .25), (-1, .125)]], {4: "99", 7: "100"},
                              {"99": "http://commons.wikimedia.org/wiki/Category:Old_Tower", "100": ""})
     assert told.splitlines() == ["a.jpg", "     0.5000  99  http://commons.wikimedia.org/wiki/Category:Old_Tower",
                                  "     0.2500  100", "     0.1250  no landmark"]
@@ -186,7 +186,7 @@ def test_the_web_app_says_why_a_file_is_no_photo(answerer):
 
 
 @pytest.mark.parametrize("words, sentence", [
-    (["--pipeline", FIRST], "quantile and rerank, which look at all queries together: leave them out"),
+    (["--pipeline", FIRST], "answered by quantile, which look at all queries together: leave them out"),
     (["--port", "65536"], "--port must be from 0 to 65535, not 65536"),
     (["--run", "nowhere"], "nowhere")])
 def test_what_cannot_be_served_is_refused(page, run_folder, dataset_path, words, sentence):
@@ -195,9 +195,9 @@ def test_what_cannot_be_served_is_refused(page, run_folder, dataset_path, words,
 
 
 def test_steps_and_places_that_cannot_answer_are_refused_at_the_start(page, run_folder, dataset_path):
-    with pytest.raises(UserError, match="is no dataset: give one"):
+    with pytest.raises(UserError, match="is no dataset, and the app shows"):
         load_answerer([run_folder], checkpoint.NAME, str(run_folder / "checkpoint.pt"), Pipeline())
-    with pytest.raises(UserError, match="do not go with it: a list of steps must end in answers"):
+    with pytest.raises(UserError, match="the pipeline cannot answer: a list of steps must end in answers"):
         load_answerer([run_folder], checkpoint.NAME, str(dataset_path), Pipeline((Search(5),)))
 
 
@@ -217,7 +217,7 @@ def test_serving_others_is_warned_of(page, monkeypatch, answerer, run_folder, da
 
 
 def test_the_public_train_set_copies_the_sample(page, run_folder, photo_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.evaluation.PUBLIC_TRAIN", 1)
+    monkeypatch.setattr("retrieval.submission.PUBLIC_TRAIN", 1)
     (tmp_path / "train.csv").write_text("id,landmark_id\na,1\n")
     (tmp_path / "sample.csv").write_text("id,landmarks\nz,5 0.1\n")
     page(predict, "--run", run_folder, "--index", "never/read", "--images", photo_folder, "--out", tmp_path / "s.csv",
@@ -233,7 +233,7 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
 
 @pytest.mark.parametrize("module, words, sentence", [
     (predict, ["--index", "x"], "give --images and --out for a submission, or photos"),
-    (predict, ["--index", "x", "none.jpg"], "there is none at none.jpg"),
+    (predict, ["--index", "x", "none.jpg"], "there is no file none.jpg"),
     (predict, ["--index", "x", "none.jpg", "--sample", "s"], "--sample belongs to a submission"),
     (predict, ["--index", "x", "a.jpg", "--picture", "n.gif"], "--picture belongs to.*ends in .jpg, .jpeg, .png"),
     (predict, ["--index", "x", "--images", "d", "--out", "s", "--picture", "n.jpg"], "--picture belongs to photos"),
@@ -254,7 +254,7 @@ def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, wo
 
 def test_a_picture_needs_the_gallerys_photos(page, run_folder, dataset_path, photo_folder):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
-    with pytest.raises(UserError, match="a picture shows the gallery's photos, but .*: give the dataset as --index"):
+    with pytest.raises(UserError, match="a store of embeddings, but a picture shows .*: give the dataset as --index"):
         page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train",
              photo_folder / "c0test.jpg", "--picture", "n.jpg")
 
@@ -262,7 +262,7 @@ def test_a_picture_needs_the_gallerys_photos(page, run_folder, dataset_path, pho
 @pytest.mark.parametrize("answers, what", [(FIRST, "with photos without landmark"), (CANDIDATES, "photos themselves")])
 def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path, photo_folder, answers, what):
     page(evaluate, "--run", run_folder, "--data", dataset_path)
-    with pytest.raises(UserError, match=f"these answers compare {what}, but .*: give the dataset as --index"):
+    with pytest.raises(UserError, match=f"embeddings only, but this pipeline compares {what}: give the dataset"):
         page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train",
              photo_folder / "c0test.jpg", "--pipeline", answers)
 

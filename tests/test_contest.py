@@ -2,8 +2,8 @@
 import pytest
 
 from arcshard.console import UserError
-from retrieval import evaluation
-from retrieval.evaluation import budget, in_sample_order, is_public_train, read_sample
+from retrieval import submission
+from retrieval.submission import budget, in_sample_order, is_public_train, read_sample
 
 
 def test_rows_come_in_the_sample_s_order(tmp_path):
@@ -32,7 +32,7 @@ def test_another_table_is_refused(tmp_path, text, sentence):
 
 @pytest.mark.parametrize("rows, end, public", [(3, "\n", True), (3, "", True), (4, "\n", False), (2, "", False)])
 def test_the_public_train_set_is_told_by_its_rows(tmp_path, monkeypatch, rows, end, public):
-    monkeypatch.setattr(evaluation, "PUBLIC_TRAIN", 3)
+    monkeypatch.setattr(submission, "PUBLIC_TRAIN", 3)
     (tmp_path / "train.csv").write_text("\n".join(["id,landmark_id", *["a,1"] * rows]) + end)
     assert is_public_train(tmp_path / "train.csv") is public
 

@@ -4,8 +4,8 @@ import pytest
 import simplejpeg
 
 from retrieval.local_features import extract, verify
-from retrieval.run import photos
-from retrieval.run.photos import Matcher
+from retrieval.run import queries
+from retrieval.run.queries import Matcher
 from shards import Dataset
 
 
@@ -28,6 +28,6 @@ def test_inliers_are_those_of_the_photos_and_tell_the_class(matcher):
 def test_no_pair_is_compared_twice(matcher, monkeypatch):
     rows = np.array([[3, 4], [5, 3]])
     first = matcher(rows)
-    monkeypatch.setattr(photos, "verify", None)
+    monkeypatch.setattr(queries, "verify", None)
     assert np.array_equal(matcher(rows[:, ::-1]), first[:, ::-1])
     assert matcher(np.zeros((0, 2), np.int64)).shape == (0, 2)

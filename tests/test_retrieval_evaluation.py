@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from retrieval import Pipeline, QuerySet, Vectors, answer, evaluate, gap, read_pipeline
-from retrieval.evaluation import folds
+from retrieval.evaluation import details, folds
 from retrieval.pipeline import write_pipeline
 from retrieval.steps import STEPS, FrequentClass, GalleryPenalty, Merge, QueryPenalty, Search, Vote
-from retrieval.submission import details
 from retrieval.tuning import ablation, tune
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "answers"

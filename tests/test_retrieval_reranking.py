@@ -13,7 +13,7 @@ from retrieval.evaluation import answer, final_states, folds
 from retrieval.pipeline import write_pipeline
 from retrieval.reciprocal import lists_around
 from retrieval.reranker import FOLDS, Reranker, fold_of
-from retrieval.run.rerank import fit, fit_reranker, told_and_right
+from retrieval.run.rerank import features_and_targets, fit, fit_reranker
 from retrieval.state import Candidates, Neighbors, State
 from retrieval.steps import KReciprocal, LocalFeatures, Merge, NonLandmarkRule, Rerank, Search, Vote
 from retrieval.tuning import ablation, tune
@@ -159,7 +159,7 @@ def reranker(asked):
 
 def test_a_re_ranker_is_told_what_the_definitions_say(asked):
     """Every feature of every query from lists and dictionaries."""
-    names, told, right = told_and_right(asked, STEPS, 2)
+    names, told, right = features_and_targets(asked, STEPS, 2)
     states = final_states(asked, STEPS, True)
     assert len(states) == 2
     halves = folds(asked.keys)
@@ -191,7 +191,7 @@ def test_a_re_ranker_is_told_what_the_definitions_say(asked):
 
 def test_no_booster_has_seen_what_it_judges_in_an_evaluation(asked, reranker):
     """Other truths of fold 3 change none of the boosters that judge it, and others."""
-    _, told, right = told_and_right(asked, STEPS, 2)
+    _, told, right = features_and_targets(asked, STEPS, 2)
     inside = np.array([fold_of(key) == 3 for key in asked.keys])
     other = fit(told, np.where(inside, 2 - right, right), asked.keys, top=2, seeds=1)
     changed = [other[fold][0] != reranker.boosters[fold][0] for fold in range(FOLDS)]

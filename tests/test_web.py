@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 from arcshard.console import UserError
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
-from retrieval.web import Answer, Candidate, Match, Neighbor, Unreadable, create_app, serve
+from retrieval.web import Answer, Match, RankedLandmark, SimilarPhoto, Unreadable, create_app, serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -38,8 +38,9 @@ class OneAnswer:
 
     def answer(self, photo):
         readable(photo)
-        return Answer([Candidate("7", URL, 0.9), Candidate("8", HOSTILE, 0.5), Candidate("", "", 0.1)],
-                      [Neighbor(0, "k0", "7", URL, 0.95), Neighbor(1, "k1", "8", HOSTILE, 0.85)])
+        return Answer([RankedLandmark("7", URL, 0.9), RankedLandmark("8", HOSTILE, 0.5),
+                       RankedLandmark("", "", 0.1)],
+                      [SimilarPhoto(0, "k0", "7", URL, 0.95), SimilarPhoto(1, "k1", "8", HOSTILE, 0.85)])
 
     def gallery_photo(self, row):
         return [jpeg("red"), jpeg("blue")][row]

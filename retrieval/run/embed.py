@@ -16,7 +16,6 @@ from arcshard.files import whole_file
 from arcshard.memory import keep_freed_memory
 from loader import Loader
 from retrieval.run.model import RunModel, Tta, add_checkpoint, add_tta, embed_views, load_model
-from retrieval.run.queries import GALLERY, query_splits
 from retrieval.search import nearest_over_ranks
 from retrieval.store import DTYPES, ROWS, Embeddings, Parts, Provenance, in_parts, is_store, runs, share, write_store
 from shards import Dataset, splits
@@ -101,12 +100,6 @@ def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | Non
     except UserError:
         return None
     return kept if kept.provenance == provenance_of(model, dataset) else None
-
-
-def embed_all(model: RunModel, data: str, out: Path | None) -> dict[str, Embeddings]:
-    """Embeddings of the gallery and of every split with queries, kept below the run's folder if one is given."""
-    return {split: embed_split(model, Dataset(data, split, model.cache), store(out, split, model.tta) if out else None)
-            for split in (GALLERY, *query_splits(data, model.cache))}
 
 
 # What `python -m retrieval` does with stores of embeddings: make them, search one in another; on all ranks.

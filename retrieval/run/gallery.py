@@ -1,4 +1,4 @@
-"""Read from a dataset what the gallery page shows."""
+"""Photos and names from a dataset for pictures of answers, and for the page of evaluate.py --gallery."""
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,11 +20,18 @@ from preprocess.images.normalize import normalize
 from retrieval import Pipeline, QuerySet
 from retrieval.metrics import NO_LANDMARK
 from retrieval.neighbors_picture import HEIGHT, Shown, neighbors_picture
-from retrieval.state import Candidates, Neighbors, State
+from retrieval.run.photos import PhotoAnswer
+from retrieval.state import Candidates, Neighbors
 from retrieval.trace import Confusion, Stage, confusions, places, rank_of_truth, step_figures, trace
 from shards import Dataset
 
-# What people call a landmark.
+NEIGHBORS = 5  # of a query that a picture or a page shows
+QUALITY = 90  # of JPEG
+NONE = "no landmark"
+QUERIES, PHOTOS = 36, 1000  # of a page at most; a photo takes some 8 kB, so that a page stays below 10 MB
+CANDIDATES = 3  # of a query, after each step
+PAIRS = 12  # of confused landmarks
+ROUNDING = 1e-5  # relative, of scores in float32
 
 
 def landmark(label: int, gallery: Dataset) -> list[str]:
@@ -40,59 +47,43 @@ def title(name: str) -> str:
     return unquote(name.rpartition("/Category:")[2]).replace("_", " ")
 
 
-# A picture of photos that were answered, with their neighbors.
-
-QUALITY = 90  # of JPEG
-NONE = "no landmark"
-
-
-def answer_picture(photos: list[Path], answers: dict[int, list[tuple[int, float]]], state: State,
-                   gallery: Dataset) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3), RGB: a row for each photo that was answered, with the first list's neighbors.
-
-    Args: photos, answers, state: as `answering.photos.state_of` and `answers_of` have them.
-    """
-    return neighbors_picture([[_query(photos[number], listed[:1], gallery), *_neighbors(state, i, gallery)]
-                              for i, (number, listed) in enumerate(answers.items())])
+def answer_picture(photos: list[Path], answers: list[PhotoAnswer | None], gallery: Dataset) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3), RGB: a row for each photo that has an answer, with the first list's neighbors."""
+    return neighbors_picture([[_answered(photo, answer, gallery), *_near(answer, gallery)]
+                              for photo, answer in zip(photos, answers, strict=True) if answer])
 
 
-def _query(photo: Path, best: list[tuple[int, float]], gallery: Dataset) -> Shown:
-    words = [word for label, score in best for word in (f"answer: {score:.4f}", *(landmark(label, gallery) or [NONE]))]
+def _answered(photo: Path, answer: PhotoAnswer, gallery: Dataset) -> Shown:
+    words = [word for label, score in answer.candidates[:1]
+             for word in (f"answer: {score:.4f}", *(landmark(label, gallery) or [NONE]))]
     return Shown(normalize(photo.read_bytes(), HEIGHT, QUALITY).data, [photo.name, *(words or ["no answer"])])
 
 
-def _neighbors(state: State, i: int, gallery: Dataset) -> list[Shown]:
-    listed, labels = state.neighbors[0], state.gallery_labels
+def _near(answer: PhotoAnswer, gallery: Dataset) -> list[Shown]:
+    labels = answer.state.gallery_labels
     return [Shown(gallery.read(row), [f"{place}: {score:.4f}", *(landmark(int(labels[row]), gallery) or [NONE]),
                                       gallery.index["key"][row].decode()])
-            for place, (row, score) in enumerate(zip(listed.rows[i, :NEIGHBORS].tolist(),
-                                                     listed.scores[i].tolist()), 1) if score > -np.inf]
+            for place, (row, score) in enumerate(answer.neighbors[:NEIGHBORS], 1)]
 
 
-QUERIES = 36
-PHOTOS = 1000  # some 8 kB each, so that a page stays below 10 MB
-NEIGHBORS = 5
-CANDIDATES = 3
-PAIRS = 12
-ROUNDING = 1e-5  # of scores in float32
-
-
-def gallery_page(who: str, asked: QuerySet, pipeline: Pipeline, queries: Dataset, gallery: Dataset,
+def gallery_page(who: str, queries: QuerySet, pipeline: Pipeline, photos: Dataset, gallery: Dataset,
                  device: str = "cpu") -> str:
-    """HTML of the questions' way through the pipeline. Raises as `trace` and `gallery_data` do.
+    """HTML of the queries' way through the pipeline. Raises as `trace` and `gallery_data` do.
 
-    Args: who: answers, run and list of steps; sample i of each dataset is row i of the questions' embeddings.
+    Args:
+        who: the runs and the pipeline, for people.
+        photos, gallery: photo i is row i of the embeddings of queries and gallery.
     """
-    return render(gallery_data(who, asked, trace(asked, pipeline, device), queries, gallery))
+    return render(gallery_data(who, queries, trace(queries, pipeline, device), photos, gallery))
 
 
-def gallery_data(who: str, asked: QuerySet, stages: list[Stage], queries: Dataset, gallery: Dataset) -> GalleryData:
+def gallery_data(who: str, queries: QuerySet, stages: list[Stage], photos: Dataset, gallery: Dataset) -> GalleryData:
     """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
-    maker = QueryMaker(asked, stages, queries, gallery)
-    chosen = choose_traced(stages, asked.truths, num_shown(stages))
+    maker = QueryMaker(queries, stages, photos, gallery)
+    chosen = choose_traced(stages, queries.truths, num_shown(stages))
     last = stages[-1].candidates
-    pairs = confusions(last.answers, last.confidences, asked.truths)
-    return GalleryData(who, queries.split, len(asked.keys), step_figures(stages, asked.truths, asked.keys),
+    pairs = confusions(last.answers, last.confidences, queries.truths)
+    return GalleryData(who, photos.split, len(queries.keys), step_figures(stages, queries.truths, queries.keys),
                        {heading: [maker.query(q) for q in rows.tolist()] for heading, rows in chosen.items()},
                        len(pairs), [maker.confused(pair) for pair in pairs[:PAIRS]])
 
@@ -103,15 +94,15 @@ def num_shown(stages: list[Stage]) -> int:
 
 
 class QueryMaker:
-    """Photos, names and changes of single queries.
+    """Makes what the page shows of single queries: photos, names and what each step changed.
 
-    Args: as `gallery_data`; sample i of each dataset is row i of the questions' embeddings.
+    Args: as those of `gallery_page`.
     """
 
-    def __init__(self, asked: QuerySet, stages: list[Stage], queries: Dataset, gallery: Dataset):
-        self.asked, self.stages, self.queries, self.gallery = asked, stages, queries, gallery
-        self.ranks = np.stack([rank_of_truth(stage.candidates, asked.truths) for stage in stages])
-        self.places = np.stack([places(stage.candidates, asked.truths, asked.keys) for stage in stages])
+    def __init__(self, queries: QuerySet, stages: list[Stage], photos: Dataset, gallery: Dataset):
+        self.queries, self.stages, self.photos, self.gallery = queries, stages, photos, gallery
+        self.ranks = np.stack([rank_of_truth(stage.candidates, queries.truths) for stage in stages])
+        self.places = np.stack([places(stage.candidates, queries.truths, queries.keys) for stage in stages])
 
     def name(self, label: int) -> str:
         """Id and title, "" for no landmark."""
@@ -119,8 +110,8 @@ class QueryMaker:
 
     def query(self, q: int) -> TracedQuery:
         answers = [int(stage.candidates.answers[q]) for stage in self.stages]
-        truth = self.asked.truths[q]
-        return TracedQuery(self.queries.read(q), self.asked.keys[q],
+        truth = self.queries.truths[q]
+        return TracedQuery(self.photos.read(q), self.queries.keys[q],
                            ", ".join(self.name(label) for label in sorted(truth)),
                            self.name(answers[-1]), answers[-1] in truth, len(set(answers)) > 1,
                            [self.step(s, q) for s in range(len(self.stages))])
@@ -147,22 +138,22 @@ class QueryMaker:
             [None] * NEIGHBORS if found.inliers is None else found.inliers[q].tolist()) if score > -np.inf]
 
     def neighbor(self, q: int, row: int, score: float, was: int, inliers: int | None) -> TracedNeighbor:
-        label = int(self.asked.gallery_labels[row])
+        label = int(self.queries.gallery_labels[row])
         return TracedNeighbor(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
-                              label in self.asked.truths[q], score, was, inliers)
+                              label in self.queries.truths[q], score, was, inliers)
 
     def candidates(self, found: dict[int, float], before: Stage | None, q: int) -> list[TracedCandidate]:
         known = _first_candidates(before.candidates, q, None) if before else {}
         places_before = _places(known)
-        return [TracedCandidate(self.name(label), label in self.asked.truths[q], score, places_before.get(label, 0),
+        return [TracedCandidate(self.name(label), label in self.queries.truths[q], score, places_before.get(label, 0),
                                 known.get(label)) for label, score in found.items()]
 
     def confused(self, pair: Confusion) -> ConfusedPair:
         """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
-        q, rows = pair.queries[0], np.flatnonzero(self.asked.gallery_labels == pair.answered)
+        q, rows = pair.queries[0], np.flatnonzero(self.queries.gallery_labels == pair.answered)
         listed = self.stages[-1].neighbors[0].rows[q]
         near = [*listed[np.isin(listed, rows)], *rows[:1]]
-        return ConfusedPair(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.queries.read(q),
+        return ConfusedPair(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.photos.read(q),
                             self.gallery.read(int(near[0])) if near else None)
 
 

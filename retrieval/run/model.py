@@ -14,6 +14,7 @@ from arcshard import checkpoint
 from arcshard.console import Parser, UserError
 from loader import Batch, View
 from model import Embedder, ModelConfig, build_embedder
+from retrieval import Pipeline, read_pipeline
 from shards import CacheConfig
 
 # Test-time augmentation: one embedding of several views of a photo.
@@ -73,6 +74,11 @@ def add_answer_options(parser: Parser) -> None:
     parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
                         help="further runs, whose embeddings answer together with this one's")
     add_tta(parser)
+
+
+def pipeline_of(args: argparse.Namespace) -> Pipeline:
+    """The pipeline that --pipeline names. Raises UserError for a file that holds none."""
+    return read_pipeline(args.pipeline) if args.pipeline else Pipeline()
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:

@@ -1,14 +1,52 @@
-"""Which splits ask which, and a run's embeddings of them as questions to its gallery."""
+"""Open a dataset's val and test splits as queries to its train split, embedded by one or several runs."""
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import joblib
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
-from arcshard.console import UserError
+from arcshard.console import UserError, progress
 from retrieval import Embeddings, QuerySet, Vectors
+from retrieval.local_features import LocalFeatures, extract, verify
+from retrieval.run.embed import embed_split, store
 from retrieval.run.model import RunModel
-from retrieval.state import CountInliers
-from shards import CacheConfig, splits
+from shards import CacheConfig, Dataset, splits
 
 GALLERY = "train"
+KEPT = 1000  # photos whose local features stay in memory, 0.6 MB each at most
+
+
+@dataclass(frozen=True)
+class OpenQueries:
+    """The query splits of a dataset."""
+    gallery: Dataset
+    """Photo i is row i of the gallery's embeddings."""
+    photos: dict[str, Dataset]
+    """Of each split; photo i is query i."""
+    sets: dict[str, QuerySet]
+    """Of each split."""
+
+
+def open_queries(models: Sequence[RunModel], data: str, folders: Sequence[Path | None]) -> OpenQueries:
+    """Embed the gallery and every query split by each model, or read the embeddings that its run has stored.
+
+    Args:
+        data: dataset, a folder or s3://…
+        folders: of each model's run, where its embeddings are kept; None: nothing is read or kept.
+
+    Raises UserError as `query_splits` does.
+    """
+    cache = models[0].cache
+    photos = {split: Dataset(data, split, cache) for split in query_splits(data, cache)}
+    gallery = Dataset(data, GALLERY, cache)
+    embedded = [embed_all(model, [gallery, *photos.values()], folder)
+                for model, folder in zip(models, folders, strict=True)]
+    return OpenQueries(gallery, photos, {
+        split: query_set(models, embedded, dataset, Matcher(dataset, gallery)) for split, dataset in photos.items()})
 
 
 def query_splits(data: str, cache: CacheConfig) -> list[str]:
@@ -16,23 +54,30 @@ def query_splits(data: str, cache: CacheConfig) -> list[str]:
     known = splits(data, cache)
     queries = [split for split in known if split == "val" or split.startswith("test")]
     if not queries or GALLERY not in known:
-        raise UserError(f"an evaluation needs a train split and a val or test split; {data} has "
-                        f"{', '.join(known)}: give clean.py --val-fold or --solution and pack again")
+        raise UserError(f"{data} has only {', '.join(known)}, but an evaluation needs a train split and a val or test "
+                        "split: give clean.py --val-fold or --solution and pack again")
     return queries
 
 
-def questions(models: list[RunModel], embedded: list[dict[str, Embeddings]], split: str,
-              truths: list[set[int]], inliers: CountInliers | None = None) -> QuerySet:
-    """A split's queries to the gallery, with the photos without landmark of all splits to compare with."""
-    first = embedded[0]
-    return QuerySet(tuple(Vectors(as_float32(known[split].vectors), known[GALLERY].vectors, non_landmarks(known)[0],
-                                   model.centers)
-                           for model, known in zip(models, embedded, strict=True)),
-                     first[GALLERY].labels, truths, first[split].keys, non_landmarks(first)[1], inliers)
+def embed_all(model: RunModel, datasets: Sequence[Dataset], folder: Path | None, keep: bool = True
+              ) -> dict[str, Embeddings]:
+    """Embeddings of each split, read from and (with `keep`) written to the run's folder if one is given."""
+    return {dataset.split: embed_split(model, dataset, store(folder, dataset.split, model.tta) if folder else None,
+                                       keep) for dataset in datasets}
 
 
-def non_landmarks(embedded: dict[str, Embeddings]) -> tuple[np.ndarray, list[str]]:
-    """Vectors and keys of the photos without landmark among the queries."""
+def query_set(models: Sequence[RunModel], embedded: Sequence[dict[str, Embeddings]], photos: Dataset,
+              matcher: "Matcher | None" = None) -> QuerySet:
+    """A split's queries to the gallery, with the non-landmarks of all query splits to compare with."""
+    split, first = photos.split, embedded[0]
+    vectors = tuple(Vectors(as_float32(known[split].vectors), known[GALLERY].vectors, non_landmarks(known)[0],
+                            model.centers) for model, known in zip(models, embedded, strict=True))
+    return QuerySet(vectors, first[GALLERY].labels, photos.truths(), first[split].keys, non_landmarks(first)[1],
+                    matcher)
+
+
+def non_landmarks(embedded: dict[str, Embeddings]) -> tuple[NDArray[np.float32], list[str]]:
+    """Vectors (M, D) and keys of the queries that show no landmark."""
     known = [part for split, part in embedded.items() if split != GALLERY]
     return (as_float32(np.concatenate([part.vectors[part.labels < 0] for part in known])),
             [key for part in known for key, label in zip(part.keys, part.labels.tolist()) if label < 0])
@@ -41,3 +86,35 @@ def non_landmarks(embedded: dict[str, Embeddings]) -> tuple[np.ndarray, list[str
 def as_float32(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """The same numbers; no copy where they are that already."""
     return vectors.astype(np.float32, copy=False)
+
+
+class Matcher:
+    """Counts the inliers of queries with gallery rows (`retrieval.state.CountInliers`); compares no pair twice.
+
+    Args: queries, gallery: the photos; photo i is row i of the embeddings.
+    """
+
+    def __init__(self, queries: Dataset, gallery: Dataset):
+        self.queries, self.gallery = queries, gallery
+        self.known: dict[tuple[int, int], int] = {}
+        self.features = lru_cache(KEPT)(_features)
+
+    def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 (Q, K) of gallery rows (Q, K), in as many threads as there are cores: OpenCV releases the GIL."""
+        work = [(q, unknown) for q, listed in enumerate(rows.tolist())
+                if (unknown := [row for row in listed if (q, row) not in self.known])]
+        threads = joblib.Parallel(joblib.cpu_count(), backend="threading", return_as="generator")
+        found: Iterator[list[int]] = threads(joblib.delayed(self._inliers)(q, listed) for q, listed in work)
+        for counts, (q, listed) in zip(progress(found, total=len(work), unit="queries", what="compare photos",
+                                                disable=not work), work):
+            self.known.update(((q, row), count) for row, count in zip(listed, counts))
+        return np.array([[self.known[q, row] for row in listed] for q, listed in enumerate(rows.tolist())],
+                        np.int64).reshape(rows.shape)
+
+    def _inliers(self, q: int, rows: list[int]) -> list[int]:
+        query = _features(self.queries, q)
+        return [len(verify(query, self.features(self.gallery, row))) for row in rows]
+
+
+def _features(dataset: Dataset, i: int) -> LocalFeatures:
+    return extract(simplejpeg.decode_jpeg(dataset.read(i), "RGB"))

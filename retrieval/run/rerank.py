@@ -1,4 +1,4 @@
-"""python -m retrieval rerank: fit a judge of the candidates that a run's answers have."""
+"""python -m retrieval rerank: fit a re-ranker to queries whose landmarks are known."""
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,22 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcshard.console import Parser, UserError, progress
+from arcshard.console import Parser, UserError, check_least, progress
 from arcshard.files import write_text
 from retrieval import evaluate, read_pipeline
 from retrieval.evaluation import QuerySet, by_half, final_states
 from retrieval.metrics import Truths, is_true
 from retrieval.pipeline import Pipeline, write_pipeline
 from retrieval.reranker import FOLDS, Reranker, fold_of, import_lightgbm
-from retrieval.run.embed import embed_all
-from retrieval.run.model import add_answer_options, load_model
-from retrieval.run.photos import Matcher
-from retrieval.run.queries import GALLERY, query_splits, questions
+from retrieval.run.model import add_answer_options, load_model, pipeline_of
+from retrieval.run.queries import open_queries, query_splits
 from retrieval.steps import Rerank
 from retrieval.steps.rerank import columns, first
-from shards import Dataset
-
-# Fitting a re-ranker to queries whose landmarks are known.
 
 # 2nd place's (683f021, generate_submissions.ipynb), and what makes two fits equal.
 PARAMETERS = {"objective": "multiclass", "learning_rate": 0.1, "num_leaves": 7, "max_depth": 3,
@@ -31,29 +26,29 @@ PARAMETERS = {"objective": "multiclass", "learning_rate": 0.1, "num_leaves": 7, 
 ROUNDS, PATIENCE = 300, 50
 
 
-def fit_reranker(asked: Sequence[QuerySet], pipeline: Pipeline, top: int = 3, seeds: int = 10, device: str = "cpu",
-                 fitted: Callable[[], object] = lambda: None) -> Reranker:
-    """A judge of the first `top` candidates that the pipeline finds for all these queries.
+def fit_reranker(query_sets: Sequence[QuerySet], pipeline: Pipeline, top: int = 3, seeds: int = 10,
+                 device: str = "cpu", fitted: Callable[[], object] = lambda: None) -> Reranker:
+    """A re-ranker of the first `top` candidates that the pipeline finds for all these queries.
 
     2nd place fitted 5 folds × 10 seeds on 20,000 queries, four fifths of them without landmark. `fitted` is called
     after each of FOLDS × seeds boosters. Raises ValueError where a step, `columns` or `fit` does.
     """
-    keys = [key for each in asked for key in each.keys]
-    told = [told_and_right(each, pipeline, top, device) for each in asked]
-    names = told[0][0]
-    boosters = fit(np.concatenate([features for _, features, _ in told]),
-                   np.concatenate([right for _, _, right in told]), keys, top, seeds, fitted)
+    keys = [key for queries in query_sets for key in queries.keys]
+    tables = [features_and_targets(queries, pipeline, top, device) for queries in query_sets]
+    names = tables[0][0]
+    boosters = fit(np.concatenate([features for _, features, _ in tables]),
+                   np.concatenate([right for _, _, right in tables]), keys, top, seeds, fitted)
     return Reranker(boosters, names, top, keys, write_pipeline(pipeline))
 
 
-def told_and_right(asked: QuerySet, pipeline: Pipeline, top: int, device: str = "cpu"
-                   ) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
+def features_and_targets(queries: QuerySet, pipeline: Pipeline, top: int, device: str = "cpu"
+                         ) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
     """Names of the features, the features (Q, F) as `evaluate` would see them, and the candidate (Q,) that is right."""
-    states = final_states(asked, pipeline, True, device)
+    states = final_states(queries, pipeline, True, device)
     tables = [columns(state, top) for state in states]
-    labels = by_half(asked, [first(state.candidates, top).labels for state in states])
-    return (list(tables[0]), by_half(asked, [np.column_stack(list(table.values())) for table in tables]),
-            targets(labels, asked.truths))
+    labels = by_half(queries, [first(state.candidates, top).labels for state in states])
+    return (list(tables[0]), by_half(queries, [np.column_stack(list(table.values())) for table in tables]),
+            targets(labels, queries.truths))
 
 
 def fit(features: NDArray[np.float64], right: NDArray[np.int64], keys: Sequence[str], top: int, seeds: int = 10,
@@ -100,51 +95,46 @@ def targets(labels: NDArray[np.int64], truths: Truths) -> NDArray[np.int64]:
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--data", required=True, help="dataset: folder or s3://…")
-    parser.add_argument("--splits", nargs="+", help="whose queries to fit on; default: all val and test splits")
-    parser.add_argument("--top", type=int, default=3, help="candidates of a query that are judged (default: 3)")
+    parser.add_argument("--splits", nargs="+", help="whose queries to fit on (default: all val and test splits)")
+    parser.add_argument("--top", type=int, default=3, help="candidates to re-rank for each query (default: 3)")
     parser.add_argument("--seeds", type=int, default=10, help=f"boosters of each of the {FOLDS} folds (default: 10)")
     parser.add_argument("--out", type=Path, required=True, metavar="YAML",
-                        help="the steps of --pipeline and the judge; the judge itself lies beside it, as .json")
+                        help="pipeline to write: --pipeline and the re-ranker, which is stored beside it as .json")
     add_answer_options(parser)
 
 
 def rerank(args: argparse.Namespace) -> None:
-    """Write the judge and the steps; print GAP of queries before, and after by boosters that have not seen them."""
-    for name in ("top", "seeds"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    """Write the re-ranker and the pipeline; print GAP before, and after by boosters that have not seen the query."""
+    check_least(args, 1, "top", "seeds")
     if args.out.suffix not in (".yaml", ".yml"):
-        raise UserError(f"--out must end in .yaml, since the judge lies beside it as .json; got {args.out}")
+        raise UserError(f"--out must end in .yaml, since the re-ranker is written beside it as .json; got {args.out}")
     import_lightgbm()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    before = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
-    asked, device = ask(args)
+    before = pipeline_of(args)
+    query_sets, device = open_splits(args)
     try:
         with progress(total=FOLDS * args.seeds, unit="boosters", what="fit") as bar:
-            judge = fit_reranker(list(asked.values()), before, args.top, args.seeds, device, lambda: bar.update())
+            reranker = fit_reranker(list(query_sets.values()), before, args.top, args.seeds, device,
+                                    lambda: bar.update())
     except ValueError as error:  # a step that lacks what it needs
         raise UserError(f"{args.pipeline or args.data}: {error}") from error
     model = args.out.with_suffix(".json")
-    judge.save(model)
+    reranker.save(model)
     write_text(args.out, write_pipeline(Pipeline((*before.steps, Rerank(model.name)))))
     after = read_pipeline(args.out)
-    print(f"{args.out}, {model}: fitted on {len(judge.fitted_on):,} queries")
-    for split, questions_of_split in asked.items():
-        values = [evaluate(questions_of_split, pipeline, device).metrics["gap"] for pipeline in (before, after)]
+    print(f"{args.out}, {model}: fitted on {len(reranker.fitted_on):,} queries")
+    for split, queries in query_sets.items():
+        values = [evaluate(queries, pipeline, device).metrics["gap"] for pipeline in (before, after)]
         print(f"{split:6}GAP {values[0]:.4f} -> {values[1]:.4f} (each query judged by boosters that have not seen it)")
 
 
-def ask(args: argparse.Namespace) -> tuple[dict[str, QuerySet], str]:
-    """The splits' questions, and the device to answer them on."""
-    runs = (args.run, *args.ensemble)
-    models = [load_model(folder, tta=args.tta) for folder in runs]
-    cache = models[0].cache
-    known = query_splits(args.data, cache)
+def open_splits(args: argparse.Namespace) -> tuple[dict[str, QuerySet], str]:
+    """The queries of the splits that were asked for, and the device to answer them on."""
+    folders = [args.run, *args.ensemble]
+    models = [load_model(folder, tta=args.tta) for folder in folders]
+    known = query_splits(args.data, models[0].cache)
     wrong = sorted(set(args.splits or known) - set(known))
     if wrong:
         raise UserError(f"--splits must be some with queries ({', '.join(known)}); got {', '.join(wrong)}")
-    embedded = [embed_all(model, args.data, folder) for model, folder in zip(models, runs, strict=True)]
-    gallery = Dataset(args.data, GALLERY, cache)
-    queries = {split: Dataset(args.data, split, cache) for split in args.splits or known}
-    return {split: questions(models, embedded, split, dataset.truths(), Matcher(dataset, gallery))
-            for split, dataset in queries.items()}, models[0].device.type
+    query_sets = open_queries(models, args.data, folders).sets
+    return {split: query_sets[split] for split in args.splits or known}, models[0].device.type

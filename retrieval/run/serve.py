@@ -12,28 +12,24 @@ from numpy.typing import NDArray
 from arcshard.console import Parser, UserError
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
-from retrieval import Pipeline, read_pipeline
+from retrieval import Pipeline
 from retrieval.local_features import extract, match_picture, verify
-from retrieval.pipeline import candidates
-from retrieval.run.model import add_answer_options, add_checkpoint
-from retrieval.run.photos import Index, is_dataset, load_index, state_of
+from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of
+from retrieval.run.photos import Index, PhotoAnswer, answer_photos, is_dataset, load_index
 from retrieval.run.queries import GALLERY
-from retrieval.state import Neighbors, State
-from retrieval.steps import Quantile, Rerank
-from retrieval.web import Answer, Candidate, Match, Neighbor, Unreadable
+from retrieval.steps import NAMES
+from retrieval.web import Answer, Match, RankedLandmark, SimilarPhoto, Unreadable
 from shards import Dataset
 
-# Answers of a run to photos that come one at a time, for the web app.
-
-SHOWN = 5  # candidates
-NEIGHBORS = 12
+CANDIDATES, NEIGHBORS = 5, 12  # shown of an answer, at most
 QUALITY = 90  # of JPEG
-OF_ALL_QUERIES = (Quantile, Rerank)  # steps that fit something on the queries as a whole
+MAX_BYTES = 20_000_000  # of an upload
+PORT = 8000
 
 
 @dataclass
 class RunAnswerer:
-    """A `retrieval.web.Answerer`: the steps of `pipeline` on the runs' embeddings."""
+    """Answers photos one at a time by the pipeline on the runs' embeddings; a `retrieval.web.Answerer`."""
     title: str
     pipeline: Pipeline
     indexes: list[Index]
@@ -41,15 +37,15 @@ class RunAnswerer:
     """The gallery's."""
 
     def answer(self, photo: bytes) -> Answer:
-        """That of predict.py: each run packs the photo as its own."""
+        """The same as that of predict.py: each run packs the photo like its own."""
         with tempfile.TemporaryDirectory(prefix="arcshard-") as work:
             path = Path(work) / "photo.jpg"
             path.write_bytes(photo)
-            _, state = state_of(self.pipeline, self.indexes, [path], Path(work))
-        if state is None:
-            self._pixels(photo)  # says why
+            found = answer_photos(self.pipeline, self.indexes, [path], Path(work))[0]
+        if found is None:
+            self._pixels(photo)  # raises Unreadable with the reason
             raise Unreadable("it could not be packed")
-        return Answer(self._candidates(state), self._neighbors(state))
+        return Answer(self._landmarks(found), self._similar(found))
 
     def gallery_photo(self, row: int) -> bytes:
         if not 0 <= row < len(self.photos):
@@ -69,21 +65,17 @@ class RunAnswerer:
         except Rejected as error:
             raise Unreadable(str(error)) from error
 
-    def _candidates(self, state: State) -> list[Candidate]:
-        found, names = candidates(state), self.photos.landmark_names
-        ids = [self.photos.landmark_ids[label] if label >= 0 else "" for label in found.labels[0].tolist()]
-        return [Candidate(landmark, names.get(landmark, ""), score)
-                for landmark, score in zip(ids, found.scores[0].tolist()) if score > -np.inf][:SHOWN]
+    def _landmarks(self, found: PhotoAnswer) -> list[RankedLandmark]:
+        ids, names = self.photos.landmark_ids, self.photos.landmark_names
+        listed = [(ids[label] if label >= 0 else "", score) for label, score in found.candidates[:CANDIDATES]]
+        return [RankedLandmark(landmark, names.get(landmark, ""), score) for landmark, score in listed]
 
-    def _neighbors(self, state: State) -> list[Neighbor]:
-        listed: Neighbors = state.neighbors[0]
-        rows = listed.rows[0][listed.scores[0] > -np.inf][:NEIGHBORS]
-        vectors = state.sources[0]
-        cosines = vectors.gallery[rows].astype(np.float32) @ vectors.queries[0]
+    def _similar(self, found: PhotoAnswer) -> list[SimilarPhoto]:
         gallery, names = self.indexes[0].gallery, self.photos.landmark_names
-        return [Neighbor(row, gallery.keys[row], gallery.landmark_ids[row],
-                         names.get(gallery.landmark_ids[row], ""), cosine)
-                for row, cosine in zip(rows.tolist(), cosines.tolist())]
+        rows = [row for row, _ in found.neighbors[:NEIGHBORS]]
+        return [SimilarPhoto(row, gallery.keys[row], gallery.landmark_ids[row],
+                             names.get(gallery.landmark_ids[row], ""), cosine)
+                for row, cosine in zip(rows, found.cosines(rows))]
 
 
 def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pipeline) -> RunAnswerer:
@@ -91,24 +83,20 @@ def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pip
 
     Raises UserError for steps that need more than one photo at a time, and for those that lack what they need.
     """
-    if any(isinstance(step, OF_ALL_QUERIES) for step in pipeline.steps):
-        raise UserError("photos that come one at a time cannot be answered by quantile and rerank, which look at all "
-                        "queries together: leave them out of --pipeline, or use predict.py --images")
+    if at_once := [NAMES[type(step)] for step in pipeline.steps if "all_queries" in step.needs]:
+        raise UserError(f"photos that come one at a time cannot be answered by {' and '.join(at_once)}, which look at "
+                        "all queries together: leave them out of --pipeline, or use predict.py --images")
     if not is_dataset(dataset):
-        raise UserError(f"the app shows the gallery's photos, but {dataset} is no dataset: give one")
+        raise UserError(f"{dataset} is no dataset, and the app shows the gallery's photos: give a dataset")
     indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
     photos = Dataset(dataset, GALLERY, indexes[0].model.cache)
     answerer = RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
                            f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)
     try:
-        answerer.answer(photos.read(0))  # a list that cannot work fails here, not at the first upload
+        answerer.answer(photos.read(0))  # a pipeline that cannot work fails here, not at the first upload
     except ValueError as error:
-        raise UserError(f"{dataset}: these answers do not go with it: {error}") from error
+        raise UserError(f"{dataset}: the pipeline cannot answer: {error}") from error
     return answerer
-
-
-MAX_BYTES = 20_000_000  # of an upload
-PORT = 8000
 
 
 def add_arguments(parser: Parser) -> None:
@@ -128,8 +116,7 @@ def serve(args: argparse.Namespace) -> None:
         raise UserError(f"serving needs {error.name}: pip install -e '.[serve]'") from error
     if not 0 <= args.port < 1 << 16:
         raise UserError(f"--port must be from 0 to 65535, not {args.port}")
-    pipeline = read_pipeline(args.pipeline) if args.pipeline else Pipeline()
-    answerer = load_answerer([args.run, *args.ensemble], args.checkpoint, args.dataset, pipeline)
+    answerer = load_answerer([args.run, *args.ensemble], args.checkpoint, args.dataset, pipeline_of(args))
     local = is_loopback(args.host)
     if not local:
         print(f"warning: whoever reaches {args.host} can ask this server and see the gallery's photos; it has no "

@@ -19,5 +19,4 @@ STEPS: dict[str, type[Step]] = {
     "k_reciprocal": KReciprocal, "merge": Merge, "local_features": LocalFeatures, "vote": Vote, "head": Head,
     "query_penalty": QueryPenalty, "non_landmark_rule": NonLandmarkRule, "frequent_class": FrequentClass,
     "rerank": Rerank}
-
-COMPARE_WITH_NON_LANDMARKS = (GalleryPenalty, QueryPenalty, NonLandmarkRule, Rerank)
+NAMES: dict[type[Step], str] = {step: name for name, step in STEPS.items()}

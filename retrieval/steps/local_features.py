@@ -14,6 +14,8 @@ class LocalFeatures(Step):
     cap 90, by SuperPoint and SuperGlue +0.022 public and +0.017 private GAP; the hosts' baseline: cap 70.
     """
 
+    needs = frozenset({"photos"})
+
     k: int = 10
     cap: int = 90
     weight: float = 1.0

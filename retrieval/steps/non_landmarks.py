@@ -19,6 +19,8 @@ class GalleryPenalty(Step):
     particular (a table, a face) stops attracting queries.
     """
 
+    needs = frozenset({"non_landmarks"})
+
     k: int = 5
     weight: float = 1.0
 
@@ -37,6 +39,8 @@ class QueryPenalty(Step):
     itself where that shows no landmark, and a non-landmark where it shows one; here no query is among them).
     """
 
+    needs = frozenset({"non_landmarks"})
+
     k: int = 10
     weight: float = 1.0
 
@@ -52,6 +56,8 @@ class NonLandmarkRule(Step):
     s is the query's cosine to its rank-th nearest non-landmark by all models together. 2nd place 2020, rule (a) of
     W2 and its generate_submissions.ipynb at 683f021: rank 3, above 0.3, slope 4, extra 3 above 0.5.
     """
+
+    needs = frozenset({"non_landmarks"})
 
     rank: int = 3
     above: float = 0.3

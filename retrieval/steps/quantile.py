@@ -19,6 +19,8 @@ class Quantile(Step):
     "normal") fitted on the test embeddings, applied to all. Fitted on every query; sklearn draws 10,000 of more.
     """
 
+    needs = frozenset({"all_queries"})
+
     def __call__(self, state: State) -> State:
         return replace(state, models=tuple(scaled(model) for model in state.models))
 

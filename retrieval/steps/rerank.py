@@ -84,6 +84,8 @@ class Rerank(Step):
     GAP. Queries that it was fitted on are judged by boosters that have not seen them.
     """
 
+    needs = frozenset({"non_landmarks", "all_queries"})
+
     model: str
     """File that python -m retrieval rerank wrote, fitted after the same steps as stand before this one; in a list in
     YAML, from that file's folder."""

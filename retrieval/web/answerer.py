@@ -8,7 +8,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RankedLandmark:
     """A landmark that the photo may show."""
     landmark: str
     """Its id, or "" for none."""
@@ -18,7 +18,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Neighbor:
+class SimilarPhoto:
     """A gallery photo that is like the photo."""
     row: int
     """Of the gallery."""
@@ -31,8 +31,8 @@ class Neighbor:
 @dataclass(frozen=True)
 class Answer:
     """What is known of a photo, each list the best first."""
-    candidates: list[Candidate]
-    neighbors: list[Neighbor]
+    candidates: list[RankedLandmark]
+    neighbors: list[SimilarPhoto]
 
 
 @dataclass(frozen=True)
