@@ -90,26 +90,26 @@ def answer(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> Candid
                       by_half(queries, [part.scores for part in found]))
 
 
-def first_states(queries: QuerySet, judged: bool, device: str = "cpu") -> list[State]:
+def first_states(queries: QuerySet, non_landmarks: bool, device: str = "cpu") -> list[State]:
     """What the steps begin with: one state, or two, each of them valid for one half of the queries.
 
-    judged: whether a step compares queries with non-landmarks. If some of these are queries themselves, all are cut
+    non_landmarks: whether a step compares with those. If some of them are queries themselves, all queries are cut
     into two halves by key, and each half is answered with the non-landmarks of the other half: leaving out only the
     query itself would still let it lower the scores of its own neighbors.
     """
     def first(models: tuple[Vectors, ...]) -> State:
         return State(models, queries.gallery_labels, device, models, keys=queries.keys, inliers=queries.inliers)
 
-    if not judged or not set(queries.keys) & set(queries.non_landmark_keys):
+    if not non_landmarks or not set(queries.keys) & set(queries.non_landmark_keys):
         return [first(queries.models)]
     known = folds(queries.non_landmark_keys)
-    known[~np.isin(queries.non_landmark_keys, queries.keys)] = -1  # never queries: judges both halves
+    known[~np.isin(queries.non_landmark_keys, queries.keys)] = -1  # no query: compared with both halves
     return [first(tuple(_without(model, known == half) for model in queries.models)) for half in range(FOLDS)]
 
 
-def final_states(queries: QuerySet, pipeline: Pipeline, judged: bool, device: str = "cpu") -> list[State]:
+def final_states(queries: QuerySet, pipeline: Pipeline, non_landmarks: bool, device: str = "cpu") -> list[State]:
     """What the steps make of each of the first states."""
-    return [pipeline.apply(state) for state in first_states(queries, judged, device)]
+    return [pipeline.apply(state) for state in first_states(queries, non_landmarks, device)]
 
 
 def by_half(queries: QuerySet, parts: list[NDArray[Any]]) -> NDArray[Any]:

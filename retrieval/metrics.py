@@ -1,4 +1,4 @@
-"""Metrics of landmark recognition and retrieval: GAP, recall@k, mAP@k. Pure functions in float64.
+"""Metrics of landmark recognition and retrieval: GAP and its interval, recall@k, mAP@k, TAR@FAR. Pure, in float64.
 
 Q queries; truths[i] is the set of query i's true labels, empty for a photo without landmark; label -1: none.
 Every metric is a mean; over no query at all it is 0.0 (nothing was asked, nothing found): no NaN, no warning.
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 NO_LANDMARK = -1
+LEVEL = 0.95  # of intervals
 
 Truths = Sequence[Collection[int]]
 
@@ -139,10 +140,7 @@ def _mean(total: float, count: int) -> float:
     return float(total / count) if count else 0.0
 
 
-# How far GAP would move with other queries: percentile bootstrap over queries (Efron 1979).
-
-LEVEL = 0.95
-
+# How far GAP would move with other queries: percentile bootstrap (Efron 1979).
 
 def resampled_gaps(labels: ArrayLike, scores: ArrayLike, truths: Truths, *, keys: Sequence[str] | None = None,
                    rounds: int = 1000, seed: int = 0) -> NDArray[np.float64]:

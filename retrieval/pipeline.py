@@ -1,4 +1,4 @@
-"""A list of steps in YAML -> the answers to queries."""
+"""A pipeline: a list of steps, read from YAML, that turns embeddings into the answers to queries."""
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
@@ -30,7 +30,7 @@ class Pipeline:
 
     @property
     def num_fixed(self) -> int:
-        """Steps at the front that must stay as they are, since a learned judge was fitted after them."""
+        """Steps at the front that must stay as they are, since a re-ranker was fitted after them."""
         return max((i for i, step in enumerate(self.steps) if isinstance(step, Rerank)), default=0)
 
     def answer(self, models: tuple[Vectors, ...], gallery_labels: NDArray[np.int64], device: str = "cpu",
@@ -47,7 +47,7 @@ def candidates(state: State) -> Candidates:
     """Those of a state that holds some, -1 where there is none. Raises ValueError if it holds none at all."""
     found = state.candidates
     if found is None:
-        raise ValueError("a list of steps must end in answers: put search and vote into it")
+        raise ValueError("the steps find no answers: put search and vote into the pipeline")
     return replace(found, labels=np.where(np.isneginf(found.scores), NO_LANDMARK, found.labels))
 
 
@@ -56,12 +56,12 @@ def read_pipeline(path: Path) -> Pipeline:
     try:
         listed = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} must be YAML, {EXAMPLE}; it is not: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is no YAML ({' '.join(str(error).split())}): give {EXAMPLE}") from None
     if not isinstance(listed, list) or not listed:
-        raise UserError(f"{path} must hold steps, {EXAMPLE}; got {listed!r:.80}")
+        raise UserError(f"{path} holds no list of steps but {listed!r:.80}: give {EXAMPLE}")
     steps = tuple(_placed(_step(entry, path), path.parent) for entry in listed)
     if not any(isinstance(step, Vote) for step in steps):
-        raise UserError(f"{path} must end in answers, {EXAMPLE}; it has no vote: add one")
+        raise UserError(f"{path} has no vote, and so finds no answers: add one, as in {EXAMPLE}")
     for i, step in enumerate(steps):
         if isinstance(step, Rerank) and step.reranker().steps != write_pipeline(Pipeline(steps[:i])):
             raise UserError(f"{path}: {step.model} was fitted after other steps than stand before it here: fit it "

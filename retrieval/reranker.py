@@ -1,4 +1,4 @@
-"""A learned judge of candidates: which of a query's first ones is right, if any. 2nd place 2020's, by LightGBM."""
+"""A learned re-ranker: which of a query's first candidates is right, if any? 2nd place 2020's, by LightGBM."""
 import json
 import zlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Reranker:
     names: list[str]
     """Of the features, in order."""
     top: int
-    """Candidates that are judged."""
+    """Candidates of each query that are re-ranked."""
     fitted_on: list[str]
     """Keys of the queries."""
     steps: str
@@ -56,16 +56,14 @@ class Reranker:
     def load(cls, path: Path) -> "Reranker":
         """What `save` wrote. Raises UserError for a missing file and for any other."""
         if not path.is_file():
-            raise UserError(f"a re-ranker is read from a file, got {path}, which is none: fit one with "
-                            "python -m retrieval rerank")
+            raise UserError(f"there is no re-ranker at {path}: fit one with python -m retrieval rerank")
         try:
             fields = json.loads(path.read_text())
             if fields.pop("format") == FORMAT:
                 return cls(**fields)
         except (ValueError, AttributeError, KeyError, TypeError):
             pass
-        raise UserError(f"a re-ranker is read from a file of format {FORMAT}, got {path}, which is not one: fit it "
-                        "again with python -m retrieval rerank")
+        raise UserError(f"{path} is no re-ranker of format {FORMAT}: fit it again with python -m retrieval rerank")
 
 
 def fold_of(key: str) -> int:
@@ -78,5 +76,5 @@ def import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError:
-        raise UserError("re-ranking is LightGBM's, which is not installed: pip install '.[rerank]'") from None
+        raise UserError("re-ranking needs LightGBM, which is not installed: pip install '.[rerank]'") from None
     return lightgbm

@@ -49,7 +49,7 @@ def trace(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[St
     """
     first = next((i for i, step in enumerate(pipeline.steps) if isinstance(step, Search)), None)
     if first is None:
-        raise ValueError("an answer begins with neighbors: put search into the steps")
+        raise ValueError("there are no neighbors to answer by: put search into the pipeline")
     halves = [[_shown(state, pipeline.steps[first]) for state in _states(state, pipeline.steps)]
               for state in first_states(queries, "non_landmarks" in pipeline.needs, device)]
     names = [NEAREST, *(NAMES[type(step)] for step in pipeline.steps)]

@@ -16,7 +16,7 @@ def tune(queries: QuerySet, start: Pipeline, device: str = "cpu",
          tried: Callable[[Pipeline, float], None] = lambda pipeline, value: None) -> tuple[Pipeline, float]:
     """Coordinate search: numbers are halved or doubled, one at a time, as long as GAP grows; the best and its GAP.
 
-    At most PASSES rounds over all numbers, weights of models included, but those that a learned judge was fitted after;
+    At most PASSES rounds over all numbers, weights of models included, except those of steps before a re-ranker.
     `tried` is called after each trial. The result is fitted to these queries: measure it on others.
     """
     def measure(pipeline: Pipeline) -> float:
@@ -75,7 +75,7 @@ class Gain:
 
 
 def ablation(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
-    """A row for each step left out (vote: the nearest neighbor alone); search and what a judge rests on cannot be."""
+    """A row for each step left out (for vote: the nearest neighbor alone), but search and those before a re-ranker."""
     whole = answer(queries, pipeline, device)
     ranked = whole.answers, whole.confidences, queries.truths
     best, drawn = gap(*ranked, queries.keys), resampled_gaps(*ranked, keys=queries.keys)

@@ -20,7 +20,7 @@ from loader import View
 from model import ModelConfig, build_embedder
 from retrieval import Pipeline, read_pipeline
 from retrieval.local_features import extract, verify
-from retrieval.neighbors_picture import GAP, WIDTH
+from retrieval.pictures import BOX_WIDTH, MARGIN
 from retrieval.reranker import Reranker
 from retrieval.run.serve import is_loopback, load_answerer
 from retrieval.steps import Search
@@ -132,7 +132,7 @@ def test_photos_on_the_screen(page, run_folder, dataset_path, photo_folder, tmp_
     *lines, last = printed.splitlines()
     assert last == f"picture: {tmp_path}/n.PNG"
     with Image.open(tmp_path / "n.PNG") as picture:
-        assert picture.format == "PNG" and picture.width == 4 * (WIDTH + GAP) + GAP
+        assert picture.format == "PNG" and picture.width == 4 * (BOX_WIDTH + MARGIN) + MARGIN
     assert lines[0].endswith("c3test.jpg") and lines[-1].endswith("broken.jpg: could not be read")
     scores = [float(line.split()[0]) for line in lines[1:-1]]
     assert 1 <= len(scores) <= 5 and scores == sorted(scores, reverse=True)
@@ -197,7 +197,7 @@ def test_what_cannot_be_served_is_refused(page, run_folder, dataset_path, words,
 def test_steps_and_places_that_cannot_answer_are_refused_at_the_start(page, run_folder, dataset_path):
     with pytest.raises(UserError, match="is no dataset, and the app shows"):
         load_answerer([run_folder], checkpoint.NAME, str(run_folder / "checkpoint.pt"), Pipeline())
-    with pytest.raises(UserError, match="the pipeline cannot answer: a list of steps must end in answers"):
+    with pytest.raises(UserError, match="the pipeline cannot answer: the steps find no answers"):
         load_answerer([run_folder], checkpoint.NAME, str(dataset_path), Pipeline((Search(5),)))
 
 

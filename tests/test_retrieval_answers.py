@@ -214,7 +214,7 @@ def test_a_frequent_class_spares_what_is_protected_and_who_refused(state):
     ((Search(), QueryPenalty(), Vote()), "put vote before it"),
     ((Search(), FrequentClass(), Vote()), "put vote before it"),
     ((Search(), Head(), Vote()), "put vote before it"),
-    ((Search(),), "must end in answers"),
+    ((Search(),), "find no answers: put search and vote"),
     ((Concatenate([1.0]), Search(), Vote()), r"weights must be 2 numbers above 0, one a model, got \[1.0\]")])
 def test_steps_in_a_wrong_order_say_so(state, steps, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -130,8 +130,8 @@ def test_every_step_but_that_of_a_file_may_stand_without_numbers(tmp_path_factor
     ("- vote: {k: a}", "k.*Got value: a"), ("- vote: {k: 0}", "k counts, at least 1, got 0"),
     ("- vote: {signed: true}", "power must be above 0, and 1 if signed"),
     ("- vote: 3", "its numbers must have names"), ("- voe", "a step must be one of concatenate.*got 'voe'"),
-    ("- [1]", "a step must be one of"), ("3", "must hold steps"), ("a: : b", "must be YAML"),
-    ("- search", "has no vote: add one")])
+    ("- [1]", "a step must be one of"), ("3", "holds no list of steps but 3"), ("a: : b", "is no YAML"),
+    ("- search", "has no vote, and so finds no answers: add one")])
 def test_wrong_steps_are_one_sentence(tmp_path, text, sentence):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError, match=sentence) as refusal:

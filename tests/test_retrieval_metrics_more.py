@@ -1,11 +1,10 @@
-"""Tie order by key, the winners' GAPs, thresholds, classes and the bootstrap, each against a plain twin."""
+"""Tie order by key, thresholds, classes and the bootstrap, each against a plain twin."""
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.evaluation import ClassFigures, mean_recall, per_class, worst
-from retrieval.metric_variants import gap_first_place, gap_second_place, gap_third_place
 from retrieval.metrics import answers_at_far, gap, gap_landmark_only, interval, resampled_gaps, tar_at_far
 
 QUERY = st.tuples(st.integers(-1, 3), st.sampled_from([0.0, 0.25, 0.5]), st.sets(st.integers(0, 3), max_size=2))
@@ -24,23 +23,6 @@ def test_with_keys_the_order_given_does_not_matter(queries, random):
     moved = columns([queries[i] for i in shuffled]), [keys[i] for i in shuffled]
     assert gap(*moved[0], moved[1]) == gap(*columns(queries), keys) == gap(*columns(queries))
     assert gap_landmark_only(*moved[0], moved[1]) == gap_landmark_only(*columns(queries))
-
-
-@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), max_size=20), st.randoms())
-def test_the_winners_gaps_agree_without_ties_and_with_one_truth(pairs, random):
-    labels, truths = np.array(pairs, int).reshape(-1, 2).T
-    scores = np.array(random.sample(range(len(pairs)), len(pairs)), float)
-    scores[labels == -1] = np.nan
-    ours = gap(labels, scores, [{x} if x >= 0 else set() for x in truths.tolist()])
-    for theirs in (gap_first_place, gap_second_place, gap_third_place):
-        assert theirs(labels, scores, truths) == pytest.approx(ours, abs=1e-12)
-
-
-def test_the_winners_gaps_differ_in_ties_and_in_what_a_refusal_costs():
-    tied = [9, 1], [.5, .5], [2, 1]  # wrong, then right
-    assert [f(*tied) for f in (gap_first_place, gap_second_place, gap_third_place)] == [.5, .25, .25]
-    refused = [-1, 1], [.9, .5], [-1, 1]
-    assert [f(*refused) for f in (gap_first_place, gap_second_place, gap_third_place)] == [1, .5, 1]
 
 
 SCORES = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]), max_size=20)

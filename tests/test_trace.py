@@ -66,7 +66,7 @@ def test_figures_add_up(asked):
 
 
 def test_steps_without_a_search_are_refused(asked):
-    with pytest.raises(ValueError, match="an answer begins with neighbors: put search into the steps"):
+    with pytest.raises(ValueError, match="no neighbors to answer by: put search into"):
         trace(asked, Pipeline((Vote(),)))
 
 

@@ -19,7 +19,7 @@ from pages.gallery import (
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline, QuerySet
 from retrieval.metrics import NO_LANDMARK
-from retrieval.neighbors_picture import HEIGHT, Shown, neighbors_picture
+from retrieval.pictures import BOX_HEIGHT, Shown, neighbors_picture
 from retrieval.run.photos import PhotoAnswer
 from retrieval.state import Candidates, Neighbors
 from retrieval.trace import Confusion, Stage, confusions, places, rank_of_truth, step_figures, trace
@@ -43,7 +43,7 @@ def landmark(label: int, gallery: Dataset) -> list[str]:
 
 
 def title(name: str) -> str:
-    """The category of a Wikimedia Commons URL, which train_label_to_category.csv has, in words; else the name."""
+    """The category of a Wikimedia Commons URL, which train_label_to_category.csv has, in caption; else the name."""
     return unquote(name.rpartition("/Category:")[2]).replace("_", " ")
 
 
@@ -54,9 +54,9 @@ def answer_picture(photos: list[Path], answers: list[PhotoAnswer | None], galler
 
 
 def _answered(photo: Path, answer: PhotoAnswer, gallery: Dataset) -> Shown:
-    words = [word for label, score in answer.candidates[:1]
+    caption = [word for label, score in answer.candidates[:1]
              for word in (f"answer: {score:.4f}", *(landmark(label, gallery) or [NONE]))]
-    return Shown(normalize(photo.read_bytes(), HEIGHT, QUALITY).data, [photo.name, *(words or ["no answer"])])
+    return Shown(normalize(photo.read_bytes(), BOX_HEIGHT, QUALITY).data, [photo.name, *(caption or ["no answer"])])
 
 
 def _near(answer: PhotoAnswer, gallery: Dataset) -> list[Shown]:

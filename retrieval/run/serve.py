@@ -13,7 +13,8 @@ from arcshard.console import Parser, UserError
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline
-from retrieval.local_features import extract, match_picture, verify
+from retrieval.local_features import extract, verify
+from retrieval.pictures import match_picture
 from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of
 from retrieval.run.photos import Index, PhotoAnswer, answer_photos, is_dataset, load_index
 from retrieval.run.queries import GALLERY

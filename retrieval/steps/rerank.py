@@ -1,4 +1,4 @@
-"""Candidates judged by a learned re-ranker."""
+"""The first candidates re-ranked by a learned model."""
 from dataclasses import dataclass, replace
 from pathlib import Path
 
