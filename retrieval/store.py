@@ -1,8 +1,11 @@
-"""Embeddings of one split by one model, as a folder: memory-mapped vectors, keys, labels, and what made them.
+"""A store: the embeddings of one split by one model, as a folder of arrays.
 
 embeddings.npy     float32 or float16 (N, D), rows of length 1, for np.load(..., mmap_mode="r")
 keys.npy, landmark_ids.npy   bytes (N,)     labels.npy   int64 (N,)
-meta.json          format, model, dataset, split, tta, and each file's size and sha256; written last, it makes the store
+meta.json          format, model, dataset, split, tta, and each file's size and sha256; written last: with it the
+                   folder is a store
+
+A store that is being written has a folder of parts, runs of rows in files of their own that outlive a kill.
 """
 import json
 import shutil
@@ -23,23 +26,25 @@ FORMAT = "arcshard-embeddings-2"
 META, VECTORS, KEYS, LABELS, LANDMARK_IDS = "meta.json", "embeddings.npy", "keys.npy", "labels.npy", "landmark_ids.npy"
 DTYPES = ("float32", "float16")
 BLOCK = 2**14  # rows checked at a time: 32 MB at 512 float32
+ROWS = 4096  # of a part; a kill costs each rank less than one part
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What embeddings were made of: those of one space and of the same photos have equal ones."""
+    """Where embeddings come from: equal for the same photos embedded by the same weights and views."""
     model: str
     """Fingerprint of the weights."""
     dataset: str
     """Fingerprint of the split's photos."""
     split: str
     tta: str = "none"
-    """Views that each is the mean of."""
+    """Views that each embedding is the mean of."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """N embeddings in the order of their split. Raises ValueError for rows unequal or twice, and vectors not finite."""
+    """N embeddings in the order of their split. Raises ValueError for fields of unequal length, a key that occurs twice
+    and vectors that are not finite."""
     vectors: NDArray[np.floating]
     """float32 or float16 (N, D), rows of length 1; memory-mapped where they were loaded."""
     keys: list[str]
@@ -56,10 +61,10 @@ class Embeddings:
                              f"{self.vectors.shape}")
         rows = [len(self.vectors), len(self.keys), len(self.labels), len(self.landmark_ids)]
         if len(set(rows)) > 1:
-            raise ValueError(f"vectors, keys, labels and landmark_ids must have one row a sample, got {rows}")
+            raise ValueError(f"vectors, keys, labels and landmark_ids must have equal lengths, got {rows}")
         commonest, times = Counter(self.keys).most_common(1)[0] if self.keys else ("", 0)
         if times > 1:
-            raise ValueError(f"embeddings must have one row a photo, got {times} of {commonest}")
+            raise ValueError(f"embeddings must have one row for each photo, got {times} of {commonest}")
         for start in range(0, rows[0], BLOCK):
             refuse_broken(self.vectors[start:start + BLOCK], self.keys[start:start + BLOCK])
 
@@ -113,7 +118,7 @@ def _write_vectors(path: Path, blocks: Iterable[NDArray[np.floating]], keys: lis
             f.write(block.tobytes())
             written += len(block)
         if written != len(keys):
-            raise ValueError(f"a store has a vector a key, got {written:,} and {len(keys):,}")
+            raise ValueError(f"a store needs a vector for each key, got {written:,} and {len(keys):,}")
 
 
 def refuse_broken(vectors: NDArray[np.floating], keys: list[str]) -> None:
@@ -131,20 +136,19 @@ def is_store(folder: str | Path) -> bool:
 
 def _read_meta(folder: Path) -> dict[str, Any]:
     if not is_store(folder):
-        raise UserError(f"embeddings are read from a folder with {META}, got {folder}, which has none: run evaluate.py "
-                        "or python -m retrieval embed first")
-    what = f"embeddings are read from a whole folder of format {FORMAT}, got {folder}, "
+        raise UserError(f"{folder} holds no embeddings (no {META}): run evaluate.py or python -m retrieval embed first")
     try:
         meta = json.loads((folder / META).read_text())
         if meta["format"] != FORMAT:
-            raise UserError(f"{what}which has {meta['format']}: delete it and embed again")
+            raise UserError(f"{folder} holds embeddings of format {meta['format']}, not {FORMAT}: delete it and embed "
+                            "again")
         for name in (VECTORS, KEYS, LABELS, LANDMARK_IDS):
             path, known = folder / name, meta["files"][name]
             if path.stat().st_size != known["size"] or sha256(path) != known["sha256"]:
-                raise UserError(f"{what}whose {name} is not as it was written: delete it and embed again")
+                raise UserError(f"{path} is not as it was written: delete {folder} and embed again")
         return {name: str(meta[name]) for name in ("model", "dataset", "split", "tta")}
     except (ValueError, KeyError, TypeError, FileNotFoundError):
-        raise UserError(f"{what}which is not one: delete it and embed again") from None
+        raise UserError(f"{folder} is damaged: delete it and embed again") from None
 
 
 def _encode(texts: list[str]) -> NDArray[np.bytes_]:
@@ -155,15 +159,13 @@ def _decode(texts: NDArray[np.bytes_]) -> list[str]:
     return [text.decode() for text in texts.tolist()]
 
 
-# A store in the making: runs of rows, each in a file of its own that outlives a kill.
-
-ROWS = 4096  # a part; a kill costs each rank less than one
+# A store that is being written.
 
 
 class Parts:
-    """The parts of a store of `rows` rows, in a folder inside the store's. Several processes may write different ones.
+    """The parts of a store of `rows` rows, in a folder inside it. Processes may write different parts at once.
 
-    dtype: float32 or float16, that of the parts' numbers. part_rows: rows of each, the last fewer.
+    dtype: float32 or float16. part_rows: rows of each part; the last may have fewer.
     """
 
     def __init__(self, store: Path, provenance: Provenance, rows: int, dtype: str, part_rows: int = ROWS):
@@ -172,7 +174,7 @@ class Parts:
         self._plan = json.dumps(plan, indent=2) + "\n"
 
     def begin(self) -> None:
-        """Make the folder; parts of other embeddings that lie there go. One process calls it before all others."""
+        """Make the folder, and delete parts of other embeddings in it. One process calls it, before any writes."""
         plan = self.folder / "plan.json"
         if not plan.is_file() or plan.read_text() != self._plan:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -193,7 +195,7 @@ class Parts:
             write_array(f, vectors.astype(self.dtype), allow_pickle=False)
 
     def blocks(self) -> Iterator[NDArray[np.floating]]:
-        """All parts in their order; each read when its turn comes."""
+        """All parts in order, each read when it is needed."""
         return (np.load(self._path(number)) for number in range(-(-self.rows // self.part_rows)))
 
     def remove(self) -> None:
@@ -204,7 +206,7 @@ class Parts:
 
 
 def in_parts(batches: Iterator[NDArray[np.float32]], rows: int) -> Iterator[NDArray[np.float32]]:
-    """The same rows, `rows` at a time, the last fewer."""
+    """The same rows, `rows` at a time; the last part may have fewer."""
     held: list[NDArray[np.float32]] = []
     for batch in batches:
         held.append(batch)
@@ -218,11 +220,11 @@ def in_parts(batches: Iterator[NDArray[np.float32]], rows: int) -> Iterator[NDAr
 
 
 def runs(numbers: list[int]) -> list[tuple[int, int]]:
-    """First and last of each run of consecutive numbers, of ascending ones."""
+    """First and last of each run of consecutive numbers; they ascend."""
     breaks = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
     return [(numbers[a], numbers[b - 1]) for a, b in zip([0, *breaks], [*breaks, len(numbers)])] if numbers else []
 
 
 def share(numbers: list[int], rank: int, size: int) -> list[int]:
-    """The rank-th of `size` contiguous shares, whose lengths differ by one at most."""
+    """The rank-th of `size` contiguous shares, whose lengths differ by at most one."""
     return numbers[rank * len(numbers) // size:(rank + 1) * len(numbers) // size]

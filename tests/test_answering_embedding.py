@@ -68,7 +68,7 @@ def test_what_was_finished_before_a_kill_is_not_embedded_again(run_folder, datas
     monkeypatch.setattr("retrieval.run.embed.embed_rows", rows)
     with pytest.raises(KeyboardInterrupt):
         write_split(model, dataset, tmp_path / "s", batch=8, part_rows=16)
-    with pytest.raises(UserError, match="which has none"):
+    with pytest.raises(UserError, match="holds no embeddings"):
         Embeddings.load(tmp_path / "s")
     write_split(model, dataset, tmp_path / "s", batch=8, part_rows=16)
     assert seen == [0, 8, 16, 24, 32, "killed", 32, 40, 48, 56], "two parts of four were kept"
@@ -117,7 +117,7 @@ def test_stores_of_something_else_are_refused(retrieval, run_folder, dataset_pat
     before = (tmp_path / "run" / "val" / "embeddings.npy").stat().st_mtime_ns
     retrieval(*words)
     assert (tmp_path / "run" / "val" / "embeddings.npy").stat().st_mtime_ns == before, "finished: nothing is done"
-    with pytest.raises(UserError, match="embeddings of one kind, but .*val has .*: choose another --out, or delete it"):
+    with pytest.raises(UserError, match="val has embeddings of other weights, .*: choose another --out, or delete it"):
         retrieval(*words, "--dtype", "float16")
 
 
@@ -155,8 +155,8 @@ def test_wrong_words_are_a_sentence(retrieval, capsys, words, sentence):
 
 
 @pytest.mark.parametrize("words, sentence", [
-    (["--run", "r", "--batch", "0"], "--batch must be at least 1; got 0"),
-    (["--run", "a/x", "b/x", "--out", "o"], "two runs share one: leave out --out, or rename one")])
+    (["--run", "r", "--batch", "0"], "--batch must be at least 1, not 0"),
+    (["--run", "a/x", "b/x", "--out", "o"], "two runs have the same name, .*: leave out --out, or rename one")])
 def test_wrong_words_are_refused(retrieval, words, sentence):
     with pytest.raises(UserError, match=sentence):
         retrieval("embed", "--data", "d", *words)
@@ -172,7 +172,7 @@ def test_neighbors_of_stores(retrieval, run_folder, whole, tmp_path):
         assert (found["rows"][:, 0] == np.arange(60)).all()
     replace(whole, provenance=replace(whole.provenance, model="other")).save(tmp_path / "o")
     words = ("neighbors", "--queries", tmp_path / "g", "--out", tmp_path / "n.npz", "--gallery")
-    with pytest.raises(UserError, match="same weights and views, but .*g and .*o are of two"):
+    with pytest.raises(UserError, match="g and .*o are of different weights or views"):
         retrieval(*words, tmp_path / "o")
     with pytest.raises(UserError, match="g: k must be 1 to the gallery's 60 rows, got 61"):
         retrieval(*words, tmp_path / "g", "--k", 61)

@@ -67,8 +67,7 @@ def test_a_store_that_is_not_whole_is_refused_by_name(tmp_path, name, how):
         path.unlink()
     else:
         path.write_bytes(whole[:-1] if how == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(UserError, match=f"arcshard-embeddings-2, got .*, (whose {name} is not as it was written|which "
-                                        "is not one): delete it and embed again"):
+    with pytest.raises(UserError, match=f"({name} is not as it was written|is damaged): delete .* and embed again"):
         Embeddings.load(tmp_path)
 
 
@@ -76,7 +75,7 @@ def test_a_store_that_is_not_whole_is_refused_by_name(tmp_path, name, how):
 def test_a_folder_of_something_else_is_refused(tmp_path, text):
     embeddings().save(tmp_path)
     (tmp_path / META).write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="whole folder of format arcshard-embeddings-2, got .*, which is not one"):
+    with pytest.raises(UserError, match="is damaged: delete it and embed again"):
         Embeddings.load(tmp_path)
 
 
@@ -84,18 +83,23 @@ def test_another_format_is_named(tmp_path):
     embeddings().save(tmp_path)
     meta = json.loads((tmp_path / META).read_text())
     (tmp_path / META).write_text(json.dumps(meta | {"format": "arcshard-embeddings-99"}))
-    with pytest.raises(UserError, match="which has arcshard-embeddings-99: delete it and embed again"):
+    with pytest.raises(UserError, match="of format arcshard-embeddings-99, not arcshard-embeddings-2: delete it"):
         Embeddings.load(tmp_path)
 
 
+def test_meta_has_the_names_that_stores_of_earlier_versions_have(tmp_path):
+    embeddings().save(tmp_path)
+    assert list(json.loads((tmp_path / META).read_text())) == ["format", "model", "dataset", "split", "tta", "files"]
+
+
 def test_no_store_says_what_to_do(tmp_path):
-    with pytest.raises(UserError, match=r"got .*none, which has none: run evaluate.py or python -m retrieval embed"):
+    with pytest.raises(UserError, match="none holds no embeddings .*: run evaluate.py or python -m retrieval embed"):
         Embeddings.load(tmp_path / "none")
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [
-    ({"keys": ["a1"]}, r"one row a sample, got \[3, 1, 3, 3\]"),
-    ({"keys": ["a1", "b2", "a1"]}, "one row a photo, got 2 of a1"),
+    ({"keys": ["a1"]}, r"equal lengths, got \[3, 1, 3, 3\]"),
+    ({"keys": ["a1", "b2", "a1"]}, "one row for each photo, got 2 of a1"),
     ({"vectors": np.eye(3)}, r"float32 or float16 matrix, got float64 of shape \(3, 3\)"),
     ({"vectors": np.array([[0], [np.nan], [np.inf]], np.float32)}, "infinity in 2 of 3 rows, first b2")])
 def test_embeddings_that_do_not_fit_are_refused(changes, sentence):
@@ -110,7 +114,7 @@ def test_a_store_with_nan_or_with_a_photo_twice_is_refused_by_name(tmp_path, mon
     with pytest.raises(UserError, match="nan: embeddings must be finite, got NaN .* 3 of 3 rows, first a1: delete"):
         Embeddings.load(tmp_path / "nan")
     write_store(tmp_path / "twice", [np.eye(2, dtype=np.float32)], ["a", "a"], np.zeros(2, int), ["", ""], MADE)
-    with pytest.raises(UserError, match="twice: embeddings must have one row a photo, got 2 of a: delete"):
+    with pytest.raises(UserError, match="twice: embeddings must have one row for each photo, got 2 of a: delete"):
         Embeddings.load(tmp_path / "twice")
 
 
@@ -119,7 +123,7 @@ def test_a_write_that_fails_leaves_no_store(tmp_path):
     with pytest.raises(ValueError, match="first b"):
         write_store(tmp_path, [np.array([[0], [np.nan]], np.float32)], ["a", "b"], np.zeros(2, int), ["", ""], MADE)
     assert not (tmp_path / META).exists(), "what was there before was replaced in part"
-    with pytest.raises(ValueError, match="a vector a key, got 1 and 2"):
+    with pytest.raises(ValueError, match="a vector for each key, got 1 and 2"):
         write_store(tmp_path, [np.ones((1, 1), np.float32)], ["a", "b"], np.zeros(2, int), ["", ""], MADE)
 
 

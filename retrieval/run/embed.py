@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arcshard import distributed
 from arcshard.alone import alone
-from arcshard.console import UserError, progress
+from arcshard.console import UserError, check_least, progress
 from arcshard.distributed import World
 from arcshard.files import whole_file
 from arcshard.memory import keep_freed_memory
@@ -25,12 +25,12 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 def store(out: Path, split: str, tta: Tta = Tta()) -> Path:
-    """Where a run keeps the embeddings of a split."""
+    """Where a run stores the embeddings of a split."""
     return out / "embeddings" / (split if tta == Tta() else f"{split}.{tta.name}")
 
 
 def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool = True) -> Embeddings:
-    """The split's embeddings: from the store `path` if it holds just these, else computed; `keep` writes them there."""
+    """The split's embeddings, read from the store `path` if it has them, else computed and, with `keep`, stored."""
     if path and (kept := load_kept(path, model, dataset)):
         return kept
     if path and keep:
@@ -42,10 +42,10 @@ def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool
 
 def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "float32", batch: int = BATCH,
                 world: World = ALONE, part_rows: int = ROWS) -> None:
-    """Write the store of a split, each rank a contiguous share of what an interrupted try left; all ranks must call.
+    """Write the store of a split, each rank a contiguous share of the missing parts; all ranks must call.
 
-    part_rows: a kill costs each rank fewer. Raises UserError for embeddings that are not finite, and if another process
-    writes there.
+    part_rows: rows of a part; a kill costs each rank fewer. Raises UserError for embeddings that are not finite, and if
+    another process writes there.
     """
     path.mkdir(parents=True, exist_ok=True)
     parts = Parts(path, provenance_of(model, dataset), len(dataset), dtype, part_rows)
@@ -94,7 +94,7 @@ def rows_of(dataset: Dataset) -> tuple[list[str], NDArray[np.int64], list[str]]:
 
 
 def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | None:
-    """What `path` holds, if it is whole and of these weights, photos and views; the rest is computed again."""
+    """What `path` holds, if it is whole and of these weights, photos and views; else None."""
     try:
         kept = Embeddings.load(path)
     except UserError:
@@ -102,7 +102,7 @@ def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | Non
     return kept if kept.provenance == provenance_of(model, dataset) else None
 
 
-# What `python -m retrieval` does with stores of embeddings: make them, search one in another; on all ranks.
+# The commands embed and neighbors of `python -m retrieval`; both run on all ranks.
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, nargs="+", required=True, help="folders that train.py wrote")
@@ -123,11 +123,10 @@ def add_neighbors_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def embed(args: argparse.Namespace) -> None:
-    """Leave a store a run and split. Raises UserError for what cannot be embedded or kept apart."""
-    if args.batch < 1:
-        raise UserError(f"--batch must be at least 1; got {args.batch}")
+    """Write a store for each run and split. Raises UserError for what cannot be embedded or kept apart."""
+    check_least(args, 1, "batch")
     if args.out and len({folder.name for folder in args.run}) < len(args.run):
-        raise UserError("--out has a folder for each run's name, but two runs share one: leave out --out, or rename "
+        raise UserError("two runs have the same name, and --out has a folder for each name: leave out --out, or rename "
                         "one")
     _on_ranks(_embed, args)
 
@@ -167,16 +166,16 @@ def _is_there(path: Path, model: RunModel, dataset: Dataset, args: argparse.Name
     if kept and kept.vectors.dtype == args.dtype:
         return True
     if args.out and is_store(path):
-        raise UserError(f"a store holds embeddings of one kind, but {path} has those of other weights, photos, views "
-                        "or dtype: choose another --out, or delete it")
+        raise UserError(f"{path} has embeddings of other weights, photos, views or dtype: choose another --out, or "
+                        "delete it")
     return False
 
 
 def _neighbors(args: argparse.Namespace, world: World) -> None:
     queries, gallery = Embeddings.load(args.queries), Embeddings.load(args.gallery)
     if (queries.provenance.model, queries.provenance.tta) != (gallery.provenance.model, gallery.provenance.tta):
-        raise UserError(f"embeddings compare only with those of the same weights and views, but {args.queries} and "
-                        f"{args.gallery} are of two: embed both with one run and one --tta")
+        raise UserError(f"{args.queries} and {args.gallery} are of different weights or views, and cannot be compared: "
+                        "embed both with one run and one --tta")
     if not len(queries.vectors):
         raise UserError(f"{args.queries} holds no embeddings, and so no queries to find neighbors for: embed a split "
                         "that has photos")

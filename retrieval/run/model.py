@@ -1,4 +1,4 @@
-"""A run's network, ready to embed photos as it saw them in training."""
+"""A run's network, ready to embed photos as it saw them in training, and the options that choose it."""
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ class Tta:
 
 
 def read_tta(text: str) -> Tta:
-    """none, or flip and scales with commas between, as an argparse type."""
+    """Parse none, or flip and scales separated by commas; an argparse type."""
     words = [word for word in text.split(",") if word != "none"]
     try:
         scales = tuple(float(word) for word in words if word != "flip")
@@ -64,7 +64,7 @@ def embed_views(embedder: Embedder, views: Sequence[Batch], flip: bool) -> NDArr
     return F.normalize(total).cpu().numpy()
 
 
-# Options that several pages share.
+# Options that several commands share.
 
 def add_answer_options(parser: Parser) -> None:
     """Add the options that decide how photos are answered."""
@@ -124,8 +124,8 @@ def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunM
     model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
     backbone: Any = model.embedder.backbone  # timm's attributes have no types
     if tta.scales and backbone.pretrained_cfg.get("fixed_input_size"):
-        raise UserError(f"scales need a backbone of any input size, but that of {out} takes one, "
-                        f"{saved['config']['model']['backbone']}: leave them out of --tta")
+        raise UserError(f"the backbone of {out}, {saved['config']['model']['backbone']}, takes one image size only: "
+                        "leave scales out of --tta")
     weights = checkpoint.weights_to_use(saved)
     model.embedder.load_state_dict(weights["embedder"])
     centers = saved["config"]["head"]["centers"]
@@ -133,7 +133,7 @@ def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunM
 
 
 def load_untrained(out: Path) -> RunModel:
-    """What the run began from: the pretrained backbone, averaged as in its own training (stronger here than GeM)."""
+    """What the run started from: the pretrained backbone with average pooling, as pretrained; GeM is worse here."""
     return _run_model(checkpoint.load(out), "untrained", neck="none", pooling="avg")
 
 
