@@ -13,7 +13,7 @@ from retrieval.pipeline import write_pipeline
 from retrieval.steps import STEPS, FrequentClass, GalleryPenalty, Merge, QueryPenalty, Search, Vote
 from retrieval.tuning import ablation, tune
 
-CONFIGS = Path(__file__).parent.parent / "configs" / "answers"
+CONFIGS = Path(__file__).parent.parent / "configs" / "pipelines"
 
 
 def directions(*degrees):

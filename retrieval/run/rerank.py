@@ -17,7 +17,7 @@ from retrieval.reranker import FOLDS, Reranker, fold_of, import_lightgbm
 from retrieval.run.model import add_answer_options, load_model, pipeline_of
 from retrieval.run.queries import open_queries, query_splits
 from retrieval.steps import Rerank
-from retrieval.steps.rerank import columns, first
+from retrieval.steps.rerank import features_of, first_candidates
 
 # 2nd place's (683f021, generate_submissions.ipynb), and what makes two fits equal.
 PARAMETERS = {"objective": "multiclass", "learning_rate": 0.1, "num_leaves": 7, "max_depth": 3,
@@ -31,7 +31,7 @@ def fit_reranker(query_sets: Sequence[QuerySet], pipeline: Pipeline, top: int = 
     """A re-ranker of the first `top` candidates that the pipeline finds for all these queries.
 
     2nd place fitted 5 folds × 10 seeds on 20,000 queries, four fifths of them without landmark. `fitted` is called
-    after each of FOLDS × seeds boosters. Raises ValueError where a step, `columns` or `fit` does.
+    after each of FOLDS × seeds boosters. Raises ValueError where a step, `features_of` or `fit` does.
     """
     keys = [key for queries in query_sets for key in queries.keys]
     tables = [features_and_targets(queries, pipeline, top, device) for queries in query_sets]
@@ -45,8 +45,8 @@ def features_and_targets(queries: QuerySet, pipeline: Pipeline, top: int, device
                          ) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
     """Names of the features, the features (Q, F) as `evaluate` would see them, and the candidate (Q,) that is right."""
     states = final_states(queries, pipeline, True, device)
-    tables = [columns(state, top) for state in states]
-    labels = by_half(queries, [first(state.candidates, top).labels for state in states])
+    tables = [features_of(state, top) for state in states]
+    labels = by_half(queries, [first_candidates(state.candidates, top).labels for state in states])
     return (list(tables[0]), by_half(queries, [np.column_stack(list(table.values())) for table in tables]),
             targets(labels, queries.truths))
 

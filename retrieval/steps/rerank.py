@@ -10,70 +10,8 @@ from retrieval.reranker import Reranker
 from retrieval.state import Candidates, Neighbors, State, Step, ranked
 from retrieval.steps.non_landmarks import query_sides, similarities
 
-# What a re-ranker is told about a query's first candidates.
-
-NON_LANDMARKS = 10
-Columns = dict[str, NDArray[np.float64]]
-
-
-def columns(state: State, top: int) -> Columns:
-    """(Q,) of each feature by its name, NaN where it has no value; the last number of a name is the candidate's.
-
-    After 2nd place 2020 (generate_submissions.ipynb at 683f021, and W2): the candidates' scores and the lead of the
-    first; of each list of neighbors, how near and how many those with the candidate's label are; their inliers, where
-    photos were compared; how many queries the label answers, and with what scores; the query's cosines to its ten
-    nearest non-landmarks. Raises ValueError without candidates and without non-landmarks.
-    """
-    found = first(state.candidates, top)
-    told: Columns = {}
-    for i in range(top):
-        there = found.scores[:, i] > -np.inf
-        told |= {f"{name}_{i}": np.where(there, values, np.nan)
-                 for name, values in _of_candidate(state, found, i).items()}
-    near = np.full((len(found.labels), NON_LANDMARKS), np.nan)
-    known = similarities(*query_sides(state), NON_LANDMARKS, state.device)
-    near[:, :known.shape[1]] = known
-    return told | {"lead": told["score_0"] - told[f"score_{min(1, top - 1)}"],
-                   **{f"non_landmark_{j}": near[:, j] for j in range(NON_LANDMARKS)}}
-
-
-def first(found: Candidates | None, top: int) -> Candidates:
-    """Exactly `top` a query, score -inf where it has fewer. Raises ValueError if there are no candidates yet."""
-    if found is None:
-        raise ValueError("rerank weighs candidates: put vote before it")
-    labels, scores = found.labels[:, :top], found.scores[:, :top]
-    missing = (0, 0), (0, top - labels.shape[1])
-    return Candidates(np.pad(labels, missing, constant_values=-1), np.pad(scores, missing, constant_values=-np.inf))
-
-
-def _of_candidate(state: State, found: Candidates, i: int) -> Columns:
-    """Whatever where there is none."""
-    told = {"score": found.scores[:, i], **_as_answer(found, found.labels[:, i])}
-    for m, listed in enumerate(state.neighbors):
-        bears = (state.gallery_labels[listed.rows] == found.labels[:, i, None]) & (listed.scores > -np.inf)
-        told |= {f"{name}_{m}": values for name, values in _as_neighbors(listed, bears).items()}
-    return told
-
-
-def _as_neighbors(listed: Neighbors, bears: NDArray[np.bool_]) -> Columns:
-    """Of the neighbors that a mask (Q, K) names."""
-    number = bears.sum(axis=1)
-    sums = np.where(bears, listed.scores, 0).sum(axis=1, dtype=np.float64)
-    nearest = np.where(bears, listed.scores, -np.inf).max(axis=1)
-    told = {"number": number.astype(np.float64), "nearest": np.where(number > 0, nearest, np.nan),
-            "mean": np.where(number > 0, sums / np.maximum(number, 1), np.nan)}
-    if listed.inliers is not None:
-        told["inliers"] = np.where(bears, listed.inliers, 0).max(axis=1).astype(np.float64)
-    return told
-
-
-def _as_answer(found: Candidates, labels: NDArray[np.int64]) -> Columns:
-    """Of the queries that each of labels (Q,) answers: number, and mean, greatest and standard deviation of scores."""
-    answered = found.confidences > -np.inf
-    scores = pd.Series(found.confidences[answered]).groupby(found.answers[answered])
-    told = pd.DataFrame({"answers": scores.size(), "answers_mean": scores.mean(), "answers_max": scores.max(),
-                         "answers_std": scores.std(ddof=0)}).reindex(labels)
-    return {str(name): told[name].to_numpy(np.float64) for name in told}
+NON_LANDMARKS = 10  # nearest, whose cosines are features
+Features = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -92,14 +30,74 @@ class Rerank(Step):
 
     def __call__(self, state: State) -> State:
         reranker = self.reranker()
-        found, told = first(state.candidates, reranker.top), columns(state, reranker.top)
-        if list(told) != reranker.names:
+        found, features = first_candidates(state.candidates, reranker.top), features_of(state, reranker.top)
+        if list(features) != reranker.names:
             raise ValueError(f"{self.model} was fitted on other features than these steps and runs have: fit it again "
                              "with python -m retrieval rerank")
-        judged = reranker.probabilities(np.column_stack(list(told.values())), state.keys)[:, :-1]
+        judged = reranker.probabilities(np.column_stack(list(features.values())), state.keys)[:, :-1]
         scores = np.where(found.scores > -np.inf, judged, -np.inf)
         return replace(state, candidates=ranked(Candidates(found.labels, scores)))
 
     def reranker(self) -> Reranker:
         """As read from its file. Raises UserError if that is none."""
         return Reranker.load(Path(self.model))
+
+
+def features_of(state: State, top: int) -> Features:
+    """Each feature (Q,) by name, NaN where it has no value; the number that ends a name is the candidate's.
+
+    After 2nd place 2020 (generate_submissions.ipynb at 683f021, and W2): the candidates' scores and the lead of the
+    first; of each list of neighbors, how near and how many those with the candidate's label are; their inliers, where
+    photos were compared; how many queries the label answers, and with what scores; the query's cosines to its ten
+    nearest non-landmarks. Raises ValueError without candidates and without non-landmarks.
+    """
+    found = first_candidates(state.candidates, top)
+    features: Features = {}
+    for i in range(top):
+        there = found.scores[:, i] > -np.inf
+        features |= {f"{name}_{i}": np.where(there, values, np.nan)
+                     for name, values in _of_candidate(state, found, i).items()}
+    near = np.full((len(found.labels), NON_LANDMARKS), np.nan)
+    known = similarities(*query_sides(state), NON_LANDMARKS, state.device)
+    near[:, :known.shape[1]] = known
+    return features | {"lead": features["score_0"] - features[f"score_{min(1, top - 1)}"],
+                       **{f"non_landmark_{j}": near[:, j] for j in range(NON_LANDMARKS)}}
+
+
+def first_candidates(found: Candidates | None, top: int) -> Candidates:
+    """Exactly `top` a query, score -inf where it has fewer. Raises ValueError if there are no candidates yet."""
+    if found is None:
+        raise ValueError("rerank needs candidates: put vote before it")
+    labels, scores = found.labels[:, :top], found.scores[:, :top]
+    missing = (0, 0), (0, top - labels.shape[1])
+    return Candidates(np.pad(labels, missing, constant_values=-1), np.pad(scores, missing, constant_values=-np.inf))
+
+
+def _of_candidate(state: State, found: Candidates, i: int) -> Features:
+    """Features of each query's candidate i; any number where it has none."""
+    features = {"score": found.scores[:, i], **_as_answer(found, found.labels[:, i])}
+    for m, listed in enumerate(state.neighbors):
+        same = (state.gallery_labels[listed.rows] == found.labels[:, i, None]) & (listed.scores > -np.inf)
+        features |= {f"{name}_{m}": values for name, values in _as_neighbors(listed, same).items()}
+    return features
+
+
+def _as_neighbors(listed: Neighbors, same: NDArray[np.bool_]) -> Features:
+    """Of the neighbors that a mask (Q, K) names."""
+    number = same.sum(axis=1)
+    sums = np.where(same, listed.scores, 0).sum(axis=1, dtype=np.float64)
+    nearest = np.where(same, listed.scores, -np.inf).max(axis=1)
+    features = {"number": number.astype(np.float64), "nearest": np.where(number > 0, nearest, np.nan),
+            "mean": np.where(number > 0, sums / np.maximum(number, 1), np.nan)}
+    if listed.inliers is not None:
+        features["inliers"] = np.where(same, listed.inliers, 0).max(axis=1).astype(np.float64)
+    return features
+
+
+def _as_answer(found: Candidates, labels: NDArray[np.int64]) -> Features:
+    """Of the queries that each of labels (Q,) answers: number, and mean, greatest and standard deviation of scores."""
+    answered = found.confidences > -np.inf
+    scores = pd.Series(found.confidences[answered]).groupby(found.answers[answered])
+    features = pd.DataFrame({"answers": scores.size(), "answers_mean": scores.mean(), "answers_max": scores.max(),
+                         "answers_std": scores.std(ddof=0)}).reindex(labels)
+    return {str(name): features[name].to_numpy(np.float64) for name in features}
