@@ -5,8 +5,8 @@ python export.py --run runs/demo --out model.safetensors
 
 MODEL.onnx takes uint8 photos (B, S, S, 3), RGB, any B, and gives float32 embeddings (B, D) of length 1.
 MODEL.safetensors holds the backbone under timm's names, MODEL-neck.safetensors pooling and neck. docs/export.md shows
-how to use them. The files are read back and compared with the network on photos of --data, or else on noise; they
-appear if they agree. Exit codes: 0 written, 1 they do not agree, 2 a mistake in what was given.
+how to use them. The files are read back and compared with the network on photos of --data, or else on noise, and are
+kept if they agree. Exit codes: 0 written, 1 they do not agree, 2 wrong arguments.
 """
 import argparse
 import json
@@ -35,7 +35,7 @@ BATCH, BATCHES = 24, 3
 
 
 class Disagreement(UserError):
-    """What was written computes something else."""
+    """The exported network computes something else."""
 
     code = 1
 
@@ -51,7 +51,7 @@ def main() -> None:
         difference, seen = compare(network, exported, photos(model, args.data) if args.data else noise(model.size))
         said = f"largest difference {difference:.1e} on {seen} images of {args.data or 'noise'}"
         if not difference <= TOLERANCE:  # nor NaN
-            raise Disagreement(f"an export must agree with the network within {TOLERANCE}; {said}: nothing was written")
+            raise Disagreement(f"the export and the network differ by over {TOLERANCE}; {said}: nothing was written")
         for path in sorted(Path(folder).iterdir()):
             with open(path, "rb") as aside, whole_file(args.out.with_name(path.name)) as f:
                 shutil.copyfileobj(aside, f)
@@ -62,17 +62,18 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"a name in {' or '.join(FORMATS)}")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE",
+                        help=f"file to write, {' or '.join(FORMATS)}")
     parser.add_argument("--data", help="dataset whose photos the files are checked with; default: noise")
     add_checkpoint(parser)
     args = parser.parse_args()
     if args.out.suffix not in FORMATS:
-        parser.error(f"--out must be a name in {' or '.join(FORMATS)}; got {args.out}")
+        parser.error(f"--out must end in {' or '.join(FORMATS)}; got {args.out}")
     return args
 
 
 def about(model: RunModel, config: ModelConfig) -> dict[str, str]:
-    """What a user of the file must know, as its metadata."""
+    """Metadata: what a user of the file must know."""
     embedder = model.embedder
     return {"backbone": config.backbone, "pooling": config.pooling, "neck": config.neck, "dim": str(embedder.dim),
             "size": str(model.size), "framing": model.view.framing, "mean": json.dumps(embedder.mean.tolist()),
@@ -81,7 +82,7 @@ def about(model: RunModel, config: ModelConfig) -> dict[str, str]:
 
 def write(path: Path, network: UnitEmbedder, size: int, config: ModelConfig,
           about: dict[str, str]) -> Callable[[Tensor], Tensor]:
-    """Write the file, or files, that the name asks for; returns what they compute, read back."""
+    """Write the file, or files, in the format of the name; returns the network read back from them."""
     if path.suffix == ".onnx":
         write_onnx(path, network, size, about)
         return read_onnx(path)

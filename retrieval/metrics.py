@@ -1,7 +1,7 @@
 """Metrics of landmark recognition and retrieval: GAP and its interval, recall@k, mAP@k, TAR@FAR. Pure, in float64.
 
 Q queries; truths[i] is the set of query i's true labels, empty for a photo without landmark; label -1: none.
-Every metric is a mean; over no query at all it is 0.0 (nothing was asked, nothing found): no NaN, no warning.
+Every metric is a mean; over no query at all it is 0.0, without NaN or warning.
 """
 from collections.abc import Collection, Sequence
 from itertools import chain
@@ -43,11 +43,11 @@ def ranking(labels: ArrayLike, scores: ArrayLike, truths: Truths, keys: Sequence
     """The queries with a prediction, in the order in which `gap` counts them."""
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if not len(labels) == len(scores) == len(truths) or keys is not None and len(keys) != len(labels):
-        raise ValueError(f"gap needs one label, score and truth a query, got {len(labels)}, "
+        raise ValueError(f"gap needs a label, a score and a truth for each query, got {len(labels)}, "
                          f"{len(scores)} and {len(truths)}" + ("" if keys is None else f", and {len(keys)} keys"))
     predicted = np.flatnonzero(labels != NO_LANDMARK)
     if np.isnan(scores[predicted]).any():
-        raise ValueError("gap ranks by score and NaN has no rank: give label -1 for no prediction")
+        raise ValueError("gap cannot rank a NaN score: give label -1 for no prediction")
     if keys is not None:
         predicted = predicted[np.argsort(np.asarray(keys)[predicted], kind="stable")]
     return predicted[np.argsort(-scores[predicted], kind="stable")]
@@ -106,7 +106,7 @@ def count_relevant(gallery_labels: ArrayLike, truths: Truths) -> NDArray[np.int6
 
 def _first(neighbor_labels: ArrayLike, k: int) -> NDArray[np.int64]:
     if k < 1:
-        raise ValueError(f"k counts neighbors, at least 1, got {k}")
+        raise ValueError(f"k must be at least 1, got {k}")
     return np.asarray(neighbor_labels)[:, :k]
 
 
@@ -127,7 +127,7 @@ def _pairs(truths: Truths) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     owner = np.repeat(np.arange(len(truths)), [len(truth) for truth in truths])
     label = np.fromiter(chain.from_iterable(truths), np.int64, len(owner))
     if (label == NO_LANDMARK).any():
-        raise ValueError("the truth of a query without landmark is an empty set, got one that holds -1")
+        raise ValueError("a truth holds -1: give an empty set for a query without landmark")
     return owner, label
 
 
@@ -184,9 +184,9 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
     """
     genuine, impostor = np.asarray(genuine, np.float64), np.sort(np.asarray(impostor, np.float64))
     if not 0 <= far <= 1:
-        raise ValueError(f"far is a share of the impostors in [0, 1], got {far}")
+        raise ValueError(f"far must be a share of the impostors in [0, 1], got {far}")
     if np.isnan(genuine).any() or np.isnan(impostor).any():
-        raise ValueError("a threshold orders scores and NaN has no order: give -inf to what is never accepted")
+        raise ValueError("a threshold cannot order NaN scores: give -inf to what is never accepted")
     allowed = int(np.floor(far * len(impostor) + 1e-9))  # 0.07 * 100 is 7.000…1, and 0.29 * 100 is 28.99…
     threshold = impostor[-allowed - 1] if allowed < len(impostor) else -np.inf
     return float((genuine > threshold).mean()) if len(genuine) else 0.0

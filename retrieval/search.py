@@ -1,4 +1,4 @@
-"""Exact nearest neighbors by inner product, chunked, with one order of ties everywhere."""
+"""Nearest neighbors by inner product: exact in chunks, by an approximate index, or over ranks; ties rank alike."""
 import math
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ from arcshard.distributed import World
 
 Lists = tuple[NDArray[np.float32], NDArray[np.int64]]
 GALLERY_CHUNK = 16384  # rows; FAISS begins each chunk with empty lists, which costs 3 % at 8,192 and nothing here
+LINKS = 32  # of a photo in HNSW; FAISS's own example, and more cost memory: 8 bytes each
+PER_LIST = 64  # photos of a training sample per list of IVF; FAISS asks for 39 to 256
 
 
 def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, *, query_chunk: int = 4096,
@@ -54,7 +56,7 @@ def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int
 
 def first_by_faiss(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int,
                    least: NDArray[np.float32]) -> Lists:
-    """Each query's first k rows, (Q, k): by score, equals by row; by row at the last place only above `least` (Q,).
+    """Each query's first k rows, (Q, k): by score, equal scores by row; at the last place only above `least` (Q,).
 
     FAISS keeps any of the rows that tie for the last place it is asked for. So it is asked for one more than k, and
     for twice as many until that one is less than the k-th; its products do not depend on how many are asked for.
@@ -71,7 +73,7 @@ def first_by_faiss(queries: NDArray[np.float32], gallery: NDArray[np.float32], k
 
 
 def first_by_torch(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, device: str) -> Lists:
-    """As `first_by_faiss`, on a torch device and with all ties settled."""
+    """As `first_by_faiss`, on a torch device, and with every tie ranked by row."""
     scores = torch.mm(torch.tensor(queries, device=device), torch.tensor(gallery, device=device).T)
     values, rows = scores.topk(min(k + 1, len(gallery)), dim=1)
     # topk picks any of the rows that tie for the last place: sort those queries, rare in real data, in full.
@@ -105,21 +107,17 @@ def check_vectors(queries: NDArray[np.floating], gallery: NDArray[np.floating], 
         raise ValueError("queries must be finite, got NaN or infinity: a NaN score has no rank")
 
 
-# Nearest neighbors that are mostly the nearest: FAISS's indexes behind the call of `nearest`.
-
-LINKS = 32  # of a photo in HNSW; FAISS's own example, and more cost memory: 8 bytes each
-PER_LIST = 64  # photos of a training sample per list of IVF; FAISS asks for 39 to 256
-
+# Approximate search: FAISS's indexes behind the call of `nearest`.
 
 def approximate(queries: NDArray[np.float32], gallery: NDArray[np.floating], k: int, method: Literal["ivf", "hnsw"],
                 effort: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """As `retrieval.nearest`, but from an index that is built here, holds the gallery in memory and may miss some.
+    """`nearest` by an index that is built here, holds the gallery in memory and may miss some neighbors.
 
     Args:
         method: ivf: 4 √N lists by k-means, `effort` of them searched (Jégou et al. 2011); hnsw: a graph of 32 links,
             `effort` candidates kept (Malkov and Yashunin 2016, arXiv 1603.09320), slow to build.
 
-    Of what is found, scores are exact and equal ones rank by index; at places without finding, score -inf and row 0.
+    Scores are exact, and equal ones rank by row. Places for which nothing was found have score -inf and row 0.
     Raises ValueError as `nearest` does.
     """
     check_vectors(queries, gallery, k)
@@ -145,7 +143,7 @@ def _built(gallery: NDArray[np.float32], method: str, effort: int) -> Any:
     return lists
 
 
-# Exact search in a gallery that is spread over ranks: each searches its part, one merges the lists.
+# Exact search over ranks: each searches its part of the gallery, rank 0 merges the lists.
 
 def part_of(rows: int, rank: int, size: int, chunk: int = GALLERY_CHUNK) -> range:
     """The rank-th of `size` contiguous parts of the gallery; parts begin where one process would begin a chunk, so that

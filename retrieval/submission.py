@@ -20,13 +20,12 @@ def read_sample(path: Path) -> list[str]:
     with open(path, newline="", encoding="utf-8-sig") as f:
         rows = csv.DictReader(f)
         if list(rows.fieldnames or []) != ["id", "landmarks"]:
-            raise UserError(f"a sample submission has the columns id,landmarks; {path} has "
-                            f"{','.join(rows.fieldnames or []) or 'none'}: give Kaggle's sample_submission.csv")
+            raise UserError(f"{path} has the columns {','.join(rows.fieldnames or []) or 'none'}, not id,landmarks: "
+                            "give Kaggle's sample_submission.csv")
         ids = [row["id"] for row in rows]
     twice = next((id for id, times in Counter(ids).items() if times > 1), None)
     if twice is not None:
-        raise UserError(f"a sample submission has one row an image; {path} has {twice} more than once: "
-                        "give Kaggle's file as it came")
+        raise UserError(f"{path} has {twice} more than once: give Kaggle's file as it came")
     return ids
 
 
@@ -36,8 +35,8 @@ def in_sample_order(ids: Sequence[str], sample: Sequence[str], path: Path) -> li
     missing, extra = [id for id in sample if id not in place], place.keys() - set(sample)
     if missing or extra:
         one = missing[0] if missing else min(extra)
-        raise UserError(f"a submission answers exactly the ids of {path}, but {len(missing):,} of them have no photo "
-                        f"and {len(extra):,} photos are not among them, such as {one}: check the folder of photos")
+        raise UserError(f"the photos are not those of {path}: {len(missing):,} of its ids have no photo, and "
+                        f"{len(extra):,} photos are not among them, such as {one}: check the folder of photos")
     return [place[id] for id in sample]
 
 
@@ -77,16 +76,16 @@ def _answer(landmark_id: str, score: float) -> str:
     if landmark_id == "":
         return ""
     if not np.isfinite(score):
-        raise ValueError(f"a score ranks its answer and must be finite, got {score} for {landmark_id}")
+        raise ValueError(f"the score of landmark {landmark_id} must be finite, got {score}")
     return f"{landmark_id} {np.format_float_positional(score, trim='0')}"
 
 
 def _check(ids: Sequence[str], landmark_ids: Sequence[str]) -> None:
     commonest, times = Counter(ids).most_common(1)[0] if ids else ("", 0)
     if times > 1:
-        raise UserError(f"a submission has one row an image, got {times} images of id {commonest}: rename or "
+        raise UserError(f"{times} images have the id {commonest}, and a submission has one row for each id: rename or "
                         "remove all but one")
     spaced = next((name for name in landmark_ids if " " in name), None)
     if spaced is not None:
-        raise UserError("a submission separates landmark id and score by a space, got the landmark id "
-                        f"{spaced!r}: rename it in the data and pack again")
+        raise UserError(f"the landmark id {spaced!r} has a space, which separates id and score in a submission: "
+                        "rename it in the data and pack again")

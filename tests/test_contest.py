@@ -14,15 +14,15 @@ def test_rows_come_in_the_sample_s_order(tmp_path):
 
 
 @pytest.mark.parametrize("ids, sentence", [
-    (["a"], "1 of them have no photo and 0 photos are not among them, such as b"),
-    (["a", "b", "x"], "0 of them have no photo and 1 photos are not among them, such as x")])
+    (["a"], "1 of its ids have no photo, and 0 photos are not among them, such as b"),
+    (["a", "b", "x"], "0 of its ids have no photo, and 1 photos are not among them, such as x")])
 def test_missing_and_foreign_photos_are_counted(tmp_path, ids, sentence):
     with pytest.raises(UserError, match=sentence):
         in_sample_order(ids, ["b", "a"], tmp_path / "s.csv")
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("id,label\na,\n", "has id,label: give Kaggle's"), ("", "has none: give Kaggle's"),
+    ("id,label\na,\n", "columns id,label, not id,landmarks: give"), ("", "columns none, not id,landmarks: give"),
     ("id,landmarks\na,\na,\n", "has a more than once")])
 def test_another_table_is_refused(tmp_path, text, sentence):
     (tmp_path / "s.csv").write_text(text)

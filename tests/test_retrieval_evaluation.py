@@ -127,7 +127,7 @@ def test_every_step_but_that_of_a_file_may_stand_without_numbers(tmp_path_factor
 
 @pytest.mark.parametrize("text, sentence", [
     ("- vote: {powr: 3}", "vote: Option 'powr' is not accepted: its numbers are k, power, signed"),
-    ("- vote: {k: a}", "k.*Got value: a"), ("- vote: {k: 0}", "k counts, at least 1, got 0"),
+    ("- vote: {k: a}", "k.*Got value: a"), ("- vote: {k: 0}", "k must be at least 1, got 0"),
     ("- vote: {signed: true}", "power must be above 0, and 1 if signed"),
     ("- vote: 3", "its numbers must have names"), ("- voe", "a step must be one of concatenate.*got 'voe'"),
     ("- [1]", "a step must be one of"), ("3", "holds no list of steps but 3"), ("a: : b", "is no YAML"),

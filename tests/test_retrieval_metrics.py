@@ -116,10 +116,10 @@ def test_a_gallery_photo_without_landmark_matches_nobody():
 
 
 @pytest.mark.parametrize(("call", "sentence"), [
-    (lambda: gap([1, 2], [.5], [{1}]), "one label, score and truth a query, got 2, 1 and 1"),
-    (lambda: gap([1], [np.nan], [{1}]), "NaN has no rank: give label -1"),
-    (lambda: gap([1], [1.0], [{-1}]), "without landmark is an empty set, got one that holds -1"),
-    (lambda: recall_at_k([[1]], [{1}], 0), "k counts neighbors, at least 1, got 0"),
+    (lambda: gap([1, 2], [.5], [{1}]), "for each query, got 2, 1 and 1"),
+    (lambda: gap([1], [np.nan], [{1}]), "NaN score: give label -1"),
+    (lambda: gap([1], [1.0], [{-1}]), "holds -1: give an empty set"),
+    (lambda: recall_at_k([[1]], [{1}], 0), "k must be at least 1, got 0"),
 ])
 def test_errors_say_the_rule(call, sentence):
     with pytest.raises(ValueError, match=sentence):

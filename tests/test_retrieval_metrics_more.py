@@ -49,7 +49,7 @@ def test_answers_at_far_by_hand():
 
 @pytest.mark.parametrize("given_, sentence", [
     (([1.0], [1.0], 1.5), r"share of the impostors in \[0, 1\], got 1.5"),
-    (([np.nan], [1.0], .1), "NaN has no order: give -inf")])
+    (([np.nan], [1.0], .1), "NaN scores: give -inf")])
 def test_thresholds_say_their_rule(given_, sentence):
     with pytest.raises(ValueError, match=sentence):
         tar_at_far(*given_)
