@@ -30,6 +30,7 @@ def run_here(*words: object, cwd: Path = ROOT, env: Mapping[str, str] | None = N
           contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
         try:
             if module:
+                sys.modules.pop(f"{module}.__main__", None)  # a test may have imported it
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
             else:
                 runpy.run_path(argv[0], run_name="__main__")

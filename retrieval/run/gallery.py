@@ -43,7 +43,7 @@ def landmark(label: int, gallery: Dataset) -> list[str]:
 
 
 def title(name: str) -> str:
-    """The category of a Wikimedia Commons URL, which train_label_to_category.csv has, in caption; else the name."""
+    """The category of a Wikimedia Commons URL, which train_label_to_category.csv has, in words; else the name."""
     return unquote(name.rpartition("/Category:")[2]).replace("_", " ")
 
 
