@@ -46,7 +46,7 @@ from PIL import Image
 
 from arcshard.console import Parser, UserError, check_least, progress, run
 from arcshard.files import write_text
-from preprocess.packing.pack import REHEARSED
+from preprocess.packing.pack import DISK_CHECK_PHOTOS
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
                         help="numbers of photos of --memory (default: 10000 1000000)")
     parser.add_argument("--json", type=Path, help="also write every round's figures here")
     args = parser.parse_args()
-    check_least(args, REHEARSED + 1, "photos", "resized")
+    check_least(args, DISK_CHECK_PHOTOS + 1, "photos", "resized")
     check_least(args, 1, "rounds", "workers")
     if min(args.samples) < 1:
         raise UserError(f"--samples must be numbers of at least 1, not {min(args.samples)}")
@@ -118,7 +118,7 @@ def speed_text(report: dict[str, Any]) -> str:
 
 def contest_lines(contest: Contest, rounds: list[Seconds], count: int) -> list[str]:
     small = statistics.median(seconds[SMALL] for seconds in rounds)
-    ours = [(count - REHEARSED) / (seconds[ARCSHARD] - small) for seconds in rounds]
+    ours = [(count - DISK_CHECK_PHOTOS) / (seconds[ARCSHARD] - small) for seconds in rounds]
     lines = [f"{contest.name}, {count:,} photos", _row(ARCSHARD, ours, "photos/s"),
              _row("", [count / seconds[ARCSHARD] for seconds in rounds], f"photos/s with its start of {small:.1f} s")]
     for name, goal in contest.goals.items():

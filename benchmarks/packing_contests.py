@@ -2,8 +2,9 @@
 
 The time of packing alone is compared. The peers' runners (benchmarks/peers/) start their clock behind the imports; tar
 has none. make_shards.py is timed as a whole, and from its time and photos those of a small packing are taken off
-(median of the rounds): so Python's start, the imports, the start of the workers and the rehearsal of REHEARSED photos
-fall out. Only make_shards.py calls fsync, and its time holds that; the others leave their data to the kernel.
+(median of the rounds): so Python's start, the imports, the start of the workers and the estimate from
+DISK_CHECK_PHOTOS photos fall out. Only make_shards.py calls fsync, and its time holds that; the others leave their
+data to the kernel.
 """
 import hashlib
 import json
@@ -26,7 +27,7 @@ from arcshard.console import UserError, progress
 from arcshard.files import write_text
 from preprocess.demo.sources import LANDMARKS, check_package
 from preprocess.demo.views import load_source
-from preprocess.packing.pack import REHEARSED
+from preprocess.packing.pack import DISK_CHECK_PHOTOS
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNERS = ROOT / "benchmarks" / "peers"
@@ -68,7 +69,7 @@ class Job(NamedTuple):
     @property
     def small(self) -> Sequence[Path]:
         """The photos of the small packing."""
-        return self.photos[:REHEARSED]
+        return self.photos[:DISK_CHECK_PHOTOS]
 
     @property
     def listing(self) -> Path:
@@ -98,7 +99,7 @@ def seconds_of_round(job: Job, opponents: Sequence[str], peers: Path | None) -> 
     """Run each contender once; seconds by name (SMALL: make_shards.py on the few photos)."""
     for photo in job.photos:
         photo.read_bytes()  # into the page cache
-    size = -(-REHEARSED // job.workers)  # so that each worker starts
+    size = -(-DISK_CHECK_PHOTOS // job.workers)  # so that each worker starts
     seconds = {SMALL: pack_seconds(job, job.small_table, len(job.small), ("--shard-size", size)),
                ARCSHARD: pack_seconds(job, job.table, len(job.photos))}
     for opponent in job.contest.goals:

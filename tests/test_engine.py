@@ -118,10 +118,10 @@ def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos
 
 
 def _attempt_or_die(task):
-    from preprocess.packing.pack import _attempt, begin
+    from preprocess.packing.pack import _attempt, note_attempt
     if (task.split, task.number) != ("train", 3):
         return _attempt(task)
-    if begin(task.output, "train-000003"):
+    if note_attempt(task.output, "train-000003"):
         os.kill(os.getpid(), signal.SIGKILL)
     return _attempt(task)
 

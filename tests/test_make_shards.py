@@ -3,6 +3,8 @@ import fcntl
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,8 +181,56 @@ def test_a_finished_output_is_left_alone(raw, packed, tmp_path):
     (packed / ".packing").mkdir()  # as a kill after the last file would leave it
     done = make(raw, packed, "--images", str(tmp_path / "gone"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"already packed: {packed} is what this command makes\ntrain: 56 photos ")
+    assert done.stdout.startswith(f"nothing to do: {packed} is already packed with these options\ntrain: 56 photos ")
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
+
+
+def test_a_dataset_whose_resampling_earlier_versions_called_area_has_the_same_options(raw, packed, tmp_path):
+    """They wrote "area" for what is "gaussian-linear"; all other files are equal."""
+    old = tmp_path / "old"
+    shutil.copytree(packed, old)
+    manifest = json.loads((packed / "dataset.json").read_text())
+    assert manifest["packing"]["resample"] == "gaussian-linear"
+    manifest["packing"]["resample"] = "area"
+    (old / "dataset.json").write_text(json.dumps(manifest))
+    before = digests(old)
+    assert make(raw, old).stdout.startswith("nothing to do: ")
+    assert digests(old) == before
+    rows = pd.read_csv(raw / "samples.csv", dtype=str)
+    pd.concat([rows, rows.head(1).assign(id="late")]).to_csv(tmp_path / "more.csv", index=False)
+    write(tmp_path / "img" / "late.jpg", photo(99))
+    done = make(raw, old, "--samples", str(tmp_path / "more.csv"), "--images", str(tmp_path / "img"), "--append")
+    assert done.returncode == 0, done.stderr
+    assert len(Dataset(old)) == len(Dataset(packed)) + 1
+    assert "resample was bicubic, is gaussian-linear" in refusal(make(raw, edited(old, resample="bicubic")))
+
+
+def edited(dataset: Path, **packing: str) -> Path:
+    manifest = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps(manifest | {"packing": manifest["packing"] | packing}))
+    return dataset
+
+
+def test_an_unfinished_packing_of_an_earlier_version_goes_on(raw, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr("preprocess.packing.pack.prepare", lambda *args: sys.exit("killed"))
+    with pytest.raises(SystemExit):
+        pack(read_samples(raw / "samples.csv"), [raw / "img"], tmp_path / "out", PackOptions(shard_size=7), Engine())
+    monkeypatch.undo()
+    plan = tmp_path / "out" / ".packing" / "plan.json"
+    plan.write_text(plan.read_text().replace("gaussian-linear", "area"))
+    assert make(raw, tmp_path / "out").returncode == 0
+    assert digests(tmp_path / "out") == digests(packed)
+
+
+def test_an_estimate_writes_nothing(raw, tmp_path):
+    done = make(raw, tmp_path / "out", "--estimate", "20", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"estimated from 20 of 72 photos\n  size +[\d.]+ kB ± [\d.]+ kB\n  time +about 0 s with 2 workers "
+                    r"\([\d.]+ ms per photo and worker\)\n  rejects +\d of 20, so about \d+ in all\n", done.stdout)
+    assert not (tmp_path / "out").exists()
+    assert "--estimate must be at least 1, not 0" in make(raw, tmp_path / "out", "--estimate", "0").stderr
+    old = make(raw, tmp_path / "out", "--rehearse", "20")
+    assert old.returncode == 2 and "--rehearse is now --estimate" in old.stderr
 
 
 def refusal(done: subprocess.CompletedProcess) -> str:
@@ -234,9 +284,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_a_disk_too_small_is_said_before_the_first_photo(raw, packed, small_disk):
     out = small_disk / "out"
     sentence = refusal(make(raw, out, "--workers", "2"))
-    assert sentence.startswith("the dataset needs about ")
-    assert sentence.endswith(f" kB more (guessed from some of its photos), but the disk of {out} has 159.7 kB left: "
-                             "make space, choose another --out, or a smaller --short-side")
+    assert sentence.startswith(f"the disk of {out} is too small: it has 159.7 kB left, and the dataset needs about ")
+    assert sentence.endswith("make space, choose another --out, or a smaller --short-side")
     assert not list((out / ".packing").glob("train-*"))
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert make(raw, out, "--workers", "1").returncode == 0
@@ -270,7 +319,7 @@ def test_wrong_arguments_are_refused(raw, tmp_path):
     assert [path.name for path in out.iterdir()] == [".packing"]  # archives that were indexed stay so
     write(out / "thesis.tex", b"")
     assert refusal(make(raw, out)) == (
-        f"--out must be a new folder or one that this command began, but {out} holds thesis.tex: choose "
+        f"{out} holds other files (thesis.tex): --out must be a new folder or one that this command began, choose "
         "another")
     assert {path.name for path in out.iterdir()} == {".packing", "thesis.tex"}
 
@@ -345,7 +394,7 @@ def test_a_dataset_without_photos_is_refused_and_can_be_packed_again(tmp_path):
     samples = frame([("a", "1", 0, "train"), ("b", "1", 0, "train")])
     for _ in range(2):
         (tmp_path / "img").mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=r"a dataset needs at least one photo, but all 2 were rejected "
+        with pytest.raises(UserError, match=r"no photo could be packed: all 2 were rejected "
                                             r"\(the first, .: file not found\): check --images"):
             pack(samples, [tmp_path / "img"], tmp_path / "out", PackOptions(), Engine())
     write(tmp_path / "img" / "a.jpg", photo(0))

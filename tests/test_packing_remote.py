@@ -54,7 +54,7 @@ def test_the_command_writes_the_same_bytes_and_says_so_again(s3, photos, packed,
     assert done.returncode == 0, done.stderr
     assert "train: 60 photos packed, 0 rejected, 3 shards" in done.stdout
     assert digests(s3, "bucket/by-command", tmp_path) == packed
-    assert call(*command).stdout.startswith("already packed: s3://bucket/by-command is what this command makes\n")
+    assert call(*command).stdout.startswith("nothing to do: s3://bucket/by-command is already packed")
 
 
 def test_a_kill_in_the_middle_loses_nothing(s3, photos, packed, tmp_path):

@@ -1,4 +1,4 @@
-"""Try a few photos of a table to predict what packing all of them takes."""
+"""Pack a few photos of a table without writing anything, to estimate what packing all of them takes."""
 import math
 import time
 from collections import Counter
@@ -14,20 +14,20 @@ from preprocess.packing.options import PackOptions
 from preprocess.sources import PhotoSource
 from shards.format import INDEX_DTYPE, TAR_BLOCK
 
-# Of a sample beside its photo's bytes: two headers, the label's block, on average half a block of padding, its
-# rows of index and labels, about 60 bytes in the .idx.
+# Bytes of a sample besides its photo: two headers, the label's block, half a block of padding on average, its rows of
+# index and labels, about 60 bytes in the .idx.
 OVERHEAD = 3.5 * TAR_BLOCK + INDEX_DTYPE.itemsize + 4 + 60
 
 
-class Forecast(NamedTuple):
-    """What `tried` of `photos` photos say of all: sizes in bytes, times in seconds."""
+class Estimate(NamedTuple):
+    """What `tried` of `photos` photos suggest for all: sizes in bytes, times in seconds."""
 
     photos: int
     tried: int
     sizes: np.ndarray
-    """Bytes in the dataset of each photo that could be packed."""
+    """Bytes in the dataset of each photo that could be packed, float64."""
     seconds: float
-    """To read and normalize those tried, in one process."""
+    """To read and normalize the photos tried, in one process."""
     reasons: Counter[str]
     """Why the others were rejected."""
 
@@ -36,20 +36,20 @@ class Forecast(NamedTuple):
         return float(self.sizes.sum()) / self.tried * photos
 
     def text(self, workers: int) -> str:
-        """The prediction, for the user."""
+        """The estimate, for the user."""
         rejects = self.tried - len(self.sizes)
         scale = self.photos / self.tried
         error = 2 * math.sqrt(self.tried) * float(np.pad(self.sizes, (0, rejects)).std()) * scale
-        lines = [f"rehearsed {self.tried:,} of {self.photos:,} photos",
-                 f"  size     {size_text(self.size(self.photos))}, give or take {size_text(error)}",
+        lines = [f"estimated from {self.tried:,} of {self.photos:,} photos",
+                 f"  size     {size_text(self.size(self.photos))} ± {size_text(error)}",
                  f"  time     about {_duration(self.seconds * scale / workers)} with {workers} workers "
-                 f"({1000 * self.seconds / self.tried:.2f} ms a photo and worker)",
+                 f"({1000 * self.seconds / self.tried:.2f} ms per photo and worker)",
                  f"  rejects  {rejects:,} of {self.tried:,}, so about {rejects * scale:,.0f} in all"]
         return "\n".join(lines + [f"    {count:,} {reason}" for reason, count in self.reasons.most_common()])
 
 
-def rehearse(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, count: int) -> Forecast:
-    """Normalize about `count` photos, evenly drawn from the shuffled table, and write nothing."""
+def estimate(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, count: int) -> Estimate:
+    """Normalize about `count` photos, spread evenly over the shuffled table, and write nothing."""
     some = samples.iloc[::max(1, len(samples) // count)].iloc[:count]
     sizes, reasons = [], Counter[str]()
     start = time.perf_counter()
@@ -59,7 +59,7 @@ def rehearse(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, c
             sizes.append(len(packed.data) + OVERHEAD)
         except Rejected as reason:
             reasons[str(reason)] += 1
-    return Forecast(len(samples), len(some), np.array(sizes), time.perf_counter() - start, reasons)
+    return Estimate(len(samples), len(some), np.array(sizes), time.perf_counter() - start, reasons)
 
 
 def _duration(seconds: float) -> str:

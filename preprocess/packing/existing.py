@@ -1,4 +1,4 @@
-"""What an output holds before the shards of this call are added: a dataset, or nothing."""
+"""The dataset that an output already holds, and which rows of a table --append adds to it."""
 import csv
 import io
 import shutil
@@ -14,8 +14,8 @@ from shards.format import CLASSES, MANIFEST, NO_LANDMARK, REJECTED, index_name
 from shards.manifest import parse_manifest
 
 
-class Before:
-    """The dataset in `output`; each question has an empty answer if there is none.
+class ExistingDataset:
+    """The finished dataset in `output`; empty answers to all questions if there is none.
 
     Raises UserError for a damaged dataset.json and for one of another format version.
     """
@@ -28,15 +28,15 @@ class Before:
                 self.manifest = parse_manifest(f.read(), output.url)
 
     def count(self, split: str, what: str) -> int:
-        """Samples or shards of a split."""
+        """The split's samples or shards."""
         return self.manifest["splits"].get(split, {what: 0})[what] if self.manifest else 0
 
     def files(self) -> dict[str, Any]:
-        """dataset.json's entries."""
+        """dataset.json's entries of files, by name."""
         return dict(self.manifest["files"]) if self.manifest else {}
 
     def splits(self) -> dict[str, dict[str, int]]:
-        """Samples and shards by split."""
+        """Numbers of samples and shards by split."""
         return {split: dict(counts) for split, counts in self.manifest["splits"].items()} if self.manifest else {}
 
     def rows(self, name: str) -> list[list[str]]:
@@ -47,11 +47,11 @@ class Before:
             return list(csv.reader(io.StringIO(f.read().decode(), newline="")))[1:]
 
     def classes(self) -> list[tuple[str, int, str]]:
-        """landmark_id, packed photos of split train, name; position = label."""
+        """landmark_id, number of packed photos of split train, name; position = label."""
         return [(landmark, int(images), name) for _, landmark, images, name in self.rows(CLASSES)]
 
     def rejected(self) -> list[list[str]]:
-        """id, split, reason."""
+        """id, split and reason of each rejected photo."""
         return self.rows(REJECTED)
 
     def copy_array(self, name: str, to: BinaryIO) -> None:
@@ -63,7 +63,7 @@ class Before:
                 shutil.copyfileobj(f, to)
 
     def keys(self, split: str) -> np.ndarray:
-        """Ids of the split's samples, bytes (N,), in no order that matters."""
+        """Ids of the split's samples, bytes (N,), in arbitrary order."""
         name = index_name(split)
         if name not in self.files():
             return np.empty(0, "S1")
@@ -71,27 +71,27 @@ class Before:
             return np.load(io.BytesIO(f.read()))["key"]
 
 
-# What `--append` adds to a finished dataset: the rows that it lacks, with labels that go on from its own.
+# What --append adds: the rows that the dataset lacks, with labels that continue its own.
 
-def added_rows(samples: pd.DataFrame, before: Before) -> tuple[pd.DataFrame, list[str]]:
+def rows_to_add(samples: pd.DataFrame, existing: ExistingDataset) -> tuple[pd.DataFrame, list[str]]:
     """The rows of `samples` whose photos the dataset lacks, and all landmark ids, position = label.
 
-    A landmark that the dataset knows keeps its label there, new ones follow in the table's order; the table's own
-    labels only say that order. Raises UserError if a photo would change its split.
+    A landmark that the dataset has keeps its label; new ones follow in the order of the table's own labels. Raises
+    UserError if a photo would change its split.
     """
-    landmark_ids = _merged_landmarks(class_ids(samples), [landmark for landmark, _, _ in before.classes()])
+    landmark_ids = _merged(class_ids(samples), [landmark for landmark, _, _ in existing.classes()])
     new = pd.Series(True, index=samples.index)
-    for split in before.splits():
-        packed = samples["id"].isin(pd.Series(before.keys(split)).str.decode("ascii"))
+    for split in existing.splits():
+        packed = samples["id"].isin(pd.Series(existing.keys(split)).str.decode("ascii"))
         _refuse_moved(samples[packed & (samples["split"] != split)], split)
         new &= ~packed
     rows = samples[new]
     label = pd.Index(landmark_ids).get_indexer(rows["landmark_id"])  # -1 if absent: no landmark
     label[rows["label"] == NO_LANDMARK] = NO_LANDMARK
-    return _relabeled(rows, samples, landmark_ids).assign(label=label), landmark_ids
+    return _with_truths(rows, samples, landmark_ids).assign(label=label), landmark_ids
 
 
-def _merged_landmarks(new: list[str], old: list[str]) -> list[str]:
+def _merged(new: list[str], old: list[str]) -> list[str]:
     known = set(old)
     return old + [landmark for landmark in new if landmark not in known]
 
@@ -99,17 +99,16 @@ def _merged_landmarks(new: list[str], old: list[str]) -> list[str]:
 def _refuse_moved(rows: pd.DataFrame, split: str) -> None:
     if len(rows):
         first = rows.iloc[0]
-        raise UserError(f"a packed photo stays in its split, but {first['id']} is packed in {split} and the table has "
-                        f"it in {first['split']} ({len(rows):,} such rows): keep the splits of the first table")
+        raise UserError(f"photo {first['id']} is packed in split {split}, but the table has it in {first['split']} "
+                        f"({len(rows):,} such rows): --append cannot move photos, keep the splits of the first table")
 
 
-def _relabeled(rows: pd.DataFrame, samples: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
+def _with_truths(rows: pd.DataFrame, samples: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
     """The rows with `truths` in the dataset's labels."""
     if "truths" not in rows:
         return rows
-    own = class_ids(samples)
     position = {landmark: label for label, landmark in enumerate(landmark_ids)}
-    numbers = {str(label): str(position[landmark]) for label, landmark in enumerate(own)}
+    numbers = {str(label): str(position[landmark]) for label, landmark in enumerate(class_ids(samples))}
     return rows.assign(truths=[" ".join(numbers[n] for n in text.split()) for text in rows["truths"]])
 
 
@@ -118,8 +117,8 @@ def with_addition(packing: dict[str, Any], digest: str) -> dict[str, Any]:
     return packing | {"appended_sha256": [*packing.get("appended_sha256", []), digest]}
 
 
-def refuse_without_dataset(before: Before) -> None:
+def refuse_without_dataset(existing: ExistingDataset) -> None:
     """Raise UserError unless there is a dataset to add to."""
-    if before.manifest is None:
-        raise UserError(f"--append adds to a finished dataset, but {before.output.url} has no {MANIFEST}: leave "
-                        "--append out, or check --out")
+    if existing.manifest is None:
+        raise UserError(f"{existing.output.url} has no {MANIFEST}, so --append has no finished dataset to add to: "
+                        "leave --append out, or check --out")

@@ -1,11 +1,12 @@
-"""What decides the bytes of a dataset, next to the photos and their table."""
+"""The options that decide a dataset's bytes, next to the photos and their table."""
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from arcshard.console import UserError
 
-# How photos are brought into normal form; a dataset says it of itself.
-NORMAL_FORM = {"jpeg": "baseline 4:2:0", "color": "sRGB", "resample": "area"}
+# What packing does to each photo; dataset.json records it beside the options.
+PHOTO_FORM = {"jpeg": "baseline 4:2:0", "color": "sRGB", "resample": "gaussian-linear"}
+FORMER_RESAMPLE = "area"  # what earlier versions recorded for "gaussian-linear"
 
 
 @dataclass(frozen=True)
@@ -13,15 +14,15 @@ class PackOptions:
     """Options of a packing. Raises UserError for values out of range."""
 
     short_side: int | None = None
-    """Longest short side in pixels, larger photos are scaled down to it. None: all keep their size."""
+    """Pixels; photos whose short side is longer are scaled down to it. None: all keep their size."""
     quality: int = 90
     """JPEG quality (1-100) of the photos that must be encoded."""
     verify: bool = True
     """Whether a photo that keeps its bytes is decoded once; without it, damaged photos are packed too."""
     shard_size: int = 1000
-    """Photos a shard, before rejects."""
+    """Photos in a shard, before rejects."""
     seed: int = 0
-    """Of the shuffle."""
+    """Seed of the shuffle."""
 
     def __post_init__(self) -> None:
         for name in ("short_side", "quality", "shard_size"):
@@ -32,15 +33,17 @@ class PackOptions:
             raise UserError(f"--quality must be 1 to 100, not {self.quality}")
 
     def record(self) -> dict[str, Any]:
-        """What dataset.json says of them."""
-        return asdict(self) | NORMAL_FORM
+        """What dataset.json says about them."""
+        return asdict(self) | PHOTO_FORM
 
 
 def refuse_changes(out: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise UserError that names each value of `now` which is not that of `before`."""
+    """Raise UserError that names each value of `now` that `before` does not have."""
     if made := [how for how in ("adopted", "repaired") if before.get(how)]:
-        raise UserError(f"{out} was {made[0]}, so the options that it was packed with are not known and nothing can be "
+        raise UserError(f"{out} was {made[0]}, so the options that it was packed with are unknown and nothing can be "
                         "added to it or compared with it: choose another --out")
+    if before.get("resample") == FORMER_RESAMPLE:
+        before = before | {"resample": PHOTO_FORM["resample"]}
     changes = [f"{name} was {before.get(name)}, is {value}" for name, value in now.items()
                if before.get(name) != value]
     if changes:

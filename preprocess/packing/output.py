@@ -1,8 +1,8 @@
-"""Where a dataset is written: a local folder, or a folder of object storage named by any fsspec URL.
+"""Where a dataset is written: a local folder, or a folder in object storage named by any fsspec URL.
 
-Both give the packer the same promises: a file or a finished shard appears whole or not at all, and what lies in
-the work folder `.packing` is never taken for a dataset. Object storage has no rename and no lock: a shard there
-counts as kept when its part.json, uploaded last, is there, and two packers of one plan write the same bytes.
+Both promise the packer the same: a file or a finished shard appears whole or not at all, and nothing in the work folder
+`.packing` is taken for a dataset. Object storage has no rename and no lock: there a shard counts as kept once its
+part.json, uploaded last, exists, and two packers of the same table write the same bytes.
 """
 import errno
 import hashlib
@@ -21,20 +21,148 @@ from arcshard.console import UserError
 from arcshard.files import sync_folder, whole_file
 from shards.format import UNFINISHED
 
-# A part: the folder in which a finished task keeps its shard until the dataset is published.
-#
-# .packing/train-000012/ holds shard.tar, shard.idx, rows.npy (index rows), labels.npy and part.json: the number of
-# samples, the rejected photos with their reasons, size and sha256 of tar and idx.
+# A finished shard waits in a folder of its own until the dataset is published: .packing/train-000012/ holds shard.tar,
+# shard.idx, rows.npy (index rows), labels.npy and part.json (number of samples, rejected photos with their reasons,
+# size and sha256 of tar and idx).
 
 TAR, IDX, ROWS, LABELS, PART = "shard.tar", "shard.idx", "rows.npy", "labels.npy", "part.json"
 SCRATCH = "scratch-"  # prefix of folders that a killed task leaves behind
 
 
-# A dataset written to object storage: whole uploads, server-side copies, no lock.
+class Output(Protocol):
+    """The folder that becomes a dataset; picklable, so that workers write to it too. Names are relative to it."""
+
+    url: str
+
+    def names(self, folder: str = "") -> set[str]:
+        """Names of the files and folders in it or in one of its folders; empty if there is none."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading. Raises FileNotFoundError."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file, whole."""
+
+    def put(self, path: Path, name: str) -> None:
+        """Bring a local file in, whole; `path` may be gone afterwards."""
+
+    def move(self, source: str, name: str) -> None:
+        """Rename a file within the folder; do nothing if `source` was moved before."""
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it exists."""
+
+    def remove_tree(self, folder: str) -> None:
+        """Delete a folder and everything in it if it exists."""
+
+    def keep(self, folder: Path, name: str) -> None:
+        """Turn a finished local folder into .packing/name, whole."""
+
+    def kept(self) -> set[str]:
+        """Names given to keep()."""
+
+    def scratch(self) -> AbstractContextManager[str]:
+        """A local folder for one task's files; deleted when the task ends."""
+
+    def local_work(self) -> Path:
+        """A local folder that lasts as long as .packing does."""
+
+    def remove_work(self) -> None:
+        """Delete .packing and the local work folder."""
+
+    def free_bytes(self) -> int | None:
+        """Space left on its disk; None: not limited."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other packers out, where storage can. Raises UserError if another process holds the lock."""
+
+
+def open_output(where: str | Path) -> Output:
+    """The output at a local path or fsspec URL. Raises UserError for a protocol that fsspec does not know."""
+    text = str(where)
+    if "://" not in text or text.startswith("file://"):
+        return LocalOutput(str(Path(text.removeprefix("file://")).absolute()))
+    try:
+        fsspec.filesystem(text.partition("://")[0])
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{text} cannot be written to: {error}; s3:// needs pip install 'arcshard[s3]'") from None
+    return RemoteOutput(text.rstrip("/"))
+
+
+class LocalOutput:
+    """A local folder: files are written aside and renamed, the kernel keeps the lock. Methods: see Output."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.path, self.work = Path(url), Path(url) / UNFINISHED
+
+    def names(self, folder: str = "") -> set[str]:
+        try:
+            return {entry.name for entry in (self.path / folder).iterdir()}
+        except FileNotFoundError:
+            return set()
+
+    def open(self, name: str) -> BinaryIO:
+        return open(self.path / name, "rb")
+
+    def write(self, name: str, data: bytes) -> None:
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.path / name) as f:
+            f.write(data)
+
+    def put(self, path: Path, name: str) -> None:
+        os.replace(path, self.path / name)
+
+    def move(self, source: str, name: str) -> None:
+        if (self.path / source).exists():
+            os.replace(self.path / source, self.path / name)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def remove_tree(self, folder: str) -> None:
+        shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def keep(self, folder: Path, name: str) -> None:
+        for path in folder.iterdir():
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+        sync_folder(folder)
+        try:
+            os.rename(folder, self.work / name)
+        except OSError as error:
+            # A worker that outlived a killed packer may have been first; the same task gives the same bytes.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        sync_folder(self.work)
+
+    def kept(self) -> set[str]:
+        return {path.parent.name for path in self.work.glob(f"*/{PART}") if not path.parent.name.startswith(SCRATCH)}
+
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self.work, ignore_cleanup_errors=True)
+
+    def local_work(self) -> Path:
+        self.work.mkdir(parents=True, exist_ok=True)
+        return self.work
+
+    def remove_work(self) -> None:
+        self.remove_tree(UNFINISHED)
+
+    def free_bytes(self) -> int | None:
+        there = next(path for path in [self.path, *self.path.parents] if path.exists())
+        return shutil.disk_usage(there).free
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Creates the folder if it is missing."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with alone(self.path):
+            yield
 
 
 class RemoteOutput:
-    """See Output: whole uploads and server-side copies."""
+    """A folder in object storage: whole uploads, server-side copies, no lock. Methods: see Output."""
 
     def __init__(self, url: str):
         self.url = url
@@ -100,139 +228,5 @@ class RemoteOutput:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nothing: object storage has no lock that the death of its holder frees."""
+        """Does nothing: object storage has no lock that is freed when its holder dies."""
         yield
-
-
-# A dataset written to a local folder: files are written aside and renamed, the kernel keeps the lock.
-
-class LocalOutput:
-    """See Output: renames and a lock of the kernel."""
-
-    def __init__(self, url: str):
-        self.url = url
-        self.path, self.work = Path(url), Path(url) / UNFINISHED
-
-    def names(self, folder: str = "") -> set[str]:
-        try:
-            return {entry.name for entry in (self.path / folder).iterdir()}
-        except FileNotFoundError:
-            return set()
-
-    def open(self, name: str) -> BinaryIO:
-        return open(self.path / name, "rb")
-
-    def write(self, name: str, data: bytes) -> None:
-        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.path / name) as f:
-            f.write(data)
-
-    def put(self, path: Path, name: str) -> None:
-        os.replace(path, self.path / name)
-
-    def move(self, source: str, name: str) -> None:
-        if (self.path / source).exists():
-            os.replace(self.path / source, self.path / name)
-
-    def remove(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
-
-    def remove_tree(self, folder: str) -> None:
-        shutil.rmtree(self.path / folder, ignore_errors=True)
-
-    def keep(self, folder: Path, name: str) -> None:
-        for path in folder.iterdir():
-            with open(path, "rb") as f:
-                os.fsync(f.fileno())
-        sync_folder(folder)
-        try:
-            os.rename(folder, self.work / name)
-        except OSError as error:
-            # A worker that outlived a killed packer may have been first; the same task gives the same bytes.
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-        sync_folder(self.work)
-
-    def kept(self) -> set[str]:
-        return {path.parent.name for path in self.work.glob(f"*/{PART}") if not path.parent.name.startswith(SCRATCH)}
-
-    def scratch(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self.work, ignore_cleanup_errors=True)
-
-    def local_work(self) -> Path:
-        self.work.mkdir(parents=True, exist_ok=True)
-        return self.work
-
-    def remove_work(self) -> None:
-        self.remove_tree(UNFINISHED)
-
-    def free_bytes(self) -> int | None:
-        there = next(path for path in [self.path, *self.path.parents] if path.exists())
-        return shutil.disk_usage(there).free
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """The folder is made if missing."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with alone(self.path):
-            yield
-
-
-class Output(Protocol):
-    """The folder that becomes a dataset; picklable, so that workers write to it too. Names are relative to it."""
-
-    url: str
-
-    def names(self, folder: str = "") -> set[str]:
-        """Names of the files and folders in it or in a folder of it; empty if there is none."""
-
-    def open(self, name: str) -> BinaryIO:
-        """A file, to be read. Raises FileNotFoundError."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a small file, whole."""
-
-    def put(self, path: Path, name: str) -> None:
-        """Bring a local file in, whole; `path` is gone or stays."""
-
-    def move(self, source: str, name: str) -> None:
-        """Rename a file within the folder; nothing happens if `source` was moved before."""
-
-    def remove(self, name: str) -> None:
-        """Delete a file, if it is there."""
-
-    def remove_tree(self, folder: str) -> None:
-        """Delete a folder and all in it, if it is there."""
-
-    def keep(self, folder: Path, name: str) -> None:
-        """A finished local folder becomes .packing/name, whole."""
-
-    def kept(self) -> set[str]:
-        """Names given to keep()."""
-
-    def scratch(self) -> AbstractContextManager[str]:
-        """A local folder for a task that writes aside; gone when the task ends."""
-
-    def local_work(self) -> Path:
-        """A local folder that lasts as long as .packing does."""
-
-    def remove_work(self) -> None:
-        """Delete .packing and the local work folder."""
-
-    def free_bytes(self) -> int | None:
-        """Space left on its disk; None: not limited."""
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the folder alone, as far as it can be held. Raises UserError if another process holds it."""
-
-
-def open_output(where: str | Path) -> Output:
-    """The output in a local path or an fsspec URL. Raises UserError for a protocol that fsspec lacks."""
-    text = str(where)
-    if "://" not in text or text.startswith("file://"):
-        return LocalOutput(str(Path(text.removeprefix("file://")).absolute()))
-    try:
-        fsspec.filesystem(text.partition("://")[0])
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{text} cannot be written to: {error}; s3:// needs pip install 'arcshard[s3]'") from None
-    return RemoteOutput(text.rstrip("/"))

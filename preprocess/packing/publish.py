@@ -1,9 +1,9 @@
-"""Make a dataset of kept shards: write the files that bind them, name everything, dataset.json last.
+"""Turn kept shards into a dataset: write its tables, give every file its final name, dataset.json last.
 
-    prepare   tables and the new dataset.json are complete in the work folder, publish.json lists the renames
-    finish    the renames, then dataset.json, then the work folder goes
+    prepare   writes the tables and publish.json, the list of renames, into the work folder
+    finish    renames, writes dataset.json, deletes the work folder
 
-A kill during prepare leaves what was there before; after it, finish() ends the work, whoever calls it.
+A kill during prepare leaves the output as it was; after it, any call of finish() completes the work.
 """
 import io
 import json
@@ -16,7 +16,7 @@ import numpy as np
 
 from arcshard.console import UserError
 from arcshard.files import whole_file
-from preprocess.packing.existing import Before
+from preprocess.packing.existing import ExistingDataset
 from preprocess.packing.output import IDX, LABELS, PART, ROWS, TAR, Output
 from shards.format import (
     CLASSES,
@@ -40,102 +40,103 @@ PUBLISH = f"{UNFINISHED}/publish.json"
 TABLES = f"{UNFINISHED}/tables"
 
 
-class Shard(NamedTuple):
-    """A kept shard: its split, the name it was kept under, what its part.json says."""
+class PackedShard(NamedTuple):
+    """A kept shard: its split, the name it was kept under, the contents of its part.json."""
 
     split: str
     name: str
     part: dict[str, Any]
 
 
-class Contents(NamedTuple):
-    """What the sample table says of a dataset, beside where its photos are."""
+class TableContents(NamedTuple):
+    """What the sample table says about a dataset, besides where its photos are."""
 
     landmark_ids: list[str]
-    """Position = label; those of the dataset that is added to come first."""
+    """Position = label; those of an existing dataset come first."""
     names: Mapping[str, str]
-    """Of landmarks, by id."""
+    """Names of landmarks, by id."""
     truths: dict[str, dict[str, str]]
-    """By split: photo id -> all its labels as text, for photos that have more than one."""
+    """By split: photo id -> all its labels as text, for photos that have several."""
     retried: set[str]
-    """Photos rejected before that this call tried again."""
+    """Ids of photos rejected by an earlier call that this one tried again."""
 
 
 class NothingPacked(UserError):
     """Not one photo could be packed."""
 
 
-def kept_shard(output: Output, split: str, name: str) -> Shard:
+def kept_shard(output: Output, split: str, name: str) -> PackedShard:
     """The shard that a finished task kept under `name`."""
     with output.open(f"{UNFINISHED}/{name}/{PART}") as f:
-        return Shard(split, name, json.loads(f.read()))
+        return PackedShard(split, name, json.loads(f.read()))
 
 
-def prepare(output: Output, shards: list[Shard], contents: Contents, before: Before, packing: dict[str, Any]) -> None:
+def prepare(output: Output, shards: list[PackedShard], contents: TableContents, existing: ExistingDataset,
+            packing: dict[str, Any]) -> None:
     """Write all that finish() needs. `shards` are in order within their split.
 
-    before: what they are added to. packing: the options, for dataset.json. Raises NothingPacked, after removing
-    the work folder, if no photo was packed.
+    existing: the dataset they are added to. packing: the options, for dataset.json. Raises NothingPacked, after
+    removing the work folder, if no photo was packed.
     """
     filled = _filled(shards)
     if not filled:
-        output.remove_work()  # the rejects too may have another cause the next time
+        output.remove_work()  # the next call must try the rejected photos again
         _refuse(shards)
     tables = output.local_work() / "tables"
     shutil.rmtree(tables, ignore_errors=True)
     tables.mkdir()
-    write_tables(tables, filled, shards, contents, before)
+    write_tables(tables, filled, shards, contents, existing)
     moves = {path.name: f"{TABLES}/{path.name}" for path in sorted(tables.iterdir())}
-    text = _manifest(tables, filled, len(contents.landmark_ids), before, packing)
+    text = _manifest(tables, filled, len(contents.landmark_ids), existing, packing)
     for name, source in moves.items():
         output.put(tables / name, source)
-    for name, shard in _numbered(filled, before):
+    for name, shard in _numbered(filled, existing):
         moves |= {f"{name}.tar": f"{UNFINISHED}/{shard.name}/{TAR}",
                   f"{name}.idx": f"{UNFINISHED}/{shard.name}/{IDX}"}
     output.write(PUBLISH, json.dumps({"moves": moves, "manifest": text}).encode())
 
 
 def finish(output: Output) -> None:
-    """Do what prepare() wrote down, if it did and nobody has finished it."""
+    """Carry out what prepare() wrote down; do nothing if it did not run or was finished already."""
     if "publish.json" not in output.names(UNFINISHED):
         return
     with output.open(PUBLISH) as f:
         plan = json.loads(f.read())
-    output.remove(MANIFEST)  # of the dataset that is added to: between two states it is none
+    output.remove(MANIFEST)  # without it, a dataset between its old and its new state is not taken for one
     for name, source in plan["moves"].items():
         output.move(source, name)
     output.write(MANIFEST, plan["manifest"].encode())
     output.remove_work()
 
 
-def _filled(shards: list[Shard]) -> dict[str, list[Shard]]:
+def _filled(shards: list[PackedShard]) -> dict[str, list[PackedShard]]:
     """Shards that hold a sample, by split; an empty tar would stop DALI's reader."""
-    filled: dict[str, list[Shard]] = {}
+    filled: dict[str, list[PackedShard]] = {}
     for shard in shards:
         if shard.part["samples"]:
             filled.setdefault(shard.split, []).append(shard)
     return dict(sorted(filled.items()))
 
 
-def _refuse(shards: list[Shard]) -> None:
+def _refuse(shards: list[PackedShard]) -> None:
     key, reason = next((key, reason) for shard in shards for key, reason in shard.part["rejected"].items())
     count = sum(len(shard.part["rejected"]) for shard in shards)
-    raise NothingPacked(f"a dataset needs at least one photo, but all {count:,} were rejected (the first, {key}: "
-                        f"{reason}): check --images")
+    raise NothingPacked(f"no photo could be packed: all {count:,} were rejected (the first, {key}: {reason}); "
+                        "check --images")
 
 
-def _numbered(filled: dict[str, list[Shard]], before: Before) -> list[tuple[str, Shard]]:
+def _numbered(filled: dict[str, list[PackedShard]], existing: ExistingDataset) -> list[tuple[str, PackedShard]]:
     """The name in the dataset of each shard that holds a sample."""
     return [(shard_name(split, number), shard) for split, of_split in filled.items()
-            for number, shard in enumerate(of_split, start=before.count(split, "shards"))]
+            for number, shard in enumerate(of_split, start=existing.count(split, "shards"))]
 
 
-def _manifest(tables: Path, filled: dict[str, list[Shard]], num_classes: int, before: Before,
+def _manifest(tables: Path, filled: dict[str, list[PackedShard]], num_classes: int, existing: ExistingDataset,
               packing: dict[str, Any]) -> str:
     """The text of the new dataset.json."""
-    files, splits = before.files(), before.splits()
+    files, splits = existing.files(), existing.splits()
     files |= {path.name: file_entry(path) for path in tables.iterdir()}
-    for name, shard in _numbered(filled, before):
+    for name, shard in _numbered(filled, existing):
         files |= {f"{name}.tar": shard.part["tar"], f"{name}.idx": shard.part["idx"]}
         counts = splits.setdefault(shard.split, {"samples": 0, "shards": 0})
         counts["samples"] += shard.part["samples"]
@@ -143,63 +144,64 @@ def _manifest(tables: Path, filled: dict[str, list[Shard]], num_classes: int, be
     return manifest_text(num_classes, splits, packing, files)
 
 
-# The files that bind a dataset's shards: index, labels, truths, classes, rejects. Arrays are written a shard at a time,
-# after what was there before: memory does not grow with the photos.
+# A dataset's tables: index, labels, truths, classes, rejects. Arrays are written one shard at a time, after those of
+# the existing dataset, so that memory does not grow with the number of photos.
 
-def write_tables(folder: Path, filled: dict[str, list[Shard]], shards: list[Shard], contents: Contents,
-                 before: Before) -> None:
-    """Write the tables of `before` with the kept `shards` added into `folder`.
+def write_tables(folder: Path, filled: dict[str, list[PackedShard]], shards: list[PackedShard], contents: TableContents,
+                 existing: ExistingDataset) -> None:
+    """Write the existing dataset's tables, with the kept `shards` added, into `folder`.
 
     filled: the shards that hold a sample, by split.
     """
     for split, of_split in filled.items():
-        _write_array(folder, index_name(split), INDEX_DTYPE, of_split, before, _rows)
-        _write_array(folder, labels_name(split), np.dtype("<i4"), of_split, before, _labels)
-    write_table(folder / CLASSES, CLASSES_COLUMNS, _classes(filled.get("train", []), contents, before))
-    rejected = {key: (split, reason) for key, split, reason in before.rejected() if key not in contents.retried}
+        _write_array(folder, index_name(split), INDEX_DTYPE, of_split, existing, _rows)
+        _write_array(folder, labels_name(split), np.dtype("<i4"), of_split, existing, _labels)
+    write_table(folder / CLASSES, CLASSES_COLUMNS, _classes(filled.get("train", []), contents, existing))
+    rejected = {key: (split, reason) for key, split, reason in existing.rejected() if key not in contents.retried}
     rejected |= {key: (s.split, reason) for s in shards for key, reason in s.part["rejected"].items()}
     write_table(folder / REJECTED, REJECTED_COLUMNS, sorted((key, *why) for key, why in rejected.items()))
     for split in filled:
-        truths = dict(before.rows(truths_name(split))) | contents.truths.get(split, {})
+        truths = dict(existing.rows(truths_name(split))) | contents.truths.get(split, {})
         if packed := sorted((key, labels) for key, labels in truths.items() if key not in rejected):
             write_table(folder / truths_name(split), TRUTHS_COLUMNS, packed)
 
 
-def _write_array(folder: Path, name: str, dtype: np.dtype, shards: list[Shard], before: Before,
-                 read: Callable[[Output, int, Shard], np.ndarray]) -> None:
+def _write_array(folder: Path, name: str, dtype: np.dtype, shards: list[PackedShard], existing: ExistingDataset,
+                 read: Callable[[Output, int, PackedShard], np.ndarray]) -> None:
     split = shards[0].split
-    samples = before.count(split, "samples") + sum(shard.part["samples"] for shard in shards)
+    samples = existing.count(split, "samples") + sum(shard.part["samples"] for shard in shards)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (samples,)}
     with whole_file(folder / name) as f:
         np.lib.format.write_array_header_1_0(f, header)
-        before.copy_array(name, f)
-        for number, shard in enumerate(shards, start=before.count(split, "shards")):
-            f.write(read(before.output, number, shard).astype(dtype).tobytes())
+        existing.copy_array(name, f)
+        for number, shard in enumerate(shards, start=existing.count(split, "shards")):
+            f.write(read(existing.output, number, shard).astype(dtype).tobytes())
 
 
-def _rows(output: Output, number: int, shard: Shard) -> np.ndarray:
+def _rows(output: Output, number: int, shard: PackedShard) -> np.ndarray:
     rows = _load(output, shard, ROWS)
     rows["shard"] = number
     return rows
 
 
-def _labels(output: Output, number: int, shard: Shard) -> np.ndarray:
+def _labels(output: Output, number: int, shard: PackedShard) -> np.ndarray:
     return _load(output, shard, LABELS)
 
 
-def _load(output: Output, shard: Shard, name: str) -> np.ndarray:
+def _load(output: Output, shard: PackedShard, name: str) -> np.ndarray:
     with output.open(f"{UNFINISHED}/{shard.name}/{name}") as f:
         return np.load(io.BytesIO(f.read()))
 
 
-def _classes(train: list[Shard], contents: Contents, before: Before) -> list[tuple[int, str, int, str]]:
+def _classes(train: list[PackedShard], contents: TableContents,
+             existing: ExistingDataset) -> list[tuple[int, str, int, str]]:
     """Rows of classes.csv; images counts the packed photos of split train."""
     num_classes = len(contents.landmark_ids)
     images = np.zeros(num_classes, np.int64)
     names = [contents.names.get(landmark, "") for landmark in contents.landmark_ids]
-    for label, (_, count, name) in enumerate(before.classes()):
+    for label, (_, count, name) in enumerate(existing.classes()):
         images[label], names[label] = count, name or names[label]
     for shard in train:
-        labels = _labels(before.output, 0, shard)
+        labels = _labels(existing.output, 0, shard)
         images += np.bincount(labels[labels != NO_LANDMARK], minlength=num_classes)
     return list(zip(range(num_classes), contents.landmark_ids, images.tolist(), names))
