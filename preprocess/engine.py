@@ -1,6 +1,6 @@
-"""Run tasks on one machine or many, through joblib: loky (processes here), dask or ray (clusters).
+"""Run tasks on one machine or many, through joblib: loky (processes on this machine), dask or ray (clusters).
 
-A worker that dies, killed for memory or with its machine, stops nothing: what it did not finish is begun again.
+A worker that dies, killed for lack of memory or with its machine, does not stop the others: its tasks are run again.
 """
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -17,18 +17,18 @@ from arcshard.console import UserError
 Backend = Literal["loky", "dask", "ray"]
 T = TypeVar("T")
 
-WAVE = 16  # tasks a worker, where a backend only hands out whole lists (ray)
-MAX_DEATHS = 5  # in a row, without a task that finished in between
+WAVE = 16  # tasks per worker, for a backend that only returns whole lists (ray)
+MAX_DEATHS = 5  # of workers in a row, without a task finishing in between
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where tasks run. Raises UserError for values that do not go together."""
+    """Where tasks run. Raises UserError for values out of range or that exclude each other."""
 
     workers: int = 1
     backend: Backend = "loky"
     scheduler: str | None = None
-    """Address of a running cluster: tcp://… of dask, ray://… or host:port of ray. None: one on this machine."""
+    """Address of a running cluster: tcp://… for dask, ray://… or host:port for ray. None: start one on this machine."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -36,15 +36,15 @@ class Engine:
         if self.backend not in get_args(Backend):
             raise UserError(f"--backend must be {', '.join(get_args(Backend))}, not {self.backend}")
         if self.scheduler and self.backend == "loky":
-            raise UserError("--scheduler is the address of a dask or ray cluster, but --backend is loky: give "
-                            "--backend dask or --backend ray")
+            raise UserError("--scheduler needs --backend dask or ray, but --backend is loky: choose one of them, or "
+                            "leave --scheduler out")
 
 
 def run_tasks(engine: Engine, work: Callable[[Any], T], unfinished: Callable[[], Iterable[Any]]) -> Iterator[T]:
-    """What `work` returns for each task of unfinished(), in the order in which they finish.
+    """Yield what `work` returns for each task of unfinished(), in the order in which the tasks finish.
 
-    After the death of a worker unfinished() is asked again. `work` must not raise, since some backends kill
-    their workers at that. Raises UserError when the backend cannot be reached or fails again and again.
+    After the death of a worker unfinished() is called again. `work` must not raise, since some backends then kill
+    their workers. Raises UserError when the backend cannot be reached or keeps failing.
     """
     with _backend(engine):
         deaths = 0
@@ -56,13 +56,13 @@ def run_tasks(engine: Engine, work: Callable[[Any], T], unfinished: Callable[[],
                 return
             except UserError:
                 raise
-            except Exception as error:  # of the backend; each has its own types
+            except Exception as error:  # the backend's; each has its own types
                 deaths += 1
                 if deaths == MAX_DEATHS:
                     first_line = str(error).partition("\n")[0]
-                    raise UserError(f"workers must live, but those of --backend {engine.backend} failed {deaths} "
-                                    f"times in a row ({type(error).__name__}: {first_line}): look at memory and at "
-                                    "the cluster, then run the same command again") from error
+                    raise UserError(f"the workers of --backend {engine.backend} died {deaths} times in a row "
+                                    f"({type(error).__name__}: {first_line}): check memory and the cluster, then run "
+                                    "the same command again") from error
 
 
 def _results(engine: Engine, jobs: Iterator[Any]) -> Iterator[Any]:
@@ -92,8 +92,8 @@ def _dask(engine: Engine) -> Iterator[None]:
         client = Client(engine.scheduler or LocalCluster(n_workers=engine.workers, threads_per_worker=1,
                                                          dashboard_address=None))
     except (OSError, ValueError) as error:
-        raise UserError(f"--scheduler must be the address of a running dask scheduler, but {engine.scheduler} does "
-                        f"not answer ({error}): start one, or leave it out") from None
+        raise UserError(f"no dask scheduler answers at {engine.scheduler} ({error}): start one, or leave --scheduler "
+                        "out") from None
     with client, parallel_config(_dask_backend(client)):
         yield
 
@@ -129,8 +129,8 @@ def _ray(engine: Engine) -> Iterator[None]:
         here: dict[str, Any] = {} if engine.scheduler else {"num_cpus": engine.workers, "include_dashboard": False}
         ray.init(address=engine.scheduler, log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, ValueError) as error:
-        raise UserError(f"--scheduler must be the address of a running ray cluster, but {engine.scheduler} does "
-                        f"not answer ({error}): start one, or leave it out") from None
+        raise UserError(f"no ray cluster answers at {engine.scheduler} ({error}): start one, or leave --scheduler "
+                        "out") from None
     try:
         register_ray()
         with parallel_config("ray", n_jobs=-1):
@@ -144,5 +144,5 @@ def _needs_extra(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"--backend {name} needs the package {error.name}, which is not installed: "
+        raise UserError(f"the package {error.name}, which --backend {name} needs, is not installed: "
                         f"pip install 'arcshard[{name}]'") from None

@@ -99,9 +99,8 @@ def test_a_worker_that_dies_stops_nothing(backend, request, tmp_path):
 def test_workers_that_always_die_end_in_a_sentence():
     with pytest.raises(UserError) as error:
         list(run_tasks(Engine(2), die, lambda: iter(range(4))))
-    assert re.fullmatch(r"workers must live, but those of --backend loky failed 5 times in a row "
-                        r"\(TerminatedWorkerError: .*\): look at memory and at the cluster, then run the same command "
-                        r"again", str(error.value))
+    assert re.fullmatch(r"the workers of --backend loky died 5 times in a row \(TerminatedWorkerError: .*\): check "
+                        r"memory and the cluster, then run the same command again", str(error.value))
 
 
 def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos, tmp_path, monkeypatch):
@@ -129,8 +128,8 @@ def _attempt_or_die(task):
 @pytest.mark.parametrize("options, sentence", [
     ({"workers": 0}, "--workers must be at least 1, not 0"),
     ({"backend": "spark"}, "--backend must be loky, dask, ray, not spark"),
-    ({"scheduler": "tcp://a:1"}, "--scheduler is the address of a dask or ray cluster, but --backend is loky: give "
-                                 "--backend dask or --backend ray"),
+    ({"scheduler": "tcp://a:1"}, "--scheduler needs --backend dask or ray, but --backend is loky: choose one of them, "
+                                 "or leave --scheduler out"),
 ])
 def test_engines_that_make_no_sense_are_refused(options, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
@@ -143,12 +142,11 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence(photos, tmp_path, proces
                    tmp_path / "out", "--backend", "dask", "--scheduler", "tcp://127.0.0.1:9",
                    env=os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"})
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("make_shards.py: --scheduler must be the address of a running dask "
-                                                   "scheduler, but tcp://127.0.0.1:9 does not answer (")
+    assert done.stderr.splitlines()[-1].startswith("make_shards.py: no dask scheduler answers at tcp://127.0.0.1:9 (")
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch, photos, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r"--backend dask needs the package distributed, which is not installed: "
+    with pytest.raises(UserError, match=r"the package distributed, which --backend dask needs, is not installed: "
                                         r"pip install 'arcshard\[dask\]'"):
         pack(pd.DataFrame(photos[1]), [photos[0]], tmp_path / "out", OPTIONS, Engine(backend="dask"))

@@ -310,8 +310,7 @@ def test_wrong_arguments_are_refused(raw, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "photos.zip").write_bytes(b"PK")
     assert refusal(make(raw, out, "--images", str(tmp_path / "photos.zip"))) == (
-        f"photos come from folders, whole zips and uncompressed tars, but {tmp_path}/photos.zip is none of these: "
-        "check --images")
+        f"{tmp_path}/photos.zip is neither a whole zip nor an uncompressed tar: check --images")
     assert refusal(make(raw, out, "--samples", "no.csv")) == "there is no file no.csv: check the path"
     assert refusal(make(raw, out, "--workers", "0")) == "--workers must be at least 1, not 0"
     assert refusal(make(raw, out, "--quality", "101")) == "--quality must be 1 to 100, not 101"

@@ -96,7 +96,7 @@ def test_no_photo_is_left_out_because_the_process_or_the_disk_failed(tmp_path, c
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     folder.rename(tmp_path / "unmounted")
     tar.unlink()
-    with pytest.raises(UserError, match=r"must stay until all are packed, but .*/in is gone: bring it back"):
+    with pytest.raises(UserError, match=r"/in, the photos' folder, is gone: bring it back"):
         place.read()
     with pytest.raises(UserError, match=r"photos\.tar must be readable, but is not \(.*No such file"):
         in_tar.read()
@@ -133,7 +133,7 @@ def test_places_are_read_by_other_processes(tmp_path, cache, monkeypatch):
 
 
 def test_a_pattern_names_many_archives_and_a_name_that_looks_like_one_is_itself(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("preprocess.sources.index.ROWS_A_SLICE", 1)
+    monkeypatch.setattr("preprocess.sources.index.ROWS_PER_SLICE", 1)
     for number in range(3):
         files = {kaggle_path(key): PHOTOS[key] for key in KEYS[number::3]}
         (tmp_path / f"images_{number}.tar").write_bytes(tar_bytes(files))
@@ -211,19 +211,18 @@ def refusal(cache: Path, *images: Path | str, workers: int = 1) -> str:
 
 
 def test_what_is_no_source_of_photos_is_answered_in_a_sentence(tmp_path, cache):
-    start = "photos come from folders, zips and tars, but "
-    assert refusal(cache, tmp_path / "no") == f"{start}{tmp_path}/no does not exist: check --images"
-    assert refusal(cache, tmp_path / "no*.tar") == f"{start}{tmp_path}/no*.tar does not exist: check --images"
+    for name in ("no", "no*.tar"):
+        assert refusal(cache, tmp_path / name).startswith(f"{tmp_path}/{name} does not exist: check --images")
     os.mkfifo(tmp_path / "pipe")
-    assert refusal(cache, tmp_path / "pipe") == f"{start}{tmp_path}/pipe is none of these: check --images"
-    start = "photos come from folders, whole zips and uncompressed tars, but "
+    assert refusal(cache, tmp_path / "pipe") == f"{tmp_path}/pipe is neither folder, zip nor tar: check --images"
     for data in (b"", b"id,label\n" * 99, bytes(10240)):
         (tmp_path / "table.csv").write_bytes(data)
-        assert refusal(cache, tmp_path / "table.csv") == f"{start}{tmp_path}/table.csv is none of these: check --images"
+        assert refusal(cache, tmp_path / "table.csv") == (
+            f"{tmp_path}/table.csv is neither a whole zip nor an uncompressed tar: check --images")
     for name, magic in {"gzip": "1f8b08", "bzip2": "425a6839", "xz": "fd377a585a00", "zstd": "28b52ffd"}.items():
         (tmp_path / "x.tar.gz").write_bytes(bytes.fromhex(magic) + b"x" * 600)
         assert refusal(cache, tmp_path / "x.tar.gz") == (
-            f"{start}{tmp_path}/x.tar.gz is compressed with {name}, which has no random access: decompress it first")
+            f"{tmp_path}/x.tar.gz is compressed with {name}, which has no random access: decompress it first")
 
 
 def test_a_protocol_without_its_package_names_what_to_install(cache, monkeypatch):
@@ -242,8 +241,7 @@ def test_one_bad_archive_is_named_and_the_others_stay_indexed(tmp_path, cache):
     os.truncate(tmp_path / "3.tar", 700)
     for workers in (1, 2):
         assert refusal(cache, tmp_path / "*.tar", workers=workers) == (
-            f"photos come from folders, whole zips and uncompressed tars, but {tmp_path}/3.tar ends within its member "
-            "3.jpg: fetch it again")
+            f"{tmp_path}/3.tar ends within its member 3.jpg: fetch it again")
     assert len(list(cache.glob("*.npy"))) >= 3
 
 
@@ -251,7 +249,7 @@ def test_more_archives_than_the_index_can_number_are_refused(tmp_path, cache, mo
     monkeypatch.setattr(preprocess.sources.index, "MAX_ARCHIVES", 2)
     for number in range(3):
         (tmp_path / f"{number}.tar").write_bytes(tar_bytes(NAMED))
-    assert refusal(cache, tmp_path / "*.tar") == "--images takes at most 2 archives, not 3: join some of them"
+    assert refusal(cache, tmp_path / "*.tar") == "3 archives are too many for --images (at most 2): join some"
 
 
 @pytest.mark.parametrize("folder_of_md5", ["", "md5sum/", "../md5sum/train/"])
@@ -265,7 +263,7 @@ def test_a_tar_is_compared_with_its_published_md5(folder_of_md5, tmp_path, cache
 
     changed = data.replace(PHOTOS[KEYS[3]][:6], b"PHOTO ")
     tar.write_bytes(changed)
-    assert refusal(cache, tar) == (f"photos come from folders, whole zips and uncompressed tars, but {tar} has the md5 "
-                                   f"{hashlib.md5(changed).hexdigest()}, its publisher says {right}: fetch it again")
+    assert refusal(cache, tar) == (f"{tar} has the md5 {hashlib.md5(changed).hexdigest()} instead of its publisher's "
+                                   f"{right}: fetch it again")
     (folder / place).write_bytes(b"<html>404</html>")
-    assert refusal(cache, tar).endswith("must have the line '<md5>  images_000.tar', but has not: fetch it again")
+    assert refusal(cache, tar).endswith("lacks the line '<md5>  images_000.tar': fetch it again")

@@ -215,14 +215,14 @@ def test_a_cut_off_archive_is_refused(kind, size):
 
 @given(st.binary(max_size=3000), st.sampled_from([b"", b"PK\3\4", b"PK\5\6"]))
 def test_wild_bytes_are_refused(data, magic):
-    with pytest.raises(UserError, match=r"^photos come from folders, whole zips and uncompressed tars, but "):
+    with pytest.raises(UserError, match=r": (fetch it again|check --images|join the parts.*)$"):
         by_key(magic + data, *KEYS)
 
 
 def test_a_hole_of_zeros_in_a_tar_is_not_taken_for_its_end():
     data = bytearray(ARCHIVES["ustar"])
     data[1024:1536] = bytes(512)
-    with pytest.raises(UserError, match="holds more behind its end mark at byte 1,024: it is damaged, or"):
+    with pytest.raises(UserError, match="has more data behind its end mark at byte 1,024"):
         by_key(bytes(data), *KEYS)
 
 

@@ -1,15 +1,13 @@
-"""What the index of an archive keeps of each photo, and what the readers of zips and tars share."""
+"""What zips and tars share: names of photos, their checks and hashes, and the entry of a file in an archive."""
 import hashlib
 import posixpath
 from typing import NamedTuple
 
-# Names of photos in folders, archives and sample tables: made safe, compared, hashed.
-
 
 def clean_name(name: str) -> str | None:
-    """The relative path that a name means, without "." and "//"; None if it is absolute, climbs with ".." or has a NUL.
+    """The relative path that a name means, without "." and "//"; None if it is absolute, contains ".." or a NUL.
 
-    Links are not looked at: a link inside a user's folder is the user's wish, and links in archives are never followed.
+    Links are not checked: a link in a user's folder is intended, and links in archives are never followed.
     """
     if name.startswith("/") or "\0" in name or ".." in name.split("/"):
         return None
@@ -22,13 +20,13 @@ def base_name(key: str) -> str:
 
 
 def name_hash(name: str) -> int:
-    """64 bits that stand for a name in an index: blake2b, so that no library version changes them."""
+    """64-bit hash of a name for the index: blake2b, so that no library version changes it."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 STORED, DEFLATED = 0, 8  # compression methods of a zip: APPNOTE.TXT 4.4.5
-TAR = 256  # stands for a member of a tar, which has no method
+TAR = 256  # marks a member of a tar, which has no method
 
 # Pillow takes at most 89,478,485 pixels, which are 256 MiB of RGB. Zips can claim far more.
 MAX_PHOTO = 1 << 28
@@ -36,10 +34,10 @@ TOO_LARGE = f"larger than {MAX_PHOTO >> 20} MiB"
 
 
 class Damaged(Exception):
-    """An archive that cannot be indexed; the message goes on after its name: "is cut off"."""
+    """An archive that cannot be indexed; the message continues after the archive's name: "is cut off"."""
 
-    def __init__(self, what: str, mend: str = "fetch it again"):
-        super().__init__(f"{what}: {mend}")
+    def __init__(self, fault: str, remedy: str = "fetch it again"):
+        super().__init__(f"{fault}: {remedy}")
 
 
 class ArchiveEntry(NamedTuple):
@@ -47,11 +45,11 @@ class ArchiveEntry(NamedTuple):
 
     name: str
     offset: int
-    """Where its (first) header begins."""
+    """Byte where its (first) header begins."""
     size: int
     """Bytes of the file."""
     packed: int
     """Zip: bytes of the compressed file. Tar: bytes from `offset` to the file's end, headers included."""
     crc32: int
-    """Of the file; 0 in a tar, which has none."""
+    """Checksum of the file; 0 in a tar, which has none."""
     method: int

@@ -18,7 +18,7 @@ from preprocess.sources.zip_archive import unpack, zip_member
 
 FOLDERS = ("{0}/{1}/{2}/", "train/{0}/{1}/{2}/", "test/{0}/{1}/{2}/", "index/{0}/{1}/{2}/", "")
 
-# Faults of one file. Others (too many open files, a lost network drive) are no reason to leave a photo out.
+# Faults of one file. Others (too many open files, a lost network drive) must stop packing.
 OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EIO}
 
 
@@ -28,10 +28,10 @@ class PhotoFolder(NamedTuple):
     url: str
 
     def read(self, key: str, path: str | None) -> bytes | None:
-        """The file at `path`, or the first <key>.jpg of a/b/c/, train/a/b/c/, test/a/b/c/, index/a/b/c/ and the folder.
+        """The file at `path`, or the first <key>.jpg in a/b/c/, train/a/b/c/, test/a/b/c/, index/a/b/c/ or the folder.
 
-        a, b and c are the first three characters of the key; None: there is no such file. Raises Rejected for a
-        file that cannot be read, UserError if the folder itself is gone. Object storage is asked for each name.
+        a, b and c are the first three characters of the key. None: there is no such file. Raises Rejected for a
+        file that cannot be read, UserError if the folder itself is gone. Object storage gets a request per name.
         """
         read = _read_local if is_local(self.url) else read_file
         for name in _names_of(key) if path is None else [path]:
@@ -39,8 +39,7 @@ class PhotoFolder(NamedTuple):
             if data is not None:
                 return data
         if is_local(self.url) and not os.path.isdir(self.url):
-            raise UserError(f"the photos' folder must stay until all are packed, but {self.url} is gone: bring it back "
-                            "and run the same command again")
+            raise UserError(f"{self.url}, the photos' folder, is gone: bring it back and run the same command again")
         return None
 
 
@@ -57,7 +56,7 @@ def _read_local(path: str) -> bytes | None:
             return f.readall()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except UnicodeEncodeError:  # no file of this system can have such a name
+    except UnicodeEncodeError:  # no file on this system can have such a name
         return None
     except OSError as error:
         if error.errno not in OF_THE_FILE:
@@ -67,11 +66,11 @@ def _read_local(path: str) -> bytes | None:
 
 # Photos in archives, read without opening the rest.
 
-LOCAL_HEADER = 512  # bytes that hold nearly every zip member's header, so that one read gets header and photo
+LOCAL_HEADER = 512  # bytes, more than nearly every zip member's header, so that one read gets header and photo
 
 
 class ArchiveMember(NamedTuple):
-    """Where an index says that a photo lies; see entry.ArchiveEntry for the numbers."""
+    """Where a photo lies according to an index; for the numbers see entry.ArchiveEntry."""
 
     archive: str
     offset: int
@@ -81,9 +80,9 @@ class ArchiveMember(NamedTuple):
     method: int
 
     def read(self, key: str, path: str | None) -> bytes:
-        """The photo's bytes; the archive's own header must call it `path`, or <key>.jpg in any folder.
+        """The photo's bytes. The name in the archive's own header must be `path`, or <key>.jpg in any folder.
 
-        So neither two names with one hash nor an archive that has changed can give a wrong photo. Raises Rejected
+        So neither two names with the same hash nor an archive that has changed can give a wrong photo. Raises Rejected
         for a member that cannot be read, UserError if the archive is gone.
         """
         if max(self.size, self.packed) > MAX_PHOTO:
@@ -98,7 +97,7 @@ class ArchiveMember(NamedTuple):
         return tar_member(read_range(self.archive, self.offset, self.packed), self.size)
 
     def _of_zip(self) -> tuple[str, bytes]:
-        """Name and packed bytes."""
+        """Name and compressed bytes."""
         data = read_range(self.archive, self.offset, LOCAL_HEADER + self.packed)
         name, start = zip_member(data)
         if start > LOCAL_HEADER:
@@ -107,25 +106,25 @@ class ArchiveMember(NamedTuple):
         return name, data[start:start + self.packed]
 
 
-# All of them together.
+# Folders and archives together.
 
 Candidates = tuple[PhotoFolder | ArchiveMember, ...]
 
 
 class PhotoLocation(NamedTuple):
-    """Where one photo lies: small, picklable, all that a worker needs."""
+    """Where one photo lies: small and picklable, all that a worker needs."""
 
     key: str
     path: str | None
-    """What the sample table says; None: the photo is found by its key."""
+    """From the sample table; None: the photo is found by its key, the id."""
     candidates: Candidates
-    """Asked in order. A ArchiveMember is the last: it is known to be there."""
+    """Tried in order. An ArchiveMember comes last: it is known to exist."""
 
     def read(self) -> bytes:
         """The photo's bytes, not decoded. Raises Rejected with the reason if the photo is to blame.
 
-        Raises UserError or OSError if it is not (a lost connection, a folder that is gone, too many open files):
-        then nothing may be left out, the packing must stop.
+        Raises UserError or OSError if it is not (a lost connection, a folder that is gone, too many open files): then
+        packing must stop instead of leaving photos out.
         """
         path = None if self.path is None else clean_name(self.path)
         if self.path is not None and path is None:
@@ -138,10 +137,10 @@ class PhotoLocation(NamedTuple):
 
 
 class PhotoSource:
-    """Folders and archives that were found and indexed. It stays in its process: workers get locations."""
+    """Folders and indexed archives. It stays in the main process: workers get locations."""
 
     def __init__(self, found: Sequence[FoundPath], indexes: Sequence[Path]):
-        """indexes: an index file (index.py) for each of those found that is no folder."""
+        """indexes: an index file (index.py) for each archive among `found`."""
         self.urls = [one.url for one in found]
         self._archives = [one.url for one in found if not one.is_folder]
         self._indexes = indexes
@@ -151,10 +150,10 @@ class PhotoSource:
                                           for number, one in enumerate(found) if not one.is_folder]
 
     def locate(self, keys: Sequence[str], paths: Sequence[str] | None) -> list[PhotoLocation]:
-        """Where the photos with those ids lie. The first folder or archive that has a photo gives it.
+        """Where the photos with those ids lie: each in the first folder or archive that has it.
 
-        paths: each photo's path in a folder or an archive; None: they are <key>.jpg, in any folder of an archive or
-        where PhotoFolder.read looks. A photo that is nowhere gets a location too, whose read() says so.
+        paths: each photo's path in a folder or archive; None: photos are <key>.jpg, in any folder of an archive or
+        where PhotoFolder.read looks. A missing photo gets a location too, whose read() raises Rejected.
         """
         if paths is None:
             members = self._members("base", [base_name(key) for key in keys])
@@ -164,7 +163,7 @@ class PhotoSource:
                 for i, (key, path) in enumerate(zip(keys, paths))]
 
     def _members(self, by: By, names: Sequence[str]) -> dict[int, Candidates]:
-        """Candidates for those names that an archive has, by position."""
+        """Candidates for the names that an archive has, by position."""
         if not self._archives:
             return {}
         there, rows = look_up(sorted_rows(self._indexes, by), by, names)
@@ -175,9 +174,9 @@ class PhotoSource:
 def open_source(images: Sequence[str], cache: Path, workers: int) -> PhotoSource:
     """Find folders, zips and tars by local path, fsspec URL or pattern (images_*.tar), and index the archives.
 
-    cache: local folder for the indexes, made if missing; an archive is indexed again only when its size or its time
-    (or etag) has changed. workers: processes that index. Raises UserError for what does not exist, is none of
-    these, is damaged, has not its publisher's md5, or needs a package that is missing.
+    cache: local folder for the indexes, created if missing; an archive is indexed again only when its size or its time
+    (or etag) has changed. workers: processes that index. Raises UserError for what does not exist, is neither folder
+    nor archive, is damaged, differs from its publisher's md5, or needs a package that is missing.
     """
     found = find(images)
     return PhotoSource(found, index_archives([one for one in found if not one.is_folder], cache, workers))

@@ -13,21 +13,21 @@ from preprocess.images.decode import Rejected
 from preprocess.sources.entry import TAR, ArchiveEntry, Damaged
 
 PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-# What the parser raises at wild bytes; RecursionError: a thousand extended headers in a row.
+# What the parser raises for damaged bytes; RecursionError: a thousand extended headers in a row.
 UNPARSABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError)
-# Kinds of HeaderError that typeshed does not list: a block of zeros, and no block at all.
+# Kinds of HeaderError that typeshed lacks: a block of zeros, and no block at all.
 END_MARK, NOTHING = tarfile.EOFHeaderError, tarfile.EmptyHeaderError  # type: ignore[attr-defined]
 
 
 class _Headers(tarfile.TarFile):
-    """Read with TarInfo.fromtarfile: TarFile.next keeps every member, and takes a damaged header for the end."""
+    """For TarInfo.fromtarfile: TarFile.next keeps every member, and takes a damaged header for the end."""
 
     def next(self) -> None:
         return None
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether a file that begins with these 512 bytes is a tar with at least one member."""
+    """Whether a file with these first 512 bytes is a tar with at least one member."""
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -36,9 +36,9 @@ def is_tar(head: bytes) -> bool:
 
 
 def tar_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
-    """The regular files of a tar of `size` bytes, read from its start to its end, without the files' bytes.
+    """The regular files of a tar of `size` bytes: reads its headers from start to end, skips the files' bytes.
 
-    The stream is only read and moved forward. Raises Damaged unless all of it is headers, files and an end mark.
+    The stream is only read and moved forward. Raises Damaged unless the tar is headers, files and an end mark only.
     """
     tar = _Headers(fileobj=stream)
     while True:
@@ -59,18 +59,18 @@ def tar_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
             yield ArchiveEntry(member.name, member.offset, member.size, packed, 0, TAR)
     while chunk := stream.read(CHUNK):
         if chunk.count(0) < len(chunk):
-            raise Damaged(f"holds more behind its end mark at byte {start:,}: it is damaged, or several tars in one")
+            raise Damaged(f"has more data behind its end mark at byte {start:,}, damaged or several tars in one")
 
 
 def tar_member(data: bytes, size: int) -> tuple[str, bytes]:
-    """Name and bytes of the member whose headers and file `data` holds. Raises Rejected unless it has `size` bytes."""
+    """Name and bytes of the member in `data` (headers and file). Raises Rejected unless the file has `size` bytes."""
     try:
         member = _next_member(_Headers(fileobj=io.BytesIO(data)))
     except UNPARSABLE as error:
         raise Rejected(f"unreadable: its tar header is damaged ({error})") from None
     photo = data[member.offset_data:]
     if not member.size == len(photo) == size:
-        raise Rejected("unreadable: the tar is not as it was indexed")
+        raise Rejected("unreadable: the tar has changed since it was indexed")
     return member.name, photo
 
 
@@ -81,7 +81,7 @@ def _next_member(tar: _Headers) -> tarfile.TarInfo:
     return member
 
 
-# Where the md5 of <folder>/images_000.tar is looked for: beside it, and as in Google's bucket (train/images_000.tar,
+# Where to look for the md5 of <folder>/images_000.tar: beside it, and as in Google's bucket (train/images_000.tar,
 # md5sum/train/md5.images_000.txt).
 MD5_FILES = ("{folder}/md5.{stem}.txt", "{folder}/md5sum/md5.{stem}.txt", "{parent}/md5sum/{name}/md5.{stem}.txt")
 CHUNK = 1 << 20  # bytes
@@ -95,11 +95,11 @@ def checked_tar_entries(url: str, stream: BinaryIO, size: int) -> Iterator[Archi
     digested = _Digested(stream)
     yield from tar_entries(cast(BinaryIO, digested), size)
     if digested.md5.hexdigest() != expected:
-        raise Damaged(f"has the md5 {digested.md5.hexdigest()}, its publisher says {expected}")
+        raise Damaged(f"has the md5 {digested.md5.hexdigest()} instead of its publisher's {expected}")
 
 
 class _Digested:
-    """A stream that can only be read and moved forward, and the md5 of all that it passed."""
+    """A stream that is only read and moved forward, with the md5 of everything passed."""
 
     def __init__(self, stream: BinaryIO):
         self.stream, self.md5, self.tell = stream, hashlib.md5(usedforsecurity=False), stream.tell
@@ -115,7 +115,7 @@ class _Digested:
 
 
 def _published_md5(url: str) -> str | None:
-    """The md5 that the publisher gives for this tar; None: no file with it lies where it should."""
+    """The publisher's md5 of this tar; None if there is no file with it."""
     folder, file_name = posixpath.split(url)
     parent, name = posixpath.split(folder)
     stem = file_name.removesuffix(".tar")
@@ -124,10 +124,10 @@ def _published_md5(url: str) -> str | None:
         fs, path = filesystem(md5_url)
         try:
             text = fs.cat_file(path).decode("latin-1")
-        except (FileNotFoundError, NotADirectoryError, PermissionError):  # 403: none, in a bucket that nobody may list
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # 403: missing, in a bucket without listing
             continue
         line = re.search(rf"^([0-9a-f]{{32}}) [ *](.*/)?{re.escape(file_name)}\s*$", text, re.M)
         if line is None:
-            raise UserError(f"{md5_url} must have the line '<md5>  {file_name}', but has not: fetch it again")
+            raise UserError(f"{md5_url} lacks the line '<md5>  {file_name}': fetch it again")
         return line[1]
     return None

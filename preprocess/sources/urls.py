@@ -1,7 +1,6 @@
 """Folders and files by local path or fsspec URL: find what the user named, read bytes of it.
 
-Whatever goes wrong on the way to a remote one is a UserError, never a rejected photo: a lost connection must stop a
-packing, not empty it.
+A network fault is a UserError, never a rejected photo: a lost connection must stop packing, not leave photos out.
 """
 import os
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,11 @@ from fsspec.implementations.local import LocalFileSystem
 from arcshard.console import UserError
 from arcshard.urls import filesystem, reaching
 
-STAMPS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")  # what says that a file changed, best first
+STAMPS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")  # what changes with a file, best first
 
 
 class FoundPath(NamedTuple):
-    """A folder or file that exists; stamp: its size and time or etag, another one once the file has changed."""
+    """A folder or file that exists. stamp: its size and time or etag, which changes with the file."""
 
     url: str
     is_folder: bool
@@ -26,7 +25,7 @@ class FoundPath(NamedTuple):
 
 
 def find(images: Sequence[str]) -> list[FoundPath]:
-    """What the paths, URLs and patterns (photos_*.tar) name: in their order, matches of a pattern sorted by name.
+    """The folders and files that paths, URLs and patterns (photos_*.tar) name, in order; matches sorted by name.
 
     Raises UserError for what does not exist, cannot be reached, or needs a package that is missing.
     """
@@ -34,7 +33,7 @@ def find(images: Sequence[str]) -> list[FoundPath]:
 
 
 def read_file(url: str) -> bytes | None:
-    """A file's bytes; None: there is none. Raises UserError if they cannot be had."""
+    """A file's bytes; None: there is no such file. Raises UserError if it cannot be read."""
     with reaching(url):
         fs, path = filesystem(url)
         # s3fs would ask for the size first, to fetch parts side by side: a second request for each photo.
@@ -46,7 +45,7 @@ def read_file(url: str) -> bytes | None:
 
 
 def read_range(url: str, start: int, size: int) -> bytes:
-    """`size` bytes of a file from `start` on, fewer where it ends. Raises UserError if they cannot be had."""
+    """`size` bytes of a file from `start` on, fewer at its end. Raises UserError if they cannot be read."""
     with reaching(url):
         if is_local(url):
             with open(url, "rb", buffering=0) as f:
@@ -56,20 +55,20 @@ def read_range(url: str, start: int, size: int) -> bytes:
 
 
 def is_local(url: str) -> bool:
-    """Whether it is a path of this machine."""
+    """Whether it is a path on this machine."""
     return url.startswith("/")
 
 
 def _find(given: str) -> Iterator[FoundPath]:
     fs, path = filesystem(given)
     with reaching(given):
-        fs.invalidate_cache()  # a process that opens twice must see what changed in between
+        fs.invalidate_cache()  # a process that opens a source twice must see what changed in between
         infos = _infos(fs, path)
     if not infos:
-        raise UserError(f"photos come from folders, zips and tars, but {given} does not exist: check --images")
+        raise UserError(f"{given} does not exist: check --images, which takes folders, zips and tars")
     for name, info in infos.items():
         if info["type"] not in ("directory", "file"):  # a pipe would block for ever
-            raise UserError(f"photos come from folders, zips and tars, but {name} is none of these: check --images")
+            raise UserError(f"{name} is neither folder, zip nor tar: check --images")
         url = name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name)
         yield FoundPath(url, info["type"] == "directory", _stamp(info))
 
@@ -79,7 +78,7 @@ def _infos(fs: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
         return {path: fs.info(path)}
     except FileNotFoundError:
         found = fs.glob(path, detail=True) if has_magic(path) else {}
-    # A local listing says of a link that it is one, not what it leads to; a remote one saves a request for each file.
+    # A local listing shows a link, not its target; a remote one saves a request per file.
     local = isinstance(fs, LocalFileSystem)
     return {name: fs.info(name) if local else found[name] for name in sorted(found)}
 

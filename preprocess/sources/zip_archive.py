@@ -1,7 +1,7 @@
 """Photos in a zip, stored or deflated, of any size (zip64): PKWARE's APPNOTE.TXT 6.3.10, section 4.3.
 
-Not zipfile: it keeps 0.6 kB a member, 1 GB for the 1.7 million of landmark-recognition-2020.zip, and reads the whole
-directory again in each process that opens the zip.
+Not the module zipfile: it keeps 0.6 kB per member, 1 GB for the 1.7 million of landmark-recognition-2020.zip, and reads
+the whole directory again in each process that opens the zip.
 """
 import io
 import stat
@@ -20,8 +20,8 @@ CENTRAL = struct.Struct("<4s6H3L5H2L")  # 4.3.12
 LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
 MAX_COMMENT = 0xFFFF
 ENCRYPTED, UTF8 = 1 << 0, 1 << 11  # bits of flags: 4.4.4
-ZIP64 = 1  # tag of the extra field that holds what a 4-byte field cannot: 4.5.3
-IN_ZIP64 = 0xFFFFFFFF  # what that 4-byte field says then
+ZIP64 = 1  # tag of the extra field with the numbers that need more than 4 bytes: 4.5.3
+IN_ZIP64 = 0xFFFFFFFF  # in a 4-byte field: the number is in the zip64 field
 CHUNK = 1 << 20  # bytes
 
 
@@ -56,14 +56,14 @@ class _Record(NamedTuple):
 
 
 def is_zip(head: bytes) -> bool:
-    """Whether a file begins as a zip does, an empty one included."""
+    """Whether a file begins like a zip, an empty one included."""
     return head[:4] in (b"PK\3\4", b"PK\5\6")
 
 
 def zip_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
     """The regular files of a zip of `size` bytes, as its directory lists them; encrypted ones are left out.
 
-    Reads nothing but the directory, and closes the stream. Raises Damaged if the directory does not hold together.
+    Reads only the directory, and closes the stream. Raises Damaged if the directory is inconsistent.
     """
     directory = _find_directory(stream, size)
     stream.seek(directory.start)
@@ -75,7 +75,7 @@ def zip_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
             left -= CENTRAL.size + record.name_size + record.extra_size + record.comment_size
             entry = _entry(record, name, extra)
             if entry.offset + LOCAL.size > directory.start:
-                raise Damaged(f"says that its member {entry.name} lies outside of it")
+                raise Damaged(f"has a directory that puts {entry.name} outside of the file")
             if not record.flags & ENCRYPTED and _is_regular(record, entry.name):
                 yield entry
     if left or (members - directory.members) % (1 << 16):  # the count is modulo 65,536 in zips of old tools
@@ -83,9 +83,9 @@ def zip_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
 
 
 def zip_member(header: bytes) -> tuple[str, int]:
-    """Name of a member and bytes of its local header, with which `header` begins; the name is cut if the header is.
+    """Name of a member and length of its local header, given the first bytes of both, which may cut the name off.
 
-    Raises Rejected if it does not begin so.
+    Raises Rejected if `header` does not begin with a local header.
     """
     if len(header) < LOCAL.size or header[:4] != b"PK\3\4":
         raise Rejected("unreadable: its zip header is damaged")
@@ -95,7 +95,7 @@ def zip_member(header: bytes) -> tuple[str, int]:
 
 
 def unpack(data: bytes, size: int, method: int, crc32: int) -> bytes:
-    """The file whose packed bytes are `data`. Raises Rejected unless it has that size and crc32."""
+    """Decompress a member. Raises Rejected unless the file has that size and crc32."""
     if method not in (STORED, DEFLATED):
         raise Rejected(f"unreadable: compression method {method} of a zip is neither stored nor deflated")
     try:
@@ -118,7 +118,7 @@ def _find_directory(stream: BinaryIO, size: int) -> _Directory:
     if locator.startswith(b"PK\6\7") and len(locator) == END64_LOCATOR.size:
         disk, _, _, members, length, start = _end64(stream, END64_LOCATOR.unpack(locator)[2], size)
     if disk:
-        raise Damaged("is one part of several", "join them (zip -s 0)")
+        raise Damaged("is one part of several", "join the parts (zip -s 0)")
     if start + length > size:
         raise Damaged("has a damaged end record")
     return _Directory(start, length, members)
@@ -154,7 +154,7 @@ def _entry(record: _Record, name: bytes, extra: bytes) -> ArchiveEntry:
 
 
 def _zip64_values(extra: bytes) -> Iterator[int]:
-    """The 8-byte numbers of the zip64 field. Raises Damaged where another is asked for."""
+    """The 8-byte numbers of the zip64 field. Raises Damaged when asked for more than it has."""
     at = 0
     while at + 4 <= len(extra):
         tag, length = struct.unpack_from("<2H", extra, at)
@@ -166,7 +166,7 @@ def _zip64_values(extra: bytes) -> Iterator[int]:
 
 
 def _is_regular(record: _Record, name: str) -> bool:
-    """Whether it is a file: no folder and, where the zip was made on Unix, no link or device (4.4.15)."""
+    """Whether it is a file: no folder and, in a zip made on Unix, no link or device (4.4.15)."""
     return not name.endswith("/") and stat.S_IFMT(record.external >> 16) in (0, stat.S_IFREG)
 
 
