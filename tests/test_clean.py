@@ -182,30 +182,26 @@ MISTAKES = {
     "no file": (["--csv", "no.csv"], "there is no file no.csv: check the path"),
     "folder": (["--csv", "."], "there is no file .: check the path"),
     "columns": (["--csv", "columns.csv"],
-                "columns.csv must have the columns id, landmark_id, but lacks landmark_id and has id, label: "
-                "check the path"),
+                "columns.csv lacks the columns landmark_id (it has id, label): check the path"),
     "empty": (["--csv", "empty.csv"],
-              "empty.csv must be a CSV with the columns id, landmark_id, but is empty: check that it is the "
-              "right file"),
+              "empty.csv is empty, not a CSV with the columns id, landmark_id: check that it is the right file"),
     "header only": (["--csv", "header.csv"],
-                    "header.csv must have a row for each photo, but has only the header: fill it"),
+                    "header.csv has a header but no rows: add a row for each photo"),
     "double id": (["--csv", "double.csv"],
-                  "an id must occur once, but double.csv has x several times (2 rows too many): remove the "
-                  "repeated rows"),
+                  "double.csv has the id x several times (2 rows too many): remove the repeated rows"),
     "bad id": (["--csv", "bad.csv"],
-               "an id must be 1 to 96 characters of 0-9, a-z, _ and -, but bad.csv has 'a.b' (2 such ids): "
-               "rename those photos"),
+               "bad.csv has the id 'a.b' (2 such ids); an id must be 1 to 96 characters of 0-9, a-z, _ and -: rename "
+               "those photos"),
     "no landmark": (["--csv", "blank.csv"],
-                    "each image of blank.csv must have a landmark_id, but 1 have none: remove those rows"),
+                    "1 images of blank.csv have no landmark_id: remove those rows"),
     "val without folds": (["--val-fold", "0"],
                           "--val-fold names one of the folds that --folds cuts, but --folds is missing: "
                           "add it"),
     "val out of range": (["--folds", "5", "--val-fold", "5"],
                          "--val-fold must be one of the folds 0 to 4, not 5"),
-    "one fold": (["--folds", "1"], "--folds must be 2 to the number of images (8), not 1"),
+    "one fold": (["--folds", "1"], "--folds must be between 2 and the number of images (8), not 1"),
     "no class left": (["--min-images", "5"],
-                      "--min-images must leave a class, but 5 leaves none: the largest of train.csv has 4 "
-                      "images, choose at most that"),
+                      "--min-images 5 leaves no class: the largest of train.csv has 4 images, choose at most that"),
     "two sources": (["--csv", "train.csv", "--image-folder", "tree"],
                     "argument --image-folder: not allowed with argument --csv; see clean.py --help"),
     "folder and columns": (["--image-folder", "tree", "--label-column", "x"],
@@ -220,23 +216,20 @@ MISTAKES = {
     "every without fold": (["--folds", "2", "--val-every", "2"],
                            "--val-every takes a part of the fold --val-fold, but --val-fold is missing: add it"),
     "every takes a class": (["--folds", "2", "--val-fold", "1", "--val-every", "4"],
-                            "--val-every must leave each class a photo, but takes the only one of 1 classes: choose "
-                            "--min-images 2 or more"),
+                            "--val-every 4 takes the only photo of 1 classes: choose --min-images 2 or more"),
     "folds twice": (["--folds", "2", "--folds-like", "samples.csv"],
                     "folds are cut by --folds or taken over by --folds-like, but both are given: leave one out"),
     "usage of nothing": (["--usage-splits"],
                          "--usage-splits splits the queries of --solution, but --solution is missing: add it"),
     "usage missing": (["--solution", "clash.csv", "--usage-splits"],
-                      "clash.csv must have the columns id, landmarks, Usage, but lacks Usage and has id, landmarks: "
-                      "check the path"),
+                      "clash.csv lacks the columns Usage (it has id, landmarks): check the path"),
     "line break": (["--csv", "lines.csv"],
-                   "a landmark_id must be one line without control characters, but lines.csv has 'x\\ny' (1 such "
-                   "rows): rename those"),
+                   "lines.csv has a landmark_id with a control character, 'x\\ny' (1 such rows): rename those"),
     "column": (["--label-column", "name"],
-               "train.csv must have the columns id, name, but lacks name and has id, url, landmark_id: check the path"),
+               "train.csv lacks the columns name (it has id, url, landmark_id): check the path"),
     "query is a photo": (["--solution", "clash.csv"],
-                         "an id must occur once, but train.csv with clash.csv has a several times (1 rows "
-                         "too many): remove the repeated rows"),
+                         "train.csv with clash.csv has the id a several times (1 rows too many): remove the repeated "
+                         "rows"),
     "no number": (["--min-images", "many"],
                   "argument --min-images: invalid int value: 'many'; see clean.py --help"),
 }
@@ -265,11 +258,11 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "train.csv").write_bytes(b"id,landmark_id\n\xff\xfe,1\n")
     done = clean(tmp_path)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("clean.py: train.csv must be a CSV file in UTF-8, but is not (")
+    assert done.stderr.startswith("clean.py: train.csv is not a CSV file in UTF-8 (")
 
 
 def test_too_many_folds_are_refused():
-    with pytest.raises(UserError, match=r"--folds must be 2 to the number of images \(3\), not 4"):
+    with pytest.raises(UserError, match=r"--folds must be between 2 and the number of images \(3\), not 4"):
         stratified_folds(np.array([0, 0, 1]), 4, 0)
 
 

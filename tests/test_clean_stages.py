@@ -40,15 +40,15 @@ def test_labels_without_photos_are_refused():
     with pytest.raises(UserError) as error:
         same_labels(["7", "30", "99"], like)
     assert str(error.value) == (
-        "the labels of s.csv can be kept only if each of its classes stays, but 1 have too few images here: lower "
-        "--min-images, or give the raw table that it was made of")
+        "the labels of s.csv cannot be kept: 1 of its classes have too few images here; lower --min-images, or give "
+        "the raw table that it was made from")
 
 
 def test_a_table_of_other_classes_is_refused():
     with pytest.raises(UserError) as error:
         of_classes(photos("7"), Classes("s.csv", ["8"], False), "train.csv")
-    assert str(error.value) == ("--classes-like must name a table with classes of train.csv, but s.csv has none of "
-                                "them: check that both are of one data set")
+    assert str(error.value) == ("s.csv has no class of train.csv: check that --classes-like names a table of the same "
+                                "data set")
 
 
 def table(*ids: str) -> pd.DataFrame:
@@ -66,9 +66,8 @@ def test_photos_of_the_other_table_keep_fold_and_split_and_the_others_train(tmp_
 
 
 @pytest.mark.parametrize("row, sentence", [
-    ("x,1,0,val,0", "--folds-like must name a sample table with photos of this one, but {} has none of them: check "
-                    "that both are of one data set"),
-    ("a,1,0,val,one", "a fold must be -1 (none), 0, 1, 2, …, but {} has 'one': make the table with "
+    ("x,1,0,val,0", "{} has no photo of this table: check that --folds-like names a sample table of the same data set"),
+    ("a,1,0,val,one", "{} has the fold 'one'; folds are -1 (none), 0, 1, 2, …: make the table with "
                       "preprocess/clean.py"),
 ])
 def test_folds_of_an_unfit_table_are_refused(tmp_path, row, sentence):

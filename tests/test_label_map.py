@@ -49,4 +49,5 @@ def test_what_has_no_classes_is_refused(call, refused, tmp_path, old, sentence):
 def test_labels_with_gaps_are_refused(call, refused, tmp_path):
     pd.DataFrame({"id": ["a"], "landmark_id": ["1"], "label": [1], "split": ["train"]}).to_csv(tmp_path / "s.csv")
     refused(call("preprocess/label_map.py", "--old", tmp_path / "s.csv", "--new", tmp_path / "s.csv", "--out",
-                 tmp_path / "map.csv"), "the labels of a sample table must be 0, 1, …, one for each landmark_id")
+                 tmp_path / "map.csv"), "the labels of the sample table do not number its landmarks 0, 1, …, one for "
+                                        "each landmark_id")

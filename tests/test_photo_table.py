@@ -44,10 +44,8 @@ def test_any_table_by_the_names_of_its_columns(tmp_path):
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("file,landmark_id\n,1\n", "each photo of a table with a path column must have a path, but 1 of {} have none: fill "
-                               "them in"),
-    ('file,landmark_id\n"a\nb",1\n', "a path must be one line without control characters, but {} has 'a\\nb' (1 such "
-                                     "rows): rename those"),
+    ("file,landmark_id\n,1\n", "1 photos of {} have no path: fill them in, or remove the column path"),
+    ('file,landmark_id\n"a\nb",1\n', "{} has a path with a control character, 'a\\nb' (1 such rows): rename those"),
 ])
 def test_unfit_paths_are_refused(tmp_path, text, sentence):
     (tmp_path / "t.csv").write_text(text)
@@ -110,14 +108,13 @@ def test_a_tree_behind_a_url(tmp_path):
 
 
 @pytest.mark.parametrize("paths, sentence", [
-    ([], "--image-folder must hold a folder of photos for each class, but {} has no photo: check the path"),
-    (["cat/notes.txt"], "--image-folder must hold a folder of photos for each class, but {} has no photo: check the "
-                        "path"),
-    (["cat/1.jpg", "2.jpg"], "each photo must lie in the folder of its class, but {} has '2.jpg' (1 such photos): "
-                             "move them"),
-    (["cat/1\t2.jpg"], "a path must be one line without control characters, but {} has 'cat/1\\t2.jpg' (1 such rows): "
+    ([], "{} has no photo: check --image-folder, which needs a folder of photos for each class"),
+    (["cat/notes.txt"], "{} has no photo: check --image-folder, which needs a folder of photos for each class"),
+    (["cat/1.jpg", "2.jpg"], "{} has the photo '2.jpg' outside of any class's folder (1 such photos): move them into "
+                             "the folders of their classes"),
+    (["cat/1\t2.jpg"], "{} has a path with a control character, 'cat/1\\t2.jpg' (1 such rows): "
                        "rename those"),
-    (["cat/\udcff.jpg"], "a photo's name must be UTF-8, but {} has 'cat/\\udcff.jpg': rename it"),
+    (["cat/\udcff.jpg"], "{} has a photo whose name is not UTF-8, 'cat/\\udcff.jpg': rename it"),
 ], ids=["nothing", "no photo", "outside", "control character", "not UTF-8"])
 def test_unfit_trees_are_refused(tmp_path, paths, sentence):
     where = tree(tmp_path / "tree", *paths)

@@ -93,8 +93,8 @@ def test_a_label_is_a_whole_number(tmp_path, label):
     (tmp_path / "s.csv").write_text(f'id,landmark_id,label,split\na,1,"{label}",train\n')
     with pytest.raises(UserError) as error:
         read_samples(tmp_path / "s.csv")
-    assert str(error.value) == (f"a label must be -1 (no landmark), 0, 1, 2, …, but {tmp_path}/s.csv has {label!r}: "
-                                "make the table with preprocess/clean.py")
+    assert str(error.value) == (f"{tmp_path}/s.csv has the label {label!r}; labels are -1 (no landmark), 0, 1, …: "
+                                f"make the table with preprocess/clean.py")
 
 
 @settings(max_examples=200)
@@ -106,17 +106,19 @@ def test_classes_are_numbered_one_to_one_or_refused(pairs):
     if [label for label, _ in known] == list(range(len(known))) and len({name for _, name in known}) == len(known):
         assert class_ids(table) == [name for _, name in known]
     else:
-        with pytest.raises(UserError, match=f"but the {len(known)} pairs of label and landmark_id are not"):
+        with pytest.raises(UserError, match=f"do not number its landmarks .* \\({len(known)} pairs of label and "
+                                            f"landmark_id\\)"):
             class_ids(table)
 
 
 @pytest.mark.parametrize("ids, sentence", [
-    (["a", "b", "a", "b", "a"], "an id must occur once, but t.csv has a several times (3 rows too many): remove the "
+    (["a", "b", "a", "b", "a"], "t.csv has the id a several times (3 rows too many): remove the "
                                 "repeated rows"),
-    (["a", "a\n"], "an id must be 1 to 96 characters of 0-9, a-z, _ and -, but t.csv has 'a\\n' (1 such ids): rename "
+    (["a", "a\n"], "t.csv has the id 'a\\n' (1 such ids); an id must be 1 to 96 characters of 0-9, a-z, _ and -: "
+                   "rename "
                    "those photos"),
-    (["a" * 97], f"an id must be 1 to 96 characters of 0-9, a-z, _ and -, but t.csv has '{'a' * 97}' (1 such ids): "
-                 "rename those photos"),
+    (["a" * 97], f"t.csv has the id '{'a' * 97}' (1 such ids); an id must be 1 to 96 characters of 0-9, a-z, _ and -: "
+                 f"rename those photos"),
 ])
 def test_unfit_ids_are_refused(ids, sentence):
     with pytest.raises(UserError) as error:
@@ -124,17 +126,16 @@ def test_unfit_ids_are_refused(ids, sentence):
     assert str(error.value) == sentence
 
 
-TRUTHS = ("truths must be several labels with spaces between, the photo's label first, but a with label 1 has {!r}: "
-          "make the table with clean.py")
-LINES = "must be one line without control characters, but the sample table has"
+TRUTHS = ("photo a with label 1 has the truths {!r}; truths are several labels, separated by spaces, the photo's own "
+          "first: make the table with clean.py")
+LINES = "with a control character,"
 
 
 @pytest.mark.parametrize("column, value, sentence", [
-    ("path", "", "each photo of a table with a path column must have a path, but 1 of the sample table have none: fill "
-                 "them in"),
-    ("path", "a\tb", f"a path {LINES} 'a\\tb' (1 such rows): rename those"),
-    ("path", "a\x7f", f"a path {LINES} 'a\\x7f' (1 such rows): rename those"),
-    ("landmark_id", "a\rb", f"a landmark_id {LINES} 'a\\rb' (1 such rows): rename those"),
+    ("path", "", "1 photos of the sample table have no path: fill them in, or remove the column path"),
+    ("path", "a\tb", f"the sample table has a path {LINES} 'a\\tb' (1 such rows): rename those"),
+    ("path", "a\x7f", f"the sample table has a path {LINES} 'a\\x7f' (1 such rows): rename those"),
+    ("landmark_id", "a\rb", f"the sample table has a landmark_id {LINES} 'a\\rb' (1 such rows): rename those"),
     *(("truths", text, TRUTHS.format(text)) for text in ("1", "0 1", "1 2", "1 1", "1 x", " 1 0", "1  0", "1 -1")),
 ])
 def test_unfit_rows_are_refused(column, value, sentence):

@@ -100,13 +100,13 @@ def test_empty_lines_are_no_rows(tmp_path):
 
 
 @pytest.mark.parametrize("text, sentence", [
-    (b"id,x," + b"y" * 200_000, "{} must be a CSV file in UTF-8, but is not (field larger than field limit (131072)): "
+    (b"id,x," + b"y" * 200_000, "{} is not a CSV file in UTF-8 (field larger than field limit (131072)): "
                                 "save it as one"),
-    (b"id,x,id\na,b,c\n", "each column of a table must have its own name, but {} has 'id' several times: rename one"),
-    (b"id,x\na\n", "{} must be a CSV file in UTF-8, but is not (CSV parse error: Expected 2 columns, got 1: a): save "
+    (b"id,x,id\na,b,c\n", "{} has several columns 'id': rename all but one"),
+    (b"id,x\na\n", "{} is not a CSV file in UTF-8 (CSV parse error: Expected 2 columns, got 1: a): save "
                    "it as one"),
-    (b'id,"y\nz"\na,b\n', "{} must have the columns id, x, but lacks x and has id, y z: check the path"),
-    (b"id,x\n", "{} must have a row for each photo, but has only the header: fill it"),
+    (b'id,"y\nz"\na,b\n', "{} lacks the columns x (it has id, y z): check the path"),
+    (b"id,x\n", "{} has a header but no rows: add a row for each photo"),
 ])
 def test_unfit_csv_files_are_refused(tmp_path, text, sentence):
     (tmp_path / "t.csv").write_bytes(text)
@@ -118,8 +118,8 @@ def test_unfit_csv_files_are_refused(tmp_path, text, sentence):
 def test_unfit_parquet_files_are_refused(tmp_path):
     path: Path = tmp_path / "t.parquet"
     path.write_bytes(b"id,x\n")
-    with pytest.raises(UserError, match=r"t.parquet must be a Parquet file, but is not \(.+\): save it as one"):
+    with pytest.raises(UserError, match=r"t.parquet is not a Parquet file \(.+\): save it as one"):
         read_columns(path, ["id", "x"])
     pd.DataFrame({"id": ["a"], "x": [1.5]}).to_parquet(path)
-    with pytest.raises(UserError, match="must hold texts or whole numbers, but x is double: convert it"):
+    with pytest.raises(UserError, match="has the type double: convert it to text or whole numbers"):
         read_columns(path, ["id", "x"])

@@ -1,1 +1,1 @@
-"""CSVs of photos, classes and answers -> the sample table: stages, folds, splits, classes that are large enough."""
+"""Tables of photos, classes and solutions -> the sample table: classes, folds, splits."""

@@ -1,4 +1,4 @@
-"""Which classes and photos stay, the classes' labels and names."""
+"""Which classes and photos are kept; labels and names of the classes."""
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ WHOLE_NUMBER = "-?[0-9]{1,99}"
 
 
 class Classes(NamedTuple):
-    """Landmark ids of another table; `numbered`: its labels are their positions."""
+    """Landmark ids of another table; numbered: their positions are that table's labels."""
 
     source: Path
     landmark_ids: list[str]
@@ -24,69 +24,67 @@ class Classes(NamedTuple):
 
 
 def read_classes(source: Path, label_column: str) -> Classes:
-    """The classes of a sample table, or of a raw one that has `label_column`."""
+    """The classes of a sample table, or of a raw table with the column `label_column`."""
     if {*COLUMNS} <= {*column_names(source)}:
         return Classes(source, class_ids(read_samples(source)), True)
     return Classes(source, read_columns(source, [label_column])[label_column].cat.categories.tolist(), False)
 
 
 def of_classes(photos: pd.DataFrame, classes: Classes, source: Path | str) -> pd.DataFrame:
-    """The photos of those classes. Raises UserError if there is none; `source` names the table of `photos`."""
+    """The photos of those classes. Raises UserError if there are none; `source` names the table of `photos`."""
     kept = photos[photos["landmark_id"].isin(classes.landmark_ids)]
     if kept.empty:
-        raise UserError(f"--classes-like must name a table with classes of {source}, but {classes.source} has none of "
-                        "them: check that both are of one data set")
+        raise UserError(f"{classes.source} has no class of {source}: check that --classes-like names a table of the "
+                        "same data set")
     return kept
 
 
 def large_classes(landmarks: pd.Series, min_images: int, source: Path | str) -> list[str]:
-    """Landmark ids that occur at least `min_images` times, sorted: as numbers if all are, else as texts.
+    """Landmark ids that occur at least `min_images` times, sorted: as numbers if all are numbers, else as text.
 
-    Raises UserError if there is none or an id is empty; `source` names the table.
+    Raises UserError if there are none or an id is empty; `source` names the table.
     """
     if (landmarks == "").any():
-        raise UserError(f"each image of {source} must have a landmark_id, but "
-                        f"{(landmarks == '').sum():,} have none: remove those rows")
+        raise UserError(f"{(landmarks == '').sum():,} images of {source} have no landmark_id: remove those rows")
     counts = landmarks.value_counts()
     counts = counts[counts > 0]
     large = counts.index[counts >= min_images]
     if not len(large):
-        raise UserError(f"--min-images must leave a class, but {min_images} leaves none: the largest of "
-                        f"{source} has {counts.max():,} images, choose at most that")
+        raise UserError(f"--min-images {min_images} leaves no class: the largest of {source} has {counts.max():,} "
+                        "images, choose at most that")
     numbers = counts.index.astype("str").str.fullmatch(WHOLE_NUMBER).all()
     return sorted(large, key=(lambda text: (int(text), text)) if numbers else None)
 
 
 def same_labels(large: list[str], classes: Classes) -> list[str]:
-    """The landmark ids in the order of `classes`. Raises UserError if one of them is not among `large`."""
+    """The landmark ids in the order of `classes`. Raises UserError if one of them is missing from `large`."""
     missing = {*classes.landmark_ids} - {*large}
     if missing:
-        raise UserError(f"the labels of {classes.source} can be kept only if each of its classes stays, but "
-                        f"{len(missing):,} have too few images here: lower --min-images, or give the raw table that it "
-                        "was made of")
+        raise UserError(f"the labels of {classes.source} cannot be kept: {len(missing):,} of its classes have too few "
+                        "images here; lower --min-images, or give the raw table that it was made from")
     return classes.landmark_ids
 
 
 def labeled(photos: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
-    """The photos of those landmarks, with label (the landmark's position, int64) for landmark_id, split train."""
+    """The photos of those landmarks in split train, with label (the landmark's position, int64), no landmark_id."""
     landmarks = photos["landmark_id"].astype("category").cat
     labels = pd.Index(landmark_ids).get_indexer(landmarks.categories)[landmarks.codes]
     return photos.drop(columns="landmark_id").assign(label=labels, split="train")[labels >= 0]
 
 
 def at_most(table: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
-    """At most that many photos a class: the first by a hash of seed and id, in the order of the table.
+    """At most `images` photos per class, the first by a hash of seed and id, in the order of the table.
 
-    So a photo that is added to a class of more than `images` takes the place of one other, or of none.
+    So a photo added to a class of more than `images` replaces at most one other.
     """
     labels = table["label"].to_numpy()
     order = np.lexsort([hash_order(table["id"], seed), labels])
-    starts = np.searchsorted(labels[order], labels[order])  # where each one's class begins
+    starts = np.searchsorted(labels[order], labels[order])  # where each photo's class begins
     return table.iloc[np.sort(order[np.arange(len(order)) - starts < images])]
 
 
 def with_landmarks(table: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
-    """The table with a column landmark_id, missing where the label is -1."""
+    """The table with the column landmark_id, missing where the label is -1."""
     return table.assign(landmark_id=pd.Categorical.from_codes(table["label"].to_numpy(), landmark_ids))
 
 
@@ -94,15 +92,15 @@ NAME_COLUMNS = ("landmark_id", "category")  # of GLDv2's train_label_to_category
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Landmark id -> name. Raises UserError for anything but such a table, and for a landmark with two rows."""
+    """Landmark id -> name. Raises UserError if it is no such table, or has a landmark twice."""
     table = read_columns(path, NAME_COLUMNS, plain=NAME_COLUMNS)
     twice = table["landmark_id"].duplicated()
     if twice.any():
-        raise UserError(f"a landmark has one name, but {path} has several rows of "
-                        f"{table['landmark_id'][twice].iloc[0]}: remove all but one")
+        raise UserError(f"{path} has several names for landmark {table['landmark_id'][twice].iloc[0]}: remove all but "
+                        "one")
     return dict(zip(table["landmark_id"], table["category"]))
 
 
 def names_digest(names: Mapping[str, str]) -> str | None:
-    """Hex digest that changes with any name; None if there are none."""
+    """Hex digest of all names; None if there are none."""
     return hashlib.sha256(json.dumps(sorted(names.items())).encode()).hexdigest() if names else None

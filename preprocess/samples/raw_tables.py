@@ -1,4 +1,4 @@
-"""Read what is known of the raw photos: GLDv2's and Kaggle's own tables, or any other by the names of its columns."""
+"""Read tables of raw photos and test queries: those of GLDv2 and Kaggle, or others by their columns' names."""
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,27 +18,26 @@ from preprocess.samples.splits import NO_FOLD
 from preprocess.samples.text_table import column_names, read_columns
 from shards.format import KEY_PATTERN, MAX_KEY, NO_LANDMARK
 
-# Photos in an ImageFolder tree: one folder a class, and the photos anywhere in it.
+# Photos in an ImageFolder tree: one folder per class, and the photos anywhere in it.
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def read_class_folders(tree: str) -> tuple[pd.DataFrame, int]:
-    """The photos in a local folder or fsspec URL, sorted by path, and how many other files there are.
+    """The photos in a local folder or fsspec URL, sorted by path, and the number of other files.
 
-    Columns id (see ids_from_paths), landmark_id (the folder's name), path (relative, /). Linked folders are followed;
-    names that begin with a dot are neither photos nor classes. Raises UserError for a tree without photos
-    or with one outside the class folders.
+    Columns id (see ids_from_paths), landmark_id (the folder's name), path (relative, with /). Linked folders are
+    followed; names that begin with a dot are ignored. Raises UserError for a tree without photos, or with a photo
+    outside the class folders.
     """
     files = sorted(_files(tree))
     paths = [path for path in files if _is_photo(path)]
     if not paths:
-        raise UserError(f"--image-folder must hold a folder of photos for each class, but {tree} has no photo: "
-                        "check the path")
+        raise UserError(f"{tree} has no photo: check --image-folder, which needs a folder of photos for each class")
     outside = [path for path in paths if "/" not in path]
     if outside:
-        raise UserError(f"each photo must lie in the folder of its class, but {tree} has {outside[0]!r} "
-                        f"({len(outside):,} such photos): move them")
+        raise UserError(f"{tree} has the photo {outside[0]!r} outside of any class's folder ({len(outside):,} such "
+                        "photos): move them into the folders of their classes")
     table = pd.DataFrame({"path": _texts(paths, tree)})
     check_paths(table["path"], tree)
     classes = table["path"].str.partition("/")[0].astype("category")
@@ -52,8 +51,8 @@ def _is_photo(path: str) -> bool:
 def _texts(paths: list[str], tree: str) -> pd.Series:
     try:
         return pd.Series(paths, dtype="str")
-    except UnicodeEncodeError as error:  # what os.fsdecode makes of other bytes
-        raise UserError(f"a photo's name must be UTF-8, but {tree} has {error.object!r}: rename it") from None
+    except UnicodeEncodeError as error:  # os.fsdecode's stand-in for other bytes
+        raise UserError(f"{tree} has a photo whose name is not UTF-8, {error.object!r}: rename it") from None
 
 
 def _files(tree: str) -> Iterator[str]:
@@ -74,20 +73,20 @@ ID, LANDMARK, IMAGES = "id", "landmark_id", "images"
 
 
 class Columns(NamedTuple):
-    """How a table calls what it says of a photo; without an id column the id is made from the path."""
+    """Names of a table's columns; without an id column, ids are made from the paths."""
 
     id: str | None = None
-    """None: "id" if the table has it, or no path."""
+    """None: "id" if the table has it or has no path, else the id is made from the path."""
     label: str = LANDMARK
     path: str | None = None
-    """None: no path."""
+    """None: the table has no paths."""
 
 
 def read_photos(source: Path, columns: Columns) -> pd.DataFrame:
     """Columns id, landmark_id (a category) and, if asked for, path of all photos of a CSV or Parquet table.
 
-    GLDv2's train_clean.csv (landmark_id, images: ids with spaces between) is known by its columns. Raises UserError
-    for what is no table, lacks a column, or has an empty or unfit path.
+    GLDv2's train_clean.csv (landmark_id, images: ids separated by spaces) is recognized by its columns. Raises
+    UserError for what is no table, lacks a column, or has an empty or unusable path.
     """
     names = column_names(source)
     if columns == Columns() and ID not in names and {LANDMARK, IMAGES} <= {*names}:
@@ -109,7 +108,7 @@ def read_named(source: Path, columns: Columns, others: Sequence[str]) -> pd.Data
 
 
 def _photos_of_lists(classes: pd.DataFrame) -> pd.DataFrame:
-    """A row for each id in `images`."""
+    """One row per id in `images`."""
     lists = pc.ascii_split_whitespace(pa.array(classes[IMAGES], pa.large_string()))
     photos = pa.table({"id": pc.list_flatten(lists), "row": pc.list_parent_indices(lists)})
     photos = photos.filter(pc.not_equal(photos["id"], ""))  # spaces at either end of a list
@@ -117,17 +116,15 @@ def _photos_of_lists(classes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({ID: photos["id"].to_pandas(), LANDMARK: classes[LANDMARK].take(rows).reset_index(drop=True)})
 
 
-# Ids for photos that are named by their paths.
-
 EXTENSION = r"\.[^./]*$"
-HASH = 16  # characters: with 64 bits, two of 4 M paths that differ share one at odds of 1 to 2 million
+HASH = 16  # characters (64 bits): two of 4 M different paths share a hash with a probability of 1 in 2 million
 
 
 def ids_from_paths(paths: pd.Series) -> pd.Series:
-    """The id of each path: the path without extension where that is a key and no other path has the same.
+    """The id of each path: the path without its extension, where that is a valid key and unique.
 
-    The others become lower-case, with - for each character that a key cannot have, and end in a hash of the
-    whole path; of too long a one the end is kept. Equal paths get equal ids.
+    Other paths are lower-cased, get - for each character that a key cannot have, are cut at the front if too long, and
+    end in a hash of the whole path. Equal paths get equal ids.
     """
     stems = paths.str.replace(EXTENSION, "", regex=True)
     made = ~stems.str.fullmatch(KEY_PATTERN) | stems.duplicated(keep=False)
@@ -148,9 +145,9 @@ USAGE_SPLITS = {"Public": "test_public", "Private": "test_private"}
 
 
 def read_queries(source: Path, columns: Columns, usage: bool) -> pd.DataFrame:
-    """Columns id, landmarks (ids with spaces between, or nothing), split, [path]; errors as in read_photos.
+    """Columns id, landmarks (ids separated by spaces, or ""), split, [path]; errors as in read_photos.
 
-    usage: the split is test_public or test_private, and "" for any other Usage; else it is test.
+    usage: the split is test_public or test_private, and "" for any other Usage; without usage it is test.
     """
     queries = read_named(source, columns, [LANDMARKS, USAGE] if usage else [LANDMARKS])
     split = queries.pop(USAGE).astype("str").map(USAGE_SPLITS).fillna("") if usage else "test"
@@ -158,10 +155,10 @@ def read_queries(source: Path, columns: Columns, usage: bool) -> pd.DataFrame:
 
 
 def query_rows(queries: pd.DataFrame, landmark_ids: list[str]) -> pd.DataFrame:
-    """Rows id, label, split, fold, truths, [path] for queries, without those whose landmarks were all dropped.
+    """Rows id, label, split, fold, truths, [path] of the queries, except those whose landmarks were all dropped.
 
-    truths: the labels of all landmarks that were kept, if they are several, else "". label: the first of them, as the
-    1st place of 2020 took it, and -1 where landmarks is empty.
+    label: that of the first landmark kept, as in the 1st place of 2020; -1 where landmarks is empty. truths: the labels
+    of all landmarks kept if they are several, else "".
     """
     each = queries[LANDMARKS].str.split().explode().dropna()
     labels = pd.Series(pd.Index(landmark_ids).get_indexer(each), each.index, np.int64)

@@ -1,4 +1,4 @@
-"""Tables as their texts: read columns of a CSV or Parquet file, write one. The suffix .parquet tells which it is."""
+"""Read columns of a CSV or Parquet file as text, write such a file. The suffix .parquet tells which it is."""
 import csv
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ TEXT, CODED_TEXT = pa.large_string(), pa.dictionary(pa.int32(), pa.string())  # 
 
 
 def column_names(path: str | Path) -> list[str]:
-    """Names in a table's header. Raises UserError if the file is missing, no table, or names a column twice."""
+    """Column names of a table. Raises UserError if the file is missing, no table, or names a column twice."""
     try:
         names = parquet.read_schema(path).names if _is_parquet(path) else _csv_header(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -26,32 +26,31 @@ def column_names(path: str | Path) -> list[str]:
         raise _no_table(path, error) from None
     double = [name for number, name in enumerate(names) if name in names[:number]]
     if double:
-        raise UserError(f"each column of a table must have its own name, but {path} has {double[0]!r} several times: "
-                        "rename one")
+        raise UserError(f"{path} has several columns {double[0]!r}: rename all but one")
     return names
 
 
 def read_columns(path: str | Path, columns: Sequence[str], plain: Collection[str] = ("id",)) -> pd.DataFrame:
-    """Those columns, every field as its text (an id 1e10 is no number), an empty one as "".
+    """Those columns, every field as text (the id 1e10 is no number), empty fields as "".
 
-    The columns in `plain` become strings, the others, whose values repeat, categories: 24 bytes a 16-character
-    id, 1 to 4 a category. Raises UserError as column_names does, for a missing column, and if there is no row.
+    The columns in `plain` become strings (24 bytes per id of 16 characters), the others, whose values repeat,
+    categories (1 to 4 bytes). Raises UserError as column_names does, for a missing column, and without rows.
     """
     there = column_names(path)
     missing = [column for column in columns if column not in there]
     if missing and not there:
-        raise UserError(f"{path} must be a CSV with the columns {', '.join(columns)}, but is empty: "
-                        "check that it is the right file")
+        raise UserError(f"{path} is empty, not a CSV with the columns {', '.join(columns)}: check that it is the right "
+                        "file")
     if missing:
-        raise UserError(f"{path} must have the columns {', '.join(columns)}, but lacks {', '.join(missing)} and has "
-                        f"{_one_line(', '.join(there))}: check the path")
+        raise UserError(f"{path} lacks the columns {', '.join(missing)} (it has {_one_line(', '.join(there))}): check "
+                        "the path")
     types = {column: TEXT if column in plain else CODED_TEXT for column in columns}
     try:
         table = _read_parquet(path, types) if _is_parquet(path) else _read_csv(path, types)
     except pa.ArrowException as error:
         raise _no_table(path, error) from None
     if not len(table):
-        raise UserError(f"{path} must have a row for each photo, but has only the header: fill it")
+        raise UserError(f"{path} has a header but no rows: add a row for each photo")
     columns_read = table.to_pandas()
     del table
     pa.default_memory_pool().release_unused()  # 180 MB at 4.1 M rows, which pyarrow would keep
@@ -59,7 +58,7 @@ def read_columns(path: str | Path, columns: Sequence[str], plain: Collection[str
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV, or Parquet, that appears whole; missing values are empty fields."""
+    """Write a CSV or Parquet file that appears whole; missing values become empty fields."""
     with whole_file(path) as f:
         if _is_parquet(path):
             table.to_parquet(f, index=False)
@@ -73,7 +72,7 @@ def _is_parquet(path: str | Path) -> bool:
 
 def _no_table(path: str | Path, error: Exception) -> UserError:
     what = "Parquet file" if _is_parquet(path) else "CSV file in UTF-8"
-    return UserError(f"{path} must be a {what}, but is not ({_one_line(str(error))}): save it as one")
+    return UserError(f"{path} is not a {what} ({_one_line(str(error))}): save it as one")
 
 
 def _one_line(text: str) -> str:
@@ -81,7 +80,7 @@ def _one_line(text: str) -> str:
 
 
 def _csv_header(path: str | Path) -> list[str]:
-    """The first row that is not empty, [] if there is none."""
+    """The first row that is not empty, or []."""
     with open(path, encoding="utf-8-sig", newline="") as f:
         return next(filter(None, csv.reader(f)), [])
 
@@ -102,6 +101,6 @@ def _texts(path: str | Path, name: str, column: pa.ChunkedArray, type: pa.DataTy
     values = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_integer(values)
             or pa.types.is_null(values)):
-        raise UserError(f"the columns of {path} must hold texts or whole numbers, but {name} is {values}: convert it")
+        raise UserError(f"the column {name} of {path} has the type {values}: convert it to text or whole numbers")
     texts = pc.fill_null(column.cast(TEXT if type == TEXT else type.value_type), "")
     return texts if type == TEXT else texts.dictionary_encode()
