@@ -1,22 +1,22 @@
-"""Make the sample table: choose classes and photos, number the classes, cut folds, add the test queries.
+"""Make the sample table: choose classes and photos, number the classes, make folds, add the test queries.
 
     python preprocess/clean.py --csv train.csv --min-images 15 --out samples.csv
         [--folds 5 --seed 0 --val-fold 0 [--val-every 15] | --folds-like samples.csv]
         [--solution recognition_solution_v2.1.csv [--usage-splits]]
 
---csv is one of Google Landmarks v2's own tables (train.csv, train_clean.csv, Kaggle's train.csv), known by their
-columns, or any CSV or Parquet (.parquet) table with --id-column, --label-column, --path-column; instead of it,
---image-folder is a tree of one folder a class. The stages of the winners:
+--csv is one of Google Landmarks v2's own tables (train.csv, train_clean.csv, Kaggle's train.csv), recognized by their
+columns, or any CSV or Parquet (.parquet) table, with --id-column, --label-column and --path-column. Instead of --csv,
+--image-folder takes a tree with one folder per class. The stages that the winners trained on:
 
     clean                       --csv train_clean.csv --min-images 1
     full                        --csv train.csv --min-images 1
     full, of clean's classes    --csv train.csv --min-images 1 --classes-like train_clean.csv
-    after clean's samples.csv, with its labels, folds and validation photos
+    full, with labels, folds and validation photos of clean's samples.csv
                                 --csv train.csv --min-images 1 --classes-like samples.csv --folds-like samples.csv
 
-Order: --classes-like, --min-images, --images-per-class, folds, --val-every, --solution. The table has id,
-landmark_id, label (0 … in sorted order of landmark_id; -1: no landmark) and split; with folds also fold (-1: none),
-with paths also path, and truths (all labels) if a query has several landmarks that were kept.
+Options apply in this order: --classes-like, --min-images, --images-per-class, folds, --val-every, --solution. The table
+has the columns id, landmark_id, label (0, 1, … in sorted order of landmark_id; -1: no landmark) and split; with folds
+also fold (-1: none), with paths also path, and truths (all labels) if a query has several landmarks that were kept.
 """
 import argparse
 from pathlib import Path
@@ -73,7 +73,7 @@ def read_source(args: argparse.Namespace) -> pd.DataFrame:
 
 
 def choose(photos: pd.DataFrame, args: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
-    """The photos that stay, with labels and split train, and the landmark ids (position = label)."""
+    """The photos that are kept, with labels and split train, and the landmark ids (position = label)."""
     like = read_classes(args.classes_like, args.label_column) if args.classes_like else None
     if like is not None:
         before, photos = len(photos), of_classes(photos, like, args.source)
@@ -86,12 +86,12 @@ def choose(photos: pd.DataFrame, args: argparse.Namespace) -> tuple[pd.DataFrame
           f"of {photos[LANDMARK].nunique() - len(landmark_ids):,} classes with fewer than {args.min_images} images")
     if args.images_per_class is not None:
         table = at_most(table, args.images_per_class, args.seed)
-        print(f"drew {len(table):,} of them, at most {args.images_per_class:,} a class")
+        print(f"drew {len(table):,} of them, at most {args.images_per_class:,} per class")
     return table, landmark_ids
 
 
 def with_validation(table: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
-    """The table with folds and validation rows, as far as they are asked for."""
+    """The table with folds and validation rows, where options ask for them."""
     if args.folds_like is not None:
         table = like_another(table, args.folds_like)
     if args.folds is not None:
@@ -105,7 +105,7 @@ def with_validation(table: pd.DataFrame, args: argparse.Namespace) -> pd.DataFra
 
 
 def test_rows(landmark_ids: list[str], columns: list[str], args: argparse.Namespace) -> pd.DataFrame:
-    """Rows of the test queries with those columns, and truths if a row needs it."""
+    """Rows of the test queries with those columns, and truths if a query has several landmarks."""
     asked = read_queries(args.solution, args.columns, args.usage_splits)
     queries = asked[asked["split"] != ""]
     if args.usage_splits:
@@ -118,7 +118,7 @@ def test_rows(landmark_ids: list[str], columns: list[str], args: argparse.Namesp
 
 
 def parse_args() -> argparse.Namespace:
-    """The command's arguments. Raises UserError for values out of range and for options that do not go together."""
+    """The command's arguments. Raises UserError for values out of range and for options that exclude each other."""
     parser = Parser(description=__doc__)
     _add_tables(parser)
     _add_choice(parser)
@@ -134,31 +134,38 @@ def parse_args() -> argparse.Namespace:
 def _add_tables(parser: argparse.ArgumentParser) -> None:
     photos = parser.add_mutually_exclusive_group(required=True)
     photos.add_argument("--csv", type=Path, metavar="TABLE", help="the photos, CSV or Parquet")
-    photos.add_argument("--image-folder", metavar="TREE", help="folder or fsspec URL with one folder a class")
-    parser.add_argument("--id-column", metavar="NAME", help="of --csv (default: id, or ids are made from the paths)")
-    parser.add_argument("--label-column", metavar="NAME", default=LANDMARK, help="of --csv (default: landmark_id)")
-    parser.add_argument("--path-column", metavar="NAME", help="of --csv (default: photos are found by their ids)")
+    photos.add_argument("--image-folder", metavar="TREE", help="folder or fsspec URL with one folder per class")
+    parser.add_argument("--id-column", metavar="NAME",
+                        help="column of ids (default: id, or ids are made from the paths)")
+    parser.add_argument("--label-column", metavar="NAME", default=LANDMARK,
+                        help="column of class names (default: landmark_id)")
+    parser.add_argument("--path-column", metavar="NAME",
+                        help="column of photo paths (default: photos are found by their ids)")
     parser.add_argument("--out", type=Path, required=True, help="the sample table, CSV or Parquet")
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes-like", type=Path, metavar="TABLE",
-                        help="keep the classes of this table only; a sample table also gives their labels")
-    parser.add_argument("--min-images", type=int, metavar="N", default=15, help="drop classes with fewer (default: 15)")
-    parser.add_argument("--images-per-class", type=int, metavar="N", help="then draw at most N photos a class")
+                        help="keep only the classes of this table, with its labels if it is a sample table")
+    parser.add_argument("--min-images", type=int, metavar="N", default=15,
+                        help="drop classes with fewer images (default: 15)")
+    parser.add_argument("--images-per-class", type=int, metavar="N",
+                        help="keep at most N photos per class, drawn by a hash of seed and id")
 
 
 def _add_splits(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folds", type=int, metavar="K", help="cut K stratified folds")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds and of the draw (default: 0)")
-    parser.add_argument("--val-fold", type=int, metavar="K", help="this fold becomes split val")
+    parser.add_argument("--folds", type=int, metavar="K", help="make K stratified folds")
+    parser.add_argument("--seed", type=int, default=0,
+                        help="seed of --folds and --images-per-class (default: 0)")
+    parser.add_argument("--val-fold", type=int, metavar="K", help="use this fold as split val")
     parser.add_argument("--val-every", type=int, metavar="N",
-                        help="only every Nth photo of that fold does, its others are left out")
+                        help="use only every Nth photo of that fold, leave out its others")
     parser.add_argument("--folds-like", type=Path, metavar="TABLE",
-                        help="photos of this sample table keep its folds and splits, all others train")
-    parser.add_argument("--solution", type=Path, metavar="TABLE", help="columns id, landmarks: becomes split test")
+                        help="take folds and splits from this sample table; photos that it lacks get split train")
+    parser.add_argument("--solution", type=Path, metavar="TABLE",
+                        help="queries with the columns id and landmarks, for split test")
     parser.add_argument("--usage-splits", action="store_true",
-                        help="the solution's column Usage tells test_public from test_private")
+                        help="split the queries into test_public and test_private by the solution's column Usage")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -166,21 +173,21 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise UserError(f"--seed must be 0 or more, not {args.seed}")
     check_least(args, 1, "images_per_class", "val_every")
     if args.val_fold is not None and args.folds is None:
-        raise UserError("--val-fold names one of the folds that --folds cuts, but --folds is missing: add it")
+        raise UserError("--val-fold needs --folds, which is missing: add it")
     if args.val_fold is not None and not 0 <= args.val_fold < args.folds:
         raise UserError(f"--val-fold must be one of the folds 0 to {args.folds - 1}, not {args.val_fold}")
 
 
 def _check_combinations(args: argparse.Namespace) -> None:
     if args.val_every is not None and args.val_fold is None:
-        raise UserError("--val-every takes a part of the fold --val-fold, but --val-fold is missing: add it")
+        raise UserError("--val-every needs --val-fold, which is missing: add it")
     if args.folds_like is not None and args.folds is not None:
-        raise UserError("folds are cut by --folds or taken over by --folds-like, but both are given: leave one out")
+        raise UserError("--folds and --folds-like exclude each other, but both are given: leave one out")
     if args.usage_splits and args.solution is None:
-        raise UserError("--usage-splits splits the queries of --solution, but --solution is missing: add it")
+        raise UserError("--usage-splits needs --solution, which is missing: add it")
     if args.image_folder and (args.columns != Columns() or args.solution is not None):
-        raise UserError("--id-column, --label-column, --path-column and --solution go with --csv, but --image-folder "
-                        "is given: leave them out, or list the photos in a table")
+        raise UserError("--id-column, --label-column, --path-column and --solution need --csv, but --image-folder is "
+                        "given: leave them out, or list the photos in a table")
 
 
 if __name__ == "__main__":

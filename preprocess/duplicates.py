@@ -1,19 +1,19 @@
-"""Find photos that are in several splits: a query that was trained on tells nothing about other queries.
+"""Find photos that occur in several splits: the score of a query that was trained on is meaningless.
 
     python preprocess/duplicates.py --samples samples.csv --images DIR|ZIP|TAR… --out duplicates.csv
         [--distance 4] [--within] [--drop train --cleaned samples2.csv] [--html duplicates.html] [--workers N]
 
-Exact duplicates are equal files. Near ones look alike: 64-bit perceptual hashes that differ in at most --distance
-bits; another scale, another JPEG quality, little else. --within also looks inside each split, for one photo in
-two classes. The report has a row a pair: id_a, split_a, landmark_a, id_b, split_b, landmark_b, kind (exact or
-near), distance.
+Exact duplicates are equal files. Near duplicates have 64-bit perceptual hashes that differ in at most --distance bits:
+the same photo at another scale or JPEG quality, little else. --within also compares the photos of each split with each
+other, to find a photo in two classes. The report has one row per pair: id_a, split_a, landmark_a, id_b, split_b,
+landmark_b, kind (exact or near), distance.
 
-Hashes are kept in OUT.hashes: killed at any moment, the same command goes on where it stopped, and another --distance
-takes seconds. They stand for the photos as they were: delete the folder if photos have changed.
+Hashes are kept in OUT.hashes: if the command is killed, the same command continues where it stopped, and another
+--distance takes seconds. Hashes are not updated: delete the folder if photos have changed.
 
---drop writes the table without the photos of that split that have a duplicate in another one. Labels stay, so
-a class that would lose all its photos keeps one. Classes may now have fewer photos than clean.py's --min-images;
-to drop those, clean the photos that are left, with --min-images and --solution as before:
+--drop writes the table without the photos of one split that have a duplicate in another. Labels stay the same, so a
+class that would lose all its photos keeps one. Classes may then have fewer photos than clean.py's --min-images; to drop
+them, clean the remaining photos with the same --min-images and --solution:
 
     awk -F, 'NR == 1 || $4 != "test"' samples2.csv > photos.csv
     python preprocess/clean.py --csv photos.csv --folds-like samples2.csv --min-images 15 … --out samples3.csv
@@ -30,7 +30,7 @@ from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
 from arcshard.full_disk import full_disk_is_a_sentence
 from pages import duplicates as duplicates_page
-from preprocess.dedup.hashes import Hashed, check_library, hash_photos
+from preprocess.dedup.hashes import HashedPhotos, check_library, hash_photos
 from preprocess.dedup.pairs import MAX_PAIRS, Duplicates, TooManyPairs, find_duplicates
 from preprocess.dedup.report import failures, summary, thin, write_report
 from preprocess.engine import Engine
@@ -38,9 +38,9 @@ from preprocess.samples.sample_table import check_samples, read_samples
 from preprocess.samples.text_table import column_names, read_columns, write_table
 from preprocess.sources import open_source
 
-# Of the demo's photos it finds 99 % scaled or encoded anew and 89 % with 2 % cut off, and no pair of different ones.
+# On the demo's photos it finds 99 % of those rescaled or re-encoded, 89 % of those with 2 % cut off, and no wrong pair.
 DISTANCE = 4
-MAX_DISTANCE = 12  # bits; from there on different photos of the demo begin to match (6 of 2.4 million pairs)
+MAX_DISTANCE = 12  # bits; at more, different photos of the demo begin to match (6 of 2.4 million pairs)
 
 
 def main() -> None:
@@ -58,11 +58,11 @@ def main() -> None:
 
 
 def report(args: argparse.Namespace, engine: Engine, samples: pd.DataFrame, store: Path) -> None:
-    """Hash the photos, which lie in `store` from then on, and write all that was asked for."""
+    """Hash the photos, keep the hashes in `store`, and write the report and what else was asked for."""
     source = open_source(args.images, store / "sources", args.workers)
     hashed = hash_photos(samples, source, store, engine)
-    print(f"hashed {len(samples) - hashed.reused - len(hashed.reasons):,} photos, {hashed.reused:,} were hashed before "
-          f"(in {store})")
+    print(f"hashed {len(samples) - hashed.reused - len(hashed.reasons):,} photos, took {hashed.reused:,} hashes from "
+          f"{store}")
     duplicates = compare(samples, hashed, args.distance, args.within)
     write_report(args.out, samples, duplicates)
     lines = [*summary(samples, duplicates), *failures(samples, hashed.reasons)]
@@ -77,45 +77,44 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--samples", type=Path, required=True, help="the table that clean.py wrote")
     parser.add_argument("--images", nargs="+", required=True, metavar="DIR|ZIP|TAR", help="where the photos are")
-    parser.add_argument("--out", type=Path, required=True, help="the report, a CSV")
+    parser.add_argument("--out", type=Path, required=True, help="the report, a CSV file")
     parser.add_argument("--distance", type=int, default=DISTANCE,
                         help=f"bits, 0 to {MAX_DISTANCE} (default: {DISTANCE})")
-    parser.add_argument("--within", action="store_true", help="also pairs inside a split")
-    parser.add_argument("--drop", metavar="SPLIT", help="drop this split's photos that another split has, too")
-    parser.add_argument("--cleaned", type=Path, help="where to write the table without them")
-    parser.add_argument("--html", type=Path, help="page that shows pairs side by side")
-    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: cores)")
+    parser.add_argument("--within", action="store_true", help="also find pairs within a split")
+    parser.add_argument("--drop", metavar="SPLIT", help="drop photos of this split that another split has too")
+    parser.add_argument("--cleaned", type=Path, help="where to write the table without dropped photos")
+    parser.add_argument("--html", type=Path, help="write a page that shows pairs side by side")
+    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: one per core)")
     args = parser.parse_args()
     if not 0 <= args.distance <= MAX_DISTANCE:
-        raise UserError(f"--distance must be 0 to {MAX_DISTANCE} bits, not {args.distance}: beyond, different photos "
-                        "match")
+        raise UserError(f"--distance must be 0 to {MAX_DISTANCE} bits, not {args.distance}: with more, different "
+                        "photos match")
     if (args.drop is None) != (args.cleaned is None):
         given, missing = ("--cleaned", "--drop") if args.drop is None else ("--drop", "--cleaned")
-        raise UserError(f"--drop names a split, --cleaned the table to write without its duplicates, but only {given} "
-                        f"is given: add {missing}")
+        raise UserError(f"{given} is given without {missing}: --drop names a split, --cleaned the table to write "
+                        "without its duplicates, add the missing one")
     return args
 
 
 def check_splits(args: argparse.Namespace, samples: pd.DataFrame) -> None:
-    """Raise UserError if the table's splits leave nothing to compare, or --drop names none of them."""
+    """Raise UserError if there are no two splits to compare, or --drop names none of them."""
     names = sorted(samples["split"].unique())
     if len(names) == 1 and not args.within:
-        raise UserError(f"duplicates are looked for between splits, but {args.samples} has only {names[0]}: "
-                        "add --within to look inside it")
+        raise UserError(f"{args.samples} has only the split {names[0]}, and duplicates are sought between splits: "
+                        "add --within to search inside it")
     if args.drop is not None and args.drop not in names:
-        raise UserError(f"--drop must be a split of {args.samples}, which has {', '.join(names)}, not {args.drop}")
+        raise UserError(f"{args.samples} has no split {args.drop}: set --drop to one of {', '.join(names)}")
 
 
-def compare(samples: pd.DataFrame, hashed: Hashed, distance: int, within: bool) -> Duplicates:
-    """The duplicates among the photos that could be hashed. Raises UserError if there are too many to list."""
+def compare(samples: pd.DataFrame, hashed: HashedPhotos, distance: int, within: bool) -> Duplicates:
+    """The duplicates among the photos that could be hashed. Raises UserError if there are too many pairs."""
     could = np.ones(len(samples), bool)
     could[list(hashed.reasons)] = False
     splits = {str(name): np.flatnonzero(could & (samples["split"] == name)) for name in samples["split"].unique()}
     try:
         return find_duplicates(hashed.records, splits, distance, within)
     except TooManyPairs:
-        raise UserError(f"a report lists at most {MAX_PAIRS:,} pairs, but --distance {distance} finds more: choose a "
-                        "smaller one") from None
+        raise UserError(f"--distance {distance} finds more than {MAX_PAIRS:,} pairs: choose a smaller one") from None
 
 
 def drop(path: Path, cleaned: Path, samples: pd.DataFrame, duplicates: Duplicates, split: str) -> str:
@@ -125,7 +124,7 @@ def drop(path: Path, cleaned: Path, samples: pd.DataFrame, duplicates: Duplicate
     write_table(cleaned, table[~table["id"].isin(samples["id"].iloc[thinning.dropped])])
     line = f"dropped {len(thinning.dropped):,} photos of {split}: {cleaned}"
     if len(thinning.kept):
-        line += (f"; kept {len(thinning.kept):,} that have a duplicate, since each is the only one left of its class: "
+        line += (f"; kept {len(thinning.kept):,} that have a duplicate, since each is the last of its class: "
                  + ", ".join(samples["id"].iloc[thinning.kept[:3]]) + (", …" if len(thinning.kept) > 3 else ""))
     return line
 

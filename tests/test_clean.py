@@ -165,7 +165,7 @@ def test_an_image_folder_becomes_a_table_with_paths(tmp_path):
 def test_a_drawn_number_of_images_a_class(photos):
     """After --min-images: a class of 3 is no small one because 2 are drawn."""
     done = clean(photos, "--min-images", "3", "--images-per-class", "2")
-    assert done.returncode == 0 and done.stdout.endswith("drew 4 of them, at most 2 a class\n"), done.stderr
+    assert done.returncode == 0 and done.stdout.endswith("drew 4 of them, at most 2 per class\n"), done.stderr
     drawn = table(photos)
     assert drawn["landmark_id"].value_counts().to_dict() == {"9": 2, "10": 2}
     assert clean(photos, "--min-images", "3", "--images-per-class", "2", "--seed", "1").returncode == 0
@@ -195,8 +195,7 @@ MISTAKES = {
     "no landmark": (["--csv", "blank.csv"],
                     "1 images of blank.csv have no landmark_id: remove those rows"),
     "val without folds": (["--val-fold", "0"],
-                          "--val-fold names one of the folds that --folds cuts, but --folds is missing: "
-                          "add it"),
+                          "--val-fold needs --folds, which is missing: add it"),
     "val out of range": (["--folds", "5", "--val-fold", "5"],
                          "--val-fold must be one of the folds 0 to 4, not 5"),
     "one fold": (["--folds", "1"], "--folds must be between 2 and the number of images (8), not 1"),
@@ -205,22 +204,22 @@ MISTAKES = {
     "two sources": (["--csv", "train.csv", "--image-folder", "tree"],
                     "argument --image-folder: not allowed with argument --csv; see clean.py --help"),
     "folder and columns": (["--image-folder", "tree", "--label-column", "x"],
-                           "--id-column, --label-column, --path-column and --solution go with --csv, but "
+                           "--id-column, --label-column, --path-column and --solution need --csv, but "
                            "--image-folder is given: leave them out, or list the photos in a table"),
     "folder and queries": (["--image-folder", "tree", "--solution", "clash.csv"],
-                           "--id-column, --label-column, --path-column and --solution go with --csv, but "
+                           "--id-column, --label-column, --path-column and --solution need --csv, but "
                            "--image-folder is given: leave them out, or list the photos in a table"),
     "negative seed": (["--seed", "-1"], "--seed must be 0 or more, not -1"),
     "no image a class": (["--images-per-class", "0"], "--images-per-class must be at least 1, not 0"),
     "no val row": (["--folds", "2", "--val-fold", "0", "--val-every", "0"], "--val-every must be at least 1, not 0"),
     "every without fold": (["--folds", "2", "--val-every", "2"],
-                           "--val-every takes a part of the fold --val-fold, but --val-fold is missing: add it"),
+                           "--val-every needs --val-fold, which is missing: add it"),
     "every takes a class": (["--folds", "2", "--val-fold", "1", "--val-every", "4"],
                             "--val-every 4 takes the only photo of 1 classes: choose --min-images 2 or more"),
     "folds twice": (["--folds", "2", "--folds-like", "samples.csv"],
-                    "folds are cut by --folds or taken over by --folds-like, but both are given: leave one out"),
+                    "--folds and --folds-like exclude each other, but both are given: leave one out"),
     "usage of nothing": (["--usage-splits"],
-                         "--usage-splits splits the queries of --solution, but --solution is missing: add it"),
+                         "--usage-splits needs --solution, which is missing: add it"),
     "usage missing": (["--solution", "clash.csv", "--usage-splits"],
                       "clash.csv lacks the columns Usage (it has id, landmarks): check the path"),
     "line break": (["--csv", "lines.csv"],

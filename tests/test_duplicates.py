@@ -24,7 +24,7 @@ from pages import duplicates as duplicates_page
 from preprocess import duplicates as duplicates_command
 from preprocess.dedup import hashes
 from preprocess.dedup import pairs as dedup_pairs
-from preprocess.dedup.hashes import RECORD_DTYPE, Hashed, hash_photo, hash_photos, photo_keys
+from preprocess.dedup.hashes import RECORD_DTYPE, HashedPhotos, hash_photo, hash_photos, photo_keys
 from preprocess.dedup.pairs import TooManyPairs, find_duplicates
 from preprocess.dedup.report import failures, summary, thin, write_report
 from preprocess.duplicates import compare
@@ -281,7 +281,8 @@ def test_summary_counts_pairs_photos_and_other_landmarks():
 def test_summary_says_where_a_crowd_is_not_listed_in_full():
     samples = samples_of("a" * 40 + "b" * 30, [0] * 70)
     lines = list(summary(samples, found_in(samples, [0] * 70)))
-    assert lines[1:] == ["  crowds: 1 times more than 1,000 pairs have the same two hashes; there each photo is listed "
+    assert lines[1:] == ["  crowds: 1 pairs of hashes have more than 1,000 pairs of photos each; there each photo is "
+                         "listed "
                          "with one other only"]
     assert lines[0].endswith("69 near pairs, 0 of them with different landmarks; photos concerned: 40 of a and 30 of b")
 
@@ -359,7 +360,7 @@ def test_report_and_summary_name_each_leak(duplicates, tmp_path):
     done = duplicates("--workers", "2")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "duplicates.csv").read_text() == REPORT
-    assert done.stdout == f"""hashed 11 photos, 0 were hashed before (in {tmp_path}/duplicates.csv.hashes)
+    assert done.stdout == f"""hashed 11 photos, took 0 hashes from {tmp_path}/duplicates.csv.hashes
 test and train: 1 exact and 1 near pairs, 1 of them with different landmarks; photos concerned: 2 of test and 2 of train
 test and val: no duplicates
 train and val: 2 exact and 0 near pairs, 0 of them with different landmarks; photos concerned: 2 of train and 2 of val
@@ -374,7 +375,7 @@ def test_hashes_are_used_again_and_failed_photos_tried_again(duplicates, tmp_pat
     report = (tmp_path / "duplicates.csv").read_text()
     assert len(hashes.load(tmp_path / "duplicates.csv.hashes")) == 11
     done = duplicates("--workers", "1", "--distance", "12", "--within")
-    assert done.stdout.startswith("hashed 0 photos, 11 were hashed before")
+    assert done.stdout.startswith("hashed 0 photos, took 11 hashes from")
     assert "within train: no duplicates" in done.stdout and "file not found: 1 (gone)" in done.stdout
     assert (tmp_path / "duplicates.csv").read_text() == report == REPORT
 
@@ -512,7 +513,7 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, call):
     assert not (tmp_path / "killed.csv").exists()
     again = call(*command, "--out", tmp_path / "killed.csv", "--workers", "1")
     whole = call(*command, "--out", tmp_path / "whole.csv", "--workers", "2")
-    fresh, reused = map(int, re.match(r"hashed ([\d,]+) photos, ([\d,]+) were hashed before",
+    fresh, reused = map(int, re.match(r"hashed ([\d,]+) photos, took ([\d,]+) hashes from",
                                       again.stdout).expand(r"\1 \2").replace(",", "").split())
     assert fresh + reused == 3072 and reused >= 1024 and reused % 1024 == 0
     assert whole.stdout.startswith("hashed 3,072 photos, 0 were")
@@ -521,13 +522,14 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, call):
 
 
 @pytest.mark.parametrize("options, sentence", [
-    (["--distance", "13"], "--distance must be 0 to 12 bits, not 13: beyond, different photos match"),
-    (["--distance", "-1"], "--distance must be 0 to 12 bits, not -1: beyond, different photos match"),
-    (["--drop", "train"], "--drop names a split, --cleaned the table to write without its duplicates, but only --drop "
-                          "is given: add --cleaned"),
-    (["--cleaned", "x.csv"], "--drop names a split, --cleaned the table to write without its duplicates, but only "
-                             "--cleaned is given: add --drop"),
-    (["--drop", "tests", "--cleaned", "x.csv"], "samples.csv, which has test, train, val, not tests"),
+    (["--distance", "13"], "--distance must be 0 to 12 bits, not 13: with more, different photos match"),
+    (["--distance", "-1"], "--distance must be 0 to 12 bits, not -1: with more, different photos match"),
+    (["--drop", "train"], "--drop is given without --cleaned: --drop names a split, --cleaned the table to write "
+                          "without its duplicates, add the missing one"),
+    (["--cleaned", "x.csv"], "--cleaned is given without --drop: --drop names a split, --cleaned the table to write "
+                             "without its duplicates, add the missing one"),
+    (["--drop", "tests", "--cleaned", "x.csv"], "samples.csv has no split tests: set --drop to one of test, train, "
+                                                "val"),
     (["--workers", "0"], "--workers must be at least 1, not 0"),
 ])
 def test_a_wrong_option_is_answered_in_a_sentence(leaky, tmp_path, monkeypatch, options, sentence):
@@ -541,15 +543,14 @@ def test_a_wrong_option_is_answered_in_a_sentence(leaky, tmp_path, monkeypatch, 
 def test_a_table_of_one_split_needs_within(call, leaky, tmp_path, refused):
     (tmp_path / "samples.csv").write_text("id,landmark_id,label,split\ntrain0,7,0,train\ntrain1,7,0,train\n")
     command = [SCRIPT, "--samples", tmp_path / "samples.csv", "--images", leaky / "photos", "--out", tmp_path / "d.csv"]
-    refused(call(*command), f"duplicates are looked for between splits, but {tmp_path}/samples.csv has only train: add "
-                            "--within to look inside it")
+    refused(call(*command), f"{tmp_path}/samples.csv has only the split train")
     assert call(*command, "--within").returncode == 0
 
 
 def test_too_many_pairs_are_a_sentence(monkeypatch):
     monkeypatch.setattr(dedup_pairs, "MAX_PAIRS", 3)
-    samples, hashed = samples_of("aabb", [0] * 4), Hashed(np.zeros(4, RECORD_DTYPE), {}, 0)
-    with pytest.raises(UserError, match="^a report lists at most 20,000,000 pairs, but --distance 4 finds more: choose "
+    samples, hashed = samples_of("aabb", [0] * 4), HashedPhotos(np.zeros(4, RECORD_DTYPE), {}, 0)
+    with pytest.raises(UserError, match="^--distance 4 finds more than 20,000,000 pairs: choose "
                                         "a smaller one$"):
         compare(samples, hashed, 4, within=False)
     assert len(compare(samples, hashed._replace(reasons={1: "gone"}), 4, within=False)["a", "b"].pairs) == 2

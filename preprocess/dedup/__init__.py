@@ -1,1 +1,1 @@
-"""Photos that occur in several splits, exactly or nearly."""
+"""Photos that occur in several splits: exact and near duplicates."""

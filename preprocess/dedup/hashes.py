@@ -1,4 +1,4 @@
-"""Hash all photos of a table once, in parallel; what was hashed before is taken from the store."""
+"""Hash all photos of a table in parallel; hashes of earlier calls are taken from the store."""
 import hashlib
 import io
 import warnings
@@ -18,26 +18,25 @@ from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from preprocess.sources import PhotoLocation, PhotoSource
 
-# Two hashes of a photo: of its bytes, and of its look.
-#
-# The look is the pHash of the library imagehash: signs of the 8 × 8 lowest frequencies of the gray photo against
-# their median. What survives it: scale, JPEG quality, small changes of color. What does not: a crop, a flip.
+# A photo has two hashes: of its bytes, and of its look, the pHash of the library imagehash: whether each of the 8 × 8
+# lowest frequencies of the gray photo is above their median. It tolerates another scale, JPEG quality or slightly other
+# colors, but no crop and no flip.
 
 METHOD = "blake2b-16, phash-8 of side 64, 1"  # hashes of another method are not reused
 SIDE = 64  # pixels; decoding at 1/8 … 1/1 down to it takes 0.5 ms of a 792×545 JPEG, decoding it whole 2.2 ms
 
 
 class PhotoHash(NamedTuple):
-    """What is compared of a photo."""
+    """The two hashes by which a photo is compared."""
 
     content: bytes
-    """16 bytes, equal if and only if the files are."""
+    """16 bytes, equal only for equal files."""
     look: int
-    """64 bits; of photos that look alike, few differ."""
+    """64 bits; few of them differ between photos that look alike."""
 
 
 def hash_photo(data: bytes) -> PhotoHash:
-    """Hash an encoded photo. Raises normal_form.Rejected for what packing would reject."""
+    """Hash an encoded photo. Raises Rejected for what packing would reject."""
     image = _draft(data) or Image.open(io.BytesIO(normalize(data, SIDE, quality=90).data))
     return PhotoHash(hashlib.blake2b(data, digest_size=16).digest(), _look(image))
 
@@ -47,12 +46,12 @@ def check_library() -> None:
     try:
         import imagehash  # noqa: F401
     except ImportError as error:
-        raise UserError(f"near duplicates are found with the package {error.name}, which is not installed: "
+        raise UserError(f"the package {error.name}, which finds near duplicates, is not installed: "
                         "pip install 'arcshard[duplicates]'") from None
 
 
 def _draft(data: bytes) -> Image.Image | None:
-    """A JPEG, decoded small; None for one that must be turned or is damaged, and for other files."""
+    """A JPEG decoded at a small size; None for one that must be rotated or is damaged, and for other files."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -71,19 +70,19 @@ def _look(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes())
 
 
-# Hashes of photos on disk: files of a thousand records, each whole, that the same command takes up again.
+# The store of hashes: files of a thousand records, each written whole, which later calls reuse.
 
 RECORD_DTYPE = np.dtype([("key", "<u8"), ("content", "S16"), ("look", "<u8")])
-"""key: which photo, see `photo_key`; content, look: preprocess.twins.photo_hash.PhotoHash. 32 bytes a photo."""
+"""key: see `photo_key`; content, look: see PhotoHash. 32 bytes per photo."""
 
 
 def photo_key(*words: str) -> int:
-    """64 bits that stand for a photo in its place; two of a million photos share them once in 37 million tables."""
+    """64-bit key of a photo in its source; in one of 37 million tables of a million photos two photos share a key."""
     return int.from_bytes(hashlib.blake2b("\0".join(words).encode(), digest_size=8).digest())
 
 
 def save(folder: Path, records: np.ndarray) -> None:
-    """Add RECORD_DTYPE records (N,)."""
+    """Add records, RECORD_DTYPE (N,)."""
     if not len(records):
         return
     name = hashlib.blake2b(records["key"].tobytes(), digest_size=8).hexdigest()
@@ -92,7 +91,7 @@ def save(folder: Path, records: np.ndarray) -> None:
 
 
 def load(folder: Path) -> np.ndarray:
-    """All records, RECORD_DTYPE (N,), in the order of their keys, each key once."""
+    """All records, RECORD_DTYPE (N,), sorted by key, each key once."""
     records = np.concatenate([np.empty(0, RECORD_DTYPE), *_chunks(folder)])
     _, first = np.unique(records["key"], return_index=True)
     return records[first]
@@ -103,41 +102,41 @@ def _chunks(folder: Path) -> Iterator[np.ndarray]:
         yield np.load(path)
 
 
-CHUNK = 1024  # photos a task: half a second, which is what a kill loses
+CHUNK = 1024  # photos per task: half a second of work, which a kill loses
 
 
-class Hashed(NamedTuple):
+class HashedPhotos(NamedTuple):
     """The hashes of a table's photos."""
 
     records: np.ndarray
     """RECORD_DTYPE (N,), rows as in the table."""
     reasons: dict[int, str]
-    """Row -> why that photo could not be hashed; its record is void."""
+    """Row -> why that photo could not be hashed; its record is zero."""
     reused: int
-    """How many hashes were there before."""
+    """Number of hashes taken from the store."""
 
 
-class Task(NamedTuple):
-    """Rows of the table, which photos they are, and where those lie."""
+class HashTask(NamedTuple):
+    """Rows of the table, with the keys and locations of their photos."""
 
     rows: NDArray[np.int64]
     keys: NDArray[np.uint64]
     locations: list[PhotoLocation]
 
 
-class Done(NamedTuple):
-    """A task's records, RECORD_DTYPE, and row -> reason of those that could not be hashed."""
+class HashedChunk(NamedTuple):
+    """A finished task: its records, RECORD_DTYPE (N,), and row -> reason for photos that could not be hashed."""
 
     rows: NDArray[np.int64]
     records: np.ndarray
     reasons: dict[int, str]
 
 
-def hash_photos(samples: pd.DataFrame, source: PhotoSource, store: Path, engine: Engine) -> Hashed:
-    """Hash the photos of `samples` (columns id and, where there is one, path).
+def hash_photos(samples: pd.DataFrame, source: PhotoSource, store: Path, engine: Engine) -> HashedPhotos:
+    """Hash the photos of `samples` (column id and, if it has one, path).
 
-    store: folder of hashes, made if missing. A photo is known by its id, its path and the source's urls, not by
-    its bytes. One that could not be hashed is tried again at the next call. Memory: 33 bytes a photo. Raises
+    store: folder of hashes, created if missing. Photos are identified by id, path and the source's urls, not by their
+    bytes. A photo that could not be hashed is tried again by the next call. Memory: 33 bytes per photo. Raises
     UserError or OSError if the source cannot be read.
     """
     store.mkdir(parents=True, exist_ok=True)
@@ -151,17 +150,17 @@ def hash_photos(samples: pd.DataFrame, source: PhotoSource, store: Path, engine:
             reasons |= result.reasons
             save(store, result.records[~np.isin(result.rows, list(result.reasons))])
             bar.update(len(result.rows))
-    return Hashed(records, reasons, reused)
+    return HashedPhotos(records, reasons, reused)
 
 
 def photo_keys(samples: pd.DataFrame, urls: list[str]) -> NDArray[np.uint64]:
-    """What the store knows the photos of a table by, uint64 (N,)."""
+    """Keys of a table's photos in the store, uint64 (N,)."""
     words = zip(samples["id"], samples["path"]) if "path" in samples else zip(samples["id"])
     return np.fromiter((photo_key(METHOD, *urls, *own) for own in words), np.uint64, len(samples))
 
 
 def _known(keys: NDArray[np.uint64], stored: np.ndarray) -> tuple[np.ndarray, NDArray[np.bool_]]:
-    """Records of those keys, and which of them were stored."""
+    """Records of those keys, RECORD_DTYPE (N,), and which of them were stored, bool (N,)."""
     records = np.zeros(len(keys), RECORD_DTYPE)
     records["key"] = keys
     done = np.isin(keys, stored["key"])
@@ -169,28 +168,29 @@ def _known(keys: NDArray[np.uint64], stored: np.ndarray) -> tuple[np.ndarray, ND
     return records, done
 
 
-def _tasks(samples: pd.DataFrame, source: PhotoSource, records: np.ndarray, done: NDArray[np.bool_]) -> Iterator[Task]:
+def _tasks(samples: pd.DataFrame, source: PhotoSource, records: np.ndarray,
+           done: NDArray[np.bool_]) -> Iterator[HashTask]:
     remaining = np.flatnonzero(~done)
     for start in range(0, len(remaining), CHUNK):
         rows = remaining[start:start + CHUNK]
         photos = samples.iloc[rows]
         paths = photos["path"].tolist() if "path" in photos else None
-        yield Task(rows, records["key"][rows], source.locate(photos["id"].tolist(), paths))
+        yield HashTask(rows, records["key"][rows], source.locate(photos["id"].tolist(), paths))
 
 
-def _attempt(task: Task) -> Done | Exception:
-    """Hash the task's photos. An exception is returned: raised, joblib would kill its workers, noisily."""
+def _attempt(task: HashTask) -> HashedChunk | Exception:
+    """Hash the task's photos. Exceptions are returned: raised, they make joblib kill its workers."""
     try:
         return _hash(task)
     except (UserError, OSError) as error:
         return error
 
 
-def _hash(task: Task) -> Done:
+def _hash(task: HashTask) -> HashedChunk:
     records, reasons = np.zeros(len(task.rows), RECORD_DTYPE), {}
     for number, (row, key, location) in enumerate(zip(task.rows.tolist(), task.keys, task.locations)):
         try:
             records[number] = (key, *hash_photo(location.read()))
         except Rejected as reason:
             reasons[row] = str(reason)
-    return Done(task.rows, records, reasons)
+    return HashedChunk(task.rows, records, reasons)

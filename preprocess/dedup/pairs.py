@@ -1,4 +1,4 @@
-"""Which photos of a table are duplicates of each other, from their hashes."""
+"""Find the duplicates among a table's photos by their hashes."""
 from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
@@ -8,17 +8,16 @@ from numpy.typing import NDArray
 
 from arcshard.console import progress
 
-# All pairs of 64-bit hashes within a Hamming distance: exact, without comparing each with each.
-#
-# Pigeonhole (Manku, Jain, Das Sarma: Detecting near-duplicates for web crawling, WWW 2007): cut the 64 bits into
-# d + 1 bands; two hashes that differ in at most d bits agree in all bits of some band. So only hashes that agree
-# in a band, those of one bucket, are compared.
+# All pairs of 64-bit hashes within a Hamming distance, exactly, without comparing each with each: the pigeonhole
+# principle (Manku, Jain, Das Sarma: Detecting near-duplicates for web crawling, WWW 2007). Cut the 64 bits into d + 1
+# bands; two hashes that differ in at most d bits agree in all bits of some band. So only hashes that agree in a band,
+# those of one bucket, are compared.
 
 Hashes = NDArray[np.uint64]
 
 BITS = 64
-MIN_BANDS = 4  # fewer would be wider than 16 bits, and numpy's call would cost more than it compares
-BLOCK = 1 << 18  # comparisons at once: 2 MB of differences
+MIN_BANDS = 4  # so that a band's keys fit into 16 bits
+BLOCK = 1 << 18  # comparisons at a time: 2 MB of differences
 MAX_PAIRS = 20_000_000  # 340 MB
 
 
@@ -27,7 +26,7 @@ class TooManyPairs(Exception):
 
 
 class Pairs(NamedTuple):
-    """Rows of two arrays that lie close together, and in how many bits they differ."""
+    """Rows of two arrays whose hashes are close, and the number of bits that differ."""
 
     a: NDArray[np.int64]
     b: NDArray[np.int64]
@@ -35,7 +34,7 @@ class Pairs(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """Hashes sorted by their bits in a band: those of key k are starts[k] to starts[k + 1]."""
+    """Hashes sorted by their bits in a band: those with key k are at starts[k] to starts[k + 1]."""
 
     hashes: Hashes
     rows: NDArray[np.int64]
@@ -43,9 +42,9 @@ class Buckets(NamedTuple):
 
 
 def near_pairs(a: Hashes, b: Hashes, distance: int) -> Pairs:
-    """Each pair (row of a, row of b) of hashes that differ in at most `distance` bits (0-63), once, in no order.
+    """Each pair (row of a, row of b) of hashes that differ in at most `distance` bits (0-63), once, in any order.
 
-    a (A,), b (B,). Needs about 40 bytes a hash beside the pairs. Raises TooManyPairs.
+    a (A,), b (B,). Needs about 40 bytes per hash besides the pairs. Raises TooManyPairs.
     """
     found, count = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8))], 0
     for pairs in _found(a, b, _masks(distance + 1), distance):
@@ -57,7 +56,7 @@ def near_pairs(a: Hashes, b: Hashes, distance: int) -> Pairs:
 
 
 def _masks(bands: int) -> list[int]:
-    """The bands as masks: neighboring bits, nearly equally many."""
+    """The bands as masks: contiguous bits, nearly equally many."""
     edges = [BITS * band // max(bands, MIN_BANDS) for band in range(max(bands, MIN_BANDS) + 1)]
     return [(1 << high) - (1 << low) for low, high in zip(edges, edges[1:])]
 
@@ -77,7 +76,7 @@ def _buckets(hashes: Hashes, mask: int) -> Buckets:
 
 
 def _compare(in_a: Buckets, in_b: Buckets, key: int, distance: int, earlier: list[int]) -> Iterator[Pairs]:
-    """The close pairs of a bucket, without those that an earlier band has found."""
+    """The close pairs of a bucket, except those that an earlier band has found."""
     (start, end), (start_b, end_b) = in_a.starts[key:key + 2], in_b.starts[key:key + 2]
     step = max(1, BLOCK // (end_b - start_b))
     for first in range(start, end, step):
@@ -91,24 +90,24 @@ def _compare(in_a: Buckets, in_b: Buckets, key: int, distance: int, earlier: lis
         yield Pairs(in_a.rows[first + i], in_b.rows[start_b + j], distances[i, j])
 
 
-CROWD = 1000  # m photos of one hash and n of another: beyond m × n pairs, each photo is listed once
+CROWD = 1000  # m photos of one hash and n of another: if m × n is larger, each photo is listed once
 PAIR_DTYPE = np.dtype([("near", "?"), ("distance", "u1"), ("a", "<i4"), ("b", "<i4")])
-"""near: else exact, the files are equal; distance: bits that the looks differ in; a, b: rows of the table."""
+"""near: False for exact, equal files; distance: number of bits in which the looks differ; a, b: rows of the table."""
 
 Rows = NDArray[np.int64]
 
 
-class Found(NamedTuple):
+class SplitPairs(NamedTuple):
     """The duplicates between two splits, or within one."""
 
     pairs: np.ndarray
-    """PAIR_DTYPE (P,), exact ones first, then by distance and rows."""
+    """PAIR_DTYPE (P,): exact ones first, then by distance and rows."""
     crowds: int
-    """Pairs of looks (a look with itself included) that so many photos have that not each pair is listed."""
+    """Number of pairs of looks with more than CROWD pairs of photos, of which not all are listed."""
 
 
-Duplicates = dict[tuple[str, str], Found]
-"""By the names of two splits, sorted, or twice the same one."""
+Duplicates = dict[tuple[str, str], SplitPairs]
+"""By the sorted names of two splits, or twice the same name."""
 
 
 class Groups(NamedTuple):
@@ -125,9 +124,9 @@ class Groups(NamedTuple):
 def find_duplicates(records: np.ndarray, splits: dict[str, Rows], distance: int, within: bool) -> Duplicates:
     """The duplicates between each two splits.
 
-    records: RECORD_DTYPE of the whole table. splits: name -> rows to compare. distance: bits (0-63) that the looks
-    of near duplicates differ in at most. within: also the rows of each split with each other, a before b. Each
-    photo that has a duplicate is in a pair; each pair is listed, but in a crowd, where each photo of one hash is
+    records: RECORD_DTYPE of the whole table. splits: name -> rows to compare. distance: bits (0-63) in which the looks
+    of near duplicates differ at most. within: also compare the rows of each split with each other, a before b. Each
+    photo that has a duplicate is in a pair. All pairs are listed, except in a crowd, where each photo of one hash is
     paired with the first of the other only (black photos would make millions). Raises TooManyPairs.
     """
     names = sorted(splits)
@@ -135,7 +134,7 @@ def find_duplicates(records: np.ndarray, splits: dict[str, Rows], distance: int,
     return {(a, b): _between(records, splits[a], splits[b], distance, a == b) for a, b in sorted(both)}
 
 
-def _between(records: np.ndarray, rows_a: Rows, rows_b: Rows, distance: int, same: bool) -> Found:
+def _between(records: np.ndarray, rows_a: Rows, rows_b: Rows, distance: int, same: bool) -> SplitPairs:
     contents, looks = records["content"], records["look"]
     a, b = _groups(contents, rows_a), _groups(contents, rows_b)
     exact = _expand(a, b, _equal(a.values, b.values), near=False)
@@ -144,9 +143,9 @@ def _between(records: np.ndarray, rows_a: Rows, rows_b: Rows, distance: int, sam
     near = _expand(a, b, alike, near=True)
     pairs = np.concatenate([exact, near[contents[near["a"]] != contents[near["b"]]]])
     crowded = _crowded(a, b, alike)
-    if same:  # each was found both ways round
+    if same:  # each pair was found in both orders
         pairs, crowded = pairs[pairs["a"] < pairs["b"]], crowded & (alike.a <= alike.b)
-    return Found(pairs[np.lexsort((pairs["b"], pairs["a"], pairs["distance"], pairs["near"]))], int(crowded.sum()))
+    return SplitPairs(pairs[np.lexsort((pairs["b"], pairs["a"], pairs["distance"], pairs["near"]))], int(crowded.sum()))
 
 
 def _groups(values: np.ndarray, rows: Rows) -> Groups:
@@ -164,7 +163,7 @@ def _crowded(a: Groups, b: Groups, groups: Pairs) -> NDArray[np.bool_]:
 
 
 def _expand(a: Groups, b: Groups, groups: Pairs, near: bool) -> np.ndarray:
-    """The pairs of rows, PAIR_DTYPE, that pairs of groups stand for."""
+    """The pairs of rows, PAIR_DTYPE, behind pairs of groups."""
     of, in_a, in_b = _members(a.sizes[groups.a], b.sizes[groups.b], _crowded(a, b, groups))
     pairs = np.empty(len(of), PAIR_DTYPE)
     pairs["near"], pairs["distance"] = near, groups.distance[of]
@@ -173,7 +172,7 @@ def _expand(a: Groups, b: Groups, groups: Pairs, near: bool) -> np.ndarray:
 
 
 def _members(sizes_a: Rows, sizes_b: Rows, crowded: NDArray[np.bool_]) -> tuple[Rows, Rows, Rows]:
-    """Pairs of members of pairs of groups: which pair of groups it is, the number in a, the number in b."""
+    """For each pair of rows to list: the number of its pair of groups, its position in group a, in group b."""
     counts = np.where(crowded, sizes_a + sizes_b - 1, sizes_a * sizes_b)
     if counts.sum() > MAX_PAIRS:
         raise TooManyPairs

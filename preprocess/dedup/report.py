@@ -1,4 +1,4 @@
-"""The report of duplicates: a CSV with a row a pair, and lines for the user."""
+"""What is done with duplicates: a CSV with one row per pair, lines for the user, a table without them."""
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from preprocess.dedup.pairs import CROWD, Duplicates
 from shards.format import NO_LANDMARK
 
 COLUMNS = ["id_a", "split_a", "landmark_a", "id_b", "split_b", "landmark_b", "kind", "distance"]
-BATCH = 100_000  # rows that are text at a time
-EXAMPLES = 3  # photos named for a reason
+BATCH = 100_000  # rows turned into text at a time
+EXAMPLES = 3  # photos named per reason
 
 
 def write_report(path: Path, samples: pd.DataFrame, duplicates: Duplicates) -> None:
@@ -38,16 +38,16 @@ def pair_rows(samples: pd.DataFrame, pairs: np.ndarray) -> pd.DataFrame:
 
 
 def summary(samples: pd.DataFrame, duplicates: Duplicates) -> Iterator[str]:
-    """What was found between each two splits, a line each, and a further one where there are crowds."""
+    """One line per pair of splits with what was found, and another one if there are crowds."""
     for (a, b), found in duplicates.items():
         yield f"{f'{a} and {b}' if a != b else f'within {a}'}: {_counts(samples, found.pairs, a, b)}"
         if found.crowds:
-            yield (f"  crowds: {found.crowds:,} times more than {CROWD:,} pairs have the same two hashes; there each "
-                   "photo is listed with one other only")
+            yield (f"  crowds: {found.crowds:,} pairs of hashes have more than {CROWD:,} pairs of photos each; there "
+                   "each photo is listed with one other only")
 
 
 def failures(samples: pd.DataFrame, reasons: dict[int, str]) -> Iterator[str]:
-    """How many photos could not be hashed, why (row -> reason), and the first of each kind."""
+    """How many photos could not be hashed, why (reasons: row -> reason), and examples of each kind."""
     if reasons:
         yield f"{len(reasons):,} photos could not be hashed and were not compared"
     kinds = pd.Series({row: reasons[row].partition(":")[0] for row in sorted(reasons)}, dtype=str)
@@ -68,19 +68,16 @@ def _counts(samples: pd.DataFrame, pairs: np.ndarray, a: str, b: str) -> str:
             f"photos concerned: {concerned}")
 
 
-# Drop the photos of one split that have a duplicate in another.
-
-
 class Thinning(NamedTuple):
     """Rows of the table that have a duplicate in another split, ascending."""
 
     dropped: NDArray[np.int64]
     kept: NDArray[np.int64]
-    """One of each class that would have lost all photos of the table, so that labels stay 0 … C-1."""
+    """One photo of each class that would have lost all its photos, so that labels stay 0 … C-1."""
 
 
 def thin(samples: pd.DataFrame, duplicates: Duplicates, split: str) -> Thinning:
-    """Which photos of `split` to drop. samples: the table that the pairs' rows refer to."""
+    """Which photos of `split` to drop and to keep. samples: the table that the pairs' rows refer to."""
     rows = np.unique(np.concatenate([np.empty(0, np.int32), *_rows_of(duplicates, split)]))
     labels = samples["label"].to_numpy()
     others = np.delete(labels, rows)
@@ -91,6 +88,6 @@ def thin(samples: pd.DataFrame, duplicates: Duplicates, split: str) -> Thinning:
 
 
 def _rows_of(duplicates: Duplicates, split: str) -> list[NDArray[np.int32]]:
-    """Rows of that split in pairs with another one."""
+    """Rows of the split that have a duplicate in another split."""
     return [found.pairs["a" if split == a else "b"] for (a, b), found in duplicates.items()
             if a != b and split in (a, b)]
