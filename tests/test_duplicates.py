@@ -396,8 +396,8 @@ def test_drop_keeps_a_class_that_would_be_gone(call, leaky, tmp_path):
     done = call(SCRIPT, "--samples", tmp_path / "samples.csv", "--images", leaky / "photos", "--out",
                 tmp_path / "d.csv", "--drop", "train", "--cleaned", tmp_path / "cleaned.csv", "--workers", "1")
     assert done.stdout.splitlines()[-1] == (
-        f"dropped 0 photos of train: {tmp_path}/cleaned.csv; kept 1 that have a duplicate, since each is the only one "
-        "left of its class: train0")
+        f"dropped 0 photos of train: {tmp_path}/cleaned.csv; kept 1 that have a duplicate, since each is the last of "
+        f"its class: train0")
     assert (tmp_path / "cleaned.csv").read_text() == (tmp_path / "samples.csv").read_text()
 
 
