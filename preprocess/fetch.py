@@ -1,10 +1,11 @@
-"""Fetch a competition's photos (or a dataset) from Kaggle; go on where an interrupted download stopped.
+"""Download a competition's photos (or a dataset) from Kaggle; resume where an interrupted download stopped.
 
     python preprocess/fetch.py --out DIR [--competition landmark-recognition-2020 | --dataset OWNER/NAME] [--file NAME]
 
-The result is one zip, DIR/NAME.zip, which make_shards.py reads as it is; with --file it is that file. Kaggle wants a
-token (https://www.kaggle.com/settings/api, Generate New Token; put it into ~/.kaggle/access_token or the environment
-variable KAGGLE_API_TOKEN; the older kaggle.json does as well) and that you accept the rules on the competition's page.
+The result is one zip, DIR/NAME.zip, which make_shards.py reads without unpacking; with --file it is that file. Kaggle
+requires a token (https://www.kaggle.com/settings/api, Generate New Token; put it into ~/.kaggle/access_token or the
+environment variable KAGGLE_API_TOKEN; the older kaggle.json works as well), and that you accept the rules on the
+competition's page.
 """
 import argparse
 import zipfile
@@ -15,14 +16,14 @@ from arcshard.console import Parser, UserError, run
 from arcshard.full_disk import full_disk_is_a_sentence
 from preprocess.kaggle.download import MB, PartFile, download
 from preprocess.kaggle.retry import persist
-from preprocess.kaggle.source import Wanted, ask, wanted_from
+from preprocess.kaggle.source import KaggleFile, ask, kaggle_file
 
 COMPETITION = "landmark-recognition-2020"
 
 
 def main() -> None:
     args = parse_args()
-    wanted = wanted_from(args.competition, args.dataset, args.file)
+    wanted = kaggle_file(args.competition, args.dataset, args.file)
     args.out.mkdir(parents=True, exist_ok=True)
     with alone(args.out), full_disk_is_a_sentence(args.out):
         fetch(wanted, args.out)
@@ -32,17 +33,18 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the zip")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--competition", default=COMPETITION, metavar="NAME", help=f"(default: {COMPETITION})")
-    source.add_argument("--dataset", metavar="OWNER/NAME", help="a dataset instead")
-    parser.add_argument("--file", metavar="NAME", help="only this file of it")
+    source.add_argument("--competition", default=COMPETITION, metavar="NAME",
+                        help=f"which competition (default: {COMPETITION})")
+    source.add_argument("--dataset", metavar="OWNER/NAME", help="a dataset instead of a competition")
+    parser.add_argument("--file", metavar="NAME", help="download only this file")
     return parser.parse_args()
 
 
-def fetch(wanted: Wanted, out: Path) -> None:
-    """Put the file into the folder `out`, unless it is there."""
+def fetch(wanted: KaggleFile, out: Path) -> None:
+    """Download the file into the folder `out`, unless it exists."""
     for path in (out / wanted.name, out / f"{wanted.name}.zip"):
         if path.exists():
-            return stay(path)
+            return report_existing(path)
     name = wanted.name
     if wanted.file is not None:  # only Kaggle knows whether it comes zipped
         name = wanted.name_at(str(persist(lambda: ask(wanted), lambda: 0).url))
@@ -53,13 +55,13 @@ def fetch(wanted: Wanted, out: Path) -> None:
     print(f"fetched {part.whole}: {size_text(part.whole)}, checked: {proof}")
 
 
-def stay(path: Path) -> None:
-    """Say that the file is there; raises UserError if it is half a zip, as other programs leave it."""
+def report_existing(path: Path) -> None:
+    """Report that the file exists. Raises UserError for half a zip, as other programs leave it when interrupted."""
     if path.suffix == ".zip" and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} must be a whole zip, but has no zip directory at its end (did another program break "
-                        "off?): delete it and run the same command again")
+        raise UserError(f"{path} is not a whole zip: it has no zip directory at its end (was another program "
+                        "interrupted?); delete it and run the same command again")
     PartFile(path).record.unlink(missing_ok=True)  # a kill may have come between the last two steps
-    print(f"{path} is there ({size_text(path)}): nothing to fetch; delete it to fetch it again")
+    print(f"nothing to fetch: {path} exists ({size_text(path)}); delete it to fetch it again")
 
 
 def size_text(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from arcshard.console import UserError
-from preprocess.kaggle.source import Wanted, wanted_from
+from preprocess.kaggle.source import KaggleFile, kaggle_file
 from tests.kaggle_server import DATA, KEY, NAME, SIGNATURE, TOKEN, Kaggle, running
 
 ROOT = Path(__file__).parents[1]
@@ -140,10 +140,10 @@ def test_a_file_that_is_there_is_not_fetched_again(kaggle, fetch, refused, out):
     (out / f"{NAME}.part.json").write_text("{}")
     done = fetch(KAGGLE_API_TOKEN="")
     assert (done.returncode, done.stderr) == (0, "") and not kaggle.calls and not kaggle.gets
-    assert done.stdout == f"{out / NAME} is there (3.1 MB): nothing to fetch; delete it to fetch it again\n"
+    assert done.stdout == f"nothing to fetch: {out / NAME} exists (3.1 MB); delete it to fetch it again\n"
     assert [path.name for path in out.iterdir()] == [NAME]
     (out / NAME).write_bytes(DATA[:HALF])
-    refused(fetch(), f"{out / NAME} must be a whole zip, but has no zip directory at its end")
+    refused(fetch(), f"{out / NAME} is not a whole zip: it has no zip directory at its end")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -155,7 +155,7 @@ def test_one_file_of_a_competition_or_of_a_dataset(kaggle, fetch, out, zipped):
             (("--dataset", "someone/photos", "--file", "a/index.csv"),
              "/api/v1/datasets.DatasetApiService/DownloadDataset",
              {"ownerSlug": "someone", "datasetSlug": "photos", "fileName": "a/index.csv"})):
-        for saying in ("fetched", "is there"):
+        for saying in ("fetched", "exists"):
             done = fetch(*words)
             assert done.returncode == 0 and saying in done.stdout, done.stderr
         assert kaggle.calls[-1][:2] == (call, body)
@@ -165,7 +165,7 @@ def test_one_file_of_a_competition_or_of_a_dataset(kaggle, fetch, out, zipped):
 
 def test_without_a_token_it_says_how_to_get_one(kaggle, fetch, refused):
     done = fetch(KAGGLE_API_TOKEN="")
-    refused(done, "Kaggle gives files to those who show a token, but none was found: make one at "
+    refused(done, "no Kaggle token was found: make one at "
             "https://www.kaggle.com/settings/api (Generate New Token), put it into ~/.kaggle/access_token or the "
             "environment variable KAGGLE_API_TOKEN, accept the rules on "
             "https://www.kaggle.com/competitions/landmark-recognition-2020/rules (Join or Late Submission), and run")
@@ -193,15 +193,18 @@ def test_a_talkative_kaggle_shows_no_token(kaggle, fetch):
 
 
 @pytest.mark.parametrize("status, words, text", [
-    (401, (), "the token must be valid, but Kaggle refused the one that was found (401): make a new one at "),
-    (403, (), "is for those who may have it, but Kaggle refused you (403): accept the rules on "
+    (401, (), "the Kaggle token is not valid: Kaggle refused the one that was found (401); make a new one at "),
+    (403, (), "Kaggle gives you no access to landmark-recognition-2020 (403): accept the rules on "
      "https://www.kaggle.com/competitions/landmark-recognition-2020/rules (Join"),
-    (403, ("--dataset", "a/b"), "refused you (403): see that https://www.kaggle.com/datasets/a/b opens while you are"),
-    (404, ("--competition", "x", "--file", "y.csv"), "but it has no x with the file y.csv (404): take them from "
-     "https://www.kaggle.com/competitions/x"),
-    (404, ("--dataset", "a/b"), "but it has no a/b (404): take them from https://www.kaggle.com/datasets/a/b"),
-    (400, (), "but answered 400: check the names on https://www.kaggle.com/competitions/landmark-recognition-2020, or"),
-    (200, (), "is for those who may have it, but Kaggle refused you (403)"),
+    (403, ("--dataset", "a/b"), "no access to a/b (403): see that https://www.kaggle.com/datasets/a/b opens while you "
+                                "are"),
+    (404, ("--competition", "x", "--file", "y.csv"), "Kaggle has no x with the file y.csv (404): copy --competition, "
+                                                     "--dataset and --file from https://www.kaggle.com/competitions/x"),
+    (404, ("--dataset", "a/b"), "Kaggle has no a/b (404): copy --competition, --dataset and --file from "
+                                "https://www.kaggle.com/datasets/a/b"),
+    (400, (), "Kaggle answered 400 to the request for landmark-recognition-2020: check the names on "
+              "https://www.kaggle.com/competitions/landmark-recognition-2020, or"),
+    (200, (), "Kaggle gives you no access to landmark-recognition-2020 (403)"),
 ])
 def test_each_refusal_has_its_sentence(kaggle, fetch, refused, out, status, words, text):
     """A 200 whose JSON has the code 403 is one too."""
@@ -212,31 +215,31 @@ def test_each_refusal_has_its_sentence(kaggle, fetch, refused, out, status, word
 
 def test_a_token_that_kaggle_does_not_know(kaggle, fetch, refused):
     kaggle.token_active = False
-    refused(fetch(), "the token must be valid, but Kaggle does not know the one of KAGGLE_API_TOKEN: make a new one")
+    refused(fetch(), "the Kaggle token is not valid: Kaggle does not know the one of KAGGLE_API_TOKEN; make a new one")
 
 
 def test_a_silent_kaggle_does_not_hold_it_for_ever(kaggle, fetch):
     """kaggle's own requests have no time limit; importing it asks first, and swallows the first alarm."""
     kaggle.api_stalls = True
     done = fetch("-c", "import preprocess.kaggle.source as k\nk.TIME_LIMIT = 0.3\n"
-                 "try: k.ask(k.Wanted('x'))\nexcept (OSError, TimeoutError) as e: print(type(e).__name__)")
+                 "try: k.ask(k.KaggleFile('x'))\nexcept (OSError, TimeoutError) as e: print(type(e).__name__)")
     assert done.stdout.strip() in ("ReadTimeout", "TimeoutError"), done.stderr
 
 
 @pytest.mark.parametrize("words, text", [
-    (("--competition", "../x"), "--competition must be NAME as in the address of its page at Kaggle, not '../x': copy"),
-    (("--dataset", "photos"), "--dataset must be OWNER/NAME as in the address of its page at Kaggle, not 'photos'"),
-    (("--file", "a/.."), "--file must name one file as Kaggle's page lists it, not 'a/..': leave it out to fetch all"),
-    (("--file", ""), "--file must name one file as Kaggle's page lists it, not '': leave"),
+    (("--competition", "../x"), "'../x' cannot be the name for --competition: copy NAME"),
+    (("--dataset", "photos"), "'photos' cannot be the name for --dataset: copy OWNER/NAME"),
+    (("--file", "a/.."), "--file 'a/..' names no file: copy a name from Kaggle's page, or leave it out to fetch all"),
+    (("--file", ""), "--file '' names no file: "),
 ])
 def test_a_name_that_cannot_be_one(words, text):
     given = dict(zip(words[::2], words[1::2]))
     with pytest.raises(UserError) as error:
-        wanted_from(given.get("--competition", "x"), given.get("--dataset"), given.get("--file"))
+        kaggle_file(given.get("--competition", "x"), given.get("--dataset"), given.get("--file"))
     assert str(error.value).startswith(text)
 
 
 def test_the_name_on_the_disk_is_the_users_not_the_servers():
-    assert Wanted("x", "a/b.csv").name_at("http://s/../../evil.csv?.zip") == "b.csv"
-    assert Wanted("x", "a/b.csv").name_at("http://s/evil.csv%2Ezip?X=1") == "b.csv.zip"
-    assert Wanted("x", "b.zip").name_at("http://s/b.zip") == "b.zip" and Wanted("a/b").name == "b.zip"
+    assert KaggleFile("x", "a/b.csv").name_at("http://s/../../evil.csv?.zip") == "b.csv"
+    assert KaggleFile("x", "a/b.csv").name_at("http://s/evil.csv%2Ezip?X=1") == "b.csv.zip"
+    assert KaggleFile("x", "b.zip").name_at("http://s/b.zip") == "b.zip" and KaggleFile("a/b").name == "b.zip"

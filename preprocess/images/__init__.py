@@ -1,1 +1,1 @@
-"""An image file's bytes -> the one form that every packed photo has, or the reason why not."""
+"""An image file's bytes -> the form that every packed photo has, or the reason why it is rejected."""

@@ -1,7 +1,7 @@
-"""An image file's bytes -> 8-bit pixels, with what is needed to turn and color them right.
+"""An image file's bytes -> 8-bit pixels, with size, orientation and color profile; conversion to sRGB; scaling down.
 
 JPEG goes through libjpeg-turbo (simplejpeg), whose warnings count as errors here: of 300 single-bit flips in photos it
-names 78, Pillow 4. Other formats, and JPEGs whose header is odd, go through Pillow.
+detects 78, Pillow 4. Other formats, and JPEGs with an unusual header, go through Pillow.
 """
 import io
 import math
@@ -17,27 +17,25 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from preprocess.images.jpeg_header import SOI, JpegHeader
 
-# The one exception of a photo that cannot be packed.
-
 
 class Rejected(Exception):
-    """A file that cannot become a sample; the message is the short reason."""
+    """A file that cannot be packed; the message is a short reason."""
 
 
 # 8-bit pixels of any color space -> sRGB.
 
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 SRGB = ImageCms.createProfile("sRGB")
-# Gray levels, at the color that differs most: 1 for profiles of sRGB with rounded numbers or short tables (measured),
-# 9 for gamma 2.2 with sRGB's primaries, 105 for Display P3.
+# Profiles that change no color by more gray levels than this count as sRGB. Measured: 1 for profiles of sRGB with
+# rounded numbers or short tables, 9 for gamma 2.2 with sRGB's primaries, 105 for Display P3.
 SAME = 2
 
 
 def to_rgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
     """uint8 (H, W, 1 gray | 3 RGB | 4 CMYK) -> sRGB uint8 (H, W, 3), contiguous.
 
-    profile: the ICC profile that the pixels are in. Without one, gray and RGB are taken for sRGB and CMYK is
-    converted by the plain formula; a profile that is broken or of another color space is left out, as browsers do.
+    profile: the pixels' ICC profile. Without one, gray and RGB are taken for sRGB and CMYK is converted by the plain
+    formula; a profile that is broken or of another color space is ignored, as browsers do.
     """
     mode = MODES[pixels.shape[2]]
     transform = _transform(profile, mode) if profile else None
@@ -48,13 +46,13 @@ def to_rgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
 
 
 def is_srgb(profile: bytes | None) -> bool:
-    """Whether RGB pixels with this profile are sRGB as they stand."""
+    """Whether RGB pixels with this profile are sRGB already."""
     return profile is None or _transform(profile, "RGB") is None
 
 
-@lru_cache(maxsize=32)  # a collection has few profiles, and building a transform takes a millisecond or more
+@lru_cache(maxsize=32)  # data sets have few profiles, and building a transform takes a millisecond or more
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """To sRGB; None: the profile cannot be used, or changes nothing."""
+    """The transform to sRGB; None: the profile cannot be used, or changes nothing."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, SRGB, mode, "RGB", ImageCms.Intent.PERCEPTUAL)
@@ -64,46 +62,43 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_little(transform: ImageCms.ImageCmsTransform) -> bool:
-    """By effect, not by name: many profiles describe sRGB, under many names."""
+    """Judged by its effect, since profiles of sRGB have many names."""
     levels = np.linspace(0, 255, 18).astype(np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(18, -1, 3)
     changed = np.asarray(ImageCms.applyTransform(Image.fromarray(colors), transform))
     return int(np.abs(changed.astype(int) - colors).max()) <= SAME
 
 
-# Scaling a photo down to a short side: a Gaussian takes away what would alias, then samples are interpolated.
+# Scaling down to a short side: a Gaussian blur removes what would alias, then linear interpolation takes the samples.
 #
-# Blur and interpolation together have the variance of Pillow's HAMMING filter, s²/9 pixels² where one new pixel
-# stands
-# for s old ones; linear interpolation brings 1/6 of it (the mean over all phases). On photos of 800×600 the result is
-# within 40 to 54 dB of HAMMING in float64 for s of 1.02 to 7.9, and as near to LANCZOS (0.5 dB less to 1.2 dB more)
-# as
-# the mean of areas is. That one, OpenCV's INTER_AREA, takes 2.8 times as long at s = 2, 5 times at 1.2. Both steps
-# give equal bytes on all processors, which OpenCV's cubic interpolation does not (Intel's IPP is off by one at
-# places).
+# Both together have the variance of Pillow's HAMMING filter, s²/9 pixels² where one new pixel replaces s old ones;
+# linear interpolation contributes 1/6 pixel² (mean over all phases). On photos of 800×600 the result is within 40 to
+# 54 dB of HAMMING in float64 for s from 1.02 to 7.9, and as close to LANCZOS (0.5 dB less to 1.2 dB more) as the mean of
+# areas. OpenCV's INTER_AREA takes 2.8 times as long at s = 2, 5 times at 1.2. Blur and linear interpolation give equal
+# bytes on all processors, OpenCV's cubic interpolation does not (Intel's IPP differs by one in places).
 
-FILTER_VARIANCE = 1 / 9  # of the pixels' distance s, squared
+FILTER_VARIANCE = 1 / 9  # times s²
 LINEAR_VARIANCE = 1 / 6  # pixels²
 
 
 def target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Width and height (pixels) once the shorter is at most `short_side`; never larger than they are."""
+    """Width and height in pixels, scaled down so that the shorter is at most `short_side`; never scaled up."""
     scale = min(1.0, (short_side or width) / min(width, height)) if short_side else 1.0
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def blur_sigma(scale: float) -> float:
-    """Standard deviation (pixels) of the Gaussian for one new pixel in `scale` old ones; 0: none."""
+    """Standard deviation in pixels of the blur where one new pixel replaces `scale` old ones; 0: no blur."""
     return math.sqrt(max(0.0, FILTER_VARIANCE * scale ** 2 - LINEAR_VARIANCE))
 
 
 def blur_reach(sigma: float) -> int:
-    """Pixels on each side that count: weights below 1/256 of the middle's are 0 in OpenCV's 8 bits."""
+    """Radius of the blur in pixels: weights below 1/256 of the center's are 0 in OpenCV's 8 bits."""
     return math.ceil(sigma * math.sqrt(2 * math.log(256))) - 1
 
 
 def shrink(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8 pixels (H, W, C) -> (height, width, C), no side longer than before and the shape nearly kept."""
+    """Scale uint8 pixels (H, W, C) down to (height, width, C), of nearly the same shape."""
     if (height, width) == pixels.shape[:2]:
         return pixels
     cv2.setNumThreads(1)  # packing has a process for each core
@@ -114,24 +109,24 @@ def shrink(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height)).reshape(height, width, -1)
 
 
-# Not Pillow's whole list: its EPS reader, for one, starts Ghostscript on the file.
+# Not all that Pillow reads: its EPS reader, for example, starts Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MiB of RGB
 MAX_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 ORIENTATION = 0x0112  # EXIF tag
-# libjpeg-turbo 3.1, jerror.h and turbojpeg.c. It reports its first complaint only.
+# Warnings of libjpeg-turbo 3.1 (jerror.h, turbojpeg.c) about the header only; it reports the first warning only.
 HEADER_COMPLAINTS = ("subsampling level", "bad ICC marker", "Unknown Adobe color transform", "unknown JFIF revision",
                      "Invalid SOS parameters for sequential JPEG")
 SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
-# libjpeg scales by k/8 while it decodes, which aliases a little. Over float64 area means of demo photos (695×589 to 72
-# pixels) whole decoding is off by 0.2 gray levels (59 dB), this by 0.7 (44 dB) with 4 times the final size, by 1.2
-# (40 dB) with 3 times. It halves the time for photos of 2,300 pixels and more at short side 288.
+# libjpeg can scale by k/8 while decoding, which aliases a little. Compared with float64 area means of demo photos
+# (695×589 to 72 pixels) full decoding is off by 0.2 gray levels (59 dB), scaled decoding by 0.7 (44 dB) at 4 times the
+# final size, by 1.2 (40 dB) at 3 times. It halves the time for photos of 2,300 pixels and more at short side 288.
 DECODED_PER_FINAL = 4
 
 
 class Photo(NamedTuple):
-    """pixels: uint8 (H, W, 1 gray | 3 RGB | 4 CMYK, 255 full ink), as stored. width, height: of the photo in pixels;
-    the pixels may be decoded smaller. orientation: EXIF's. profile: ICC."""
+    """pixels: uint8 (H, W, 1 gray | 3 RGB | 4 CMYK, 255 full ink), not rotated, perhaps smaller than the photo. width,
+    height: of the photo, in pixels. orientation: EXIF's. profile: ICC."""
 
     pixels: np.ndarray
     width: int
@@ -141,13 +136,13 @@ class Photo(NamedTuple):
 
 
 class OddHeader(Rejected):
-    """A JPEG of which libjpeg says no more than that its header is odd; Pillow decodes it, with its weaker check."""
+    """A JPEG about which libjpeg warns only that its header is unusual; Pillow decodes it, with a weaker check."""
 
 
 def decode(data: bytes, header: JpegHeader | None, short_side: int | None) -> Photo:
-    """Decode an image, at no less than DECODED_PER_FINAL times the size that `short_side` (pixels) will ask for.
+    """Decode an image at DECODED_PER_FINAL times the size for `short_side` (pixels) or more.
 
-    header: `read_header` of data. Raises Rejected for damage, bombs, float pixels and what is no image.
+    header: `read_header` of data. Raises Rejected for damage, too many pixels, float pixels and what is no image.
     """
     if header is not None:
         with suppress(OddHeader):
@@ -156,17 +151,17 @@ def decode(data: bytes, header: JpegHeader | None, short_side: int | None) -> Ph
 
 
 def check(data: bytes) -> None:
-    """Entropy-decode every byte of a JPEG at the least cost: gray, 1/8 of the size. Raises Rejected for damage.
+    """Entropy-decode every byte of a JPEG as cheaply as possible: gray, 1/8 of the size. Raises Rejected for damage.
 
-    It finds what decoding the whole picture finds (tests/test_decode_check.py). Bytes behind the end of the image are
-    fine. "Extraneous bytes before marker" is damage too: of 3,000 photos with a bit flipped, 16 bytes zeroed or a few
-    bytes lost, it was the only message for 128, and these were off by 40 gray levels on average.
+    It finds all damage that full decoding finds (tests/test_decode_check.py). Bytes after the end of the image are
+    allowed. "Extraneous bytes before marker" counts as damage: of 3,000 photos with a bit flipped, 16 bytes zeroed or a
+    few bytes lost, it was the only warning for 128, and these were off by 40 gray levels on average.
     """
     _libjpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8)
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise Rejected for more pixels than are safe to decode, or a side that JPEG cannot hold."""
+    """Raise Rejected for more pixels than are safe to decode, or a side too long for JPEG."""
     _check_pixels(width, height)
     if max(width, height) > MAX_SIDE:
         raise Rejected(f"a side longer than {MAX_SIDE} pixels")
@@ -193,13 +188,13 @@ def _decode_jpeg(data: bytes, header: JpegHeader, short_side: int | None) -> Pho
     space = SPACES[len(header.sampling)]
     pixels = _libjpeg(data, space, min_width=DECODED_PER_FINAL * width, min_height=DECODED_PER_FINAL * height,
                       min_factor=2)
-    # Adobe stores inks inverted, everybody followed, and decoders invert whatever the markers say.
+    # Adobe stores inverted inks, everybody followed, and decoders invert whatever the markers say.
     return Photo(~pixels if space == "CMYK" else pixels, header.width, header.height, header.orientation,
                  header.profile)
 
 
 def _decode_with_pillow(data: bytes) -> Photo:
-    """Pillow's warnings are of metadata or of the size, which is checked here."""
+    """Without Pillow's warnings: they are about metadata, or the size, which is checked here."""
     with warnings.catch_warnings(action="ignore"):
         return _pillow_photo(data)
 
@@ -226,7 +221,7 @@ def _pillow_photo(data: bytes) -> Photo:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Modes L, RGB and CMYK: 16-bit gray keeps its high byte, transparency goes on white. Rejects float pixels."""
+    """Convert to L, RGB or CMYK: 16-bit gray keeps its high byte, transparency becomes white. Rejects float pixels."""
     if image.mode == "F":
         raise Rejected("floating-point pixels")
     if image.mode.startswith("I"):
@@ -240,5 +235,5 @@ def _plain(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # EXIF is parsed only here, and damaged too; the pixels are whole and stay as they are
+    except Exception:  # EXIF is damaged; the pixels are whole and stay as they are
         return 1

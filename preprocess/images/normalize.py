@@ -1,7 +1,7 @@
-"""The one form that every packed photo has: RGB, upright, baseline JPEG with 4:2:0 chroma.
+"""Bring a photo into normal form, which all packed photos have: sRGB, upright, baseline JPEG with 4:2:0 chroma.
 
-NVIDIA's hardware decoder takes baseline JPEG only, and a DALI pipeline dies on the first file that it cannot
-decode (its maintainers in NVIDIA/DALI#3913), so what fails here must not reach a shard.
+NVIDIA's hardware decoder takes only baseline JPEG, and a DALI pipeline dies on the first file that it cannot decode
+(its maintainers in NVIDIA/DALI#3913), so no file that fails here may reach a shard.
 """
 import threading
 from pathlib import Path
@@ -16,16 +16,16 @@ from preprocess.images.decode import Photo, Rejected, check_size, decode, is_srg
 from preprocess.images.decode import check as check_decodes
 from preprocess.images.jpeg_header import BASELINE, JpegHeader, read_header, upright, without_metadata
 
-# Progressive JPEG -> baseline with the same DCT coefficients: only the entropy coding is done anew.
+# Progressive JPEG -> baseline with the same DCT coefficients: only the entropy coding is redone.
 
-jpeglib.version.set("turbo210")  # of simplejpeg's line; the default, libjpeg 6b, complains to stderr of fine files
-LOCK = threading.Lock()  # jpeglib counts markers in global variables: without it, 8 threads made it fail
+jpeglib.version.set("turbo210")  # as in simplejpeg; the default, libjpeg 6b, prints warnings about good files
+LOCK = threading.Lock()  # jpeglib counts markers in global variables: without a lock, 8 threads made it fail
 
 
 def to_baseline(data: bytes) -> bytes | None:
-    """The same photo as baseline JPEG without metadata; None where jpeglib cannot.
+    """The same photo as baseline JPEG without metadata; None if jpeglib fails.
 
-    data: a JPEG that passed strict decoding, since damage can crash jpeglib. The caller compares the pixels. Raises
+    data: a JPEG that passed strict decoding, since damage can crash jpeglib. The caller must compare the pixels. Raises
     OSError only when the temporary folder cannot be written.
     """
     with LOCK, TemporaryDirectory() as folder:
@@ -57,12 +57,12 @@ class Packed(NamedTuple):
 def normalize(data: bytes, short_side: int | None, quality: int, check: bool = True) -> Packed:
     """Bring an image file into normal form, decoding it once; equal arguments give equal bytes.
 
-    A file that has the form keeps its bytes, its metadata (EXIF, XMP, an sRGB profile) among them: none of it changes
-    how the photo looks. A progressive JPEG whose pixels may stay becomes baseline with the same pixels. All others
-    are encoded once, without metadata.
+    A file that already is in normal form keeps its bytes, including metadata (EXIF, XMP, an sRGB profile) that does not
+    change how the photo looks. A progressive JPEG that is otherwise in normal form becomes baseline with the same
+    pixels. All others are encoded once, without metadata.
 
-    short_side: pixels; a longer one is scaled down to it (antialiased), a shorter one stays; None keeps all sizes.
-    quality: JPEG quality (1-100) of what must be encoded. check: decode files that keep their bytes as well.
+    short_side: pixels; photos with a longer short side are scaled down to it (antialiased); None keeps all sizes.
+    quality: JPEG quality (1-100) of photos that must be encoded. check: also decode files that keep their bytes.
     Raises Rejected, and nothing else, whatever `data` is; OSError when the temporary folder cannot be written.
     """
     if not data:
@@ -79,7 +79,7 @@ def normalize(data: bytes, short_side: int | None, quality: int, check: bool = T
 
 
 def _pixels_stay(header: JpegHeader, short_side: int | None) -> bool:
-    """Whether only the entropy coding may be wrong."""
+    """Whether the pixels are in normal form, so that at most the entropy coding must change."""
     return (header.bits == 8 and header.is_ycbcr and header.sampling == SAMPLING_420 and header.orientation == 1
             and target_size(header.width, header.height, short_side) == (header.width, header.height)
             and is_srgb(header.profile))
@@ -90,7 +90,7 @@ def _is_baseline(header: JpegHeader) -> bool:
 
 
 def _recoded(data: bytes, header: JpegHeader, quality: int) -> Packed:
-    """Baseline with the same pixels; encoded anew where that does not come out (rare scripts of scans)."""
+    """Baseline with the same pixels; encoded again where that fails (rare scan scripts)."""
     photo = decode(data, header, None)
     baseline = to_baseline(data)
     if baseline is None or not _has_pixels(baseline, photo.pixels):
@@ -109,7 +109,7 @@ def _has_pixels(data: bytes, pixels: np.ndarray) -> bool:
 
 
 def _encoded(photo: Photo, short_side: int | None, quality: int) -> Packed:
-    """Shrunk before it is turned and colored: that is fewer pixels."""
+    """Scale down, rotate, convert to sRGB and encode; in this order, since fewer pixels are faster."""
     size = target_size(photo.width, photo.height, short_side)
     pixels = to_rgb(upright(shrink(photo.pixels, *size), photo.orientation), photo.profile)
     height, width = pixels.shape[:2]

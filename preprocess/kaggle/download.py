@@ -1,8 +1,8 @@
-"""Download a large file so that nothing is lost: NAME.part grows, whatever happens, until it is whole.
+"""Download a large file without losing progress: NAME.part grows across interruptions until it is complete.
 
-kaggle's own download_file (2.2.4) is not used: it writes under the final name, so that half a file looks like a whole
-one, and an error page that answers its Range request replaces the bytes that were there (Kaggle/kaggle-cli, pull
-request 1179).
+kaggle's own download_file (2.2.4) is not used: it writes under the final name, so half a file looks like a whole one,
+and if its Range request is answered by an error page, that replaces the bytes so far (Kaggle/kaggle-cli, pull request
+1179).
 """
 import base64
 import hashlib
@@ -22,14 +22,14 @@ from arcshard.files import sync_folder
 from preprocess.kaggle.retry import FIRST_WAIT, TRIES, persist
 from preprocess.kaggle.source import ServedFile, first_byte, read_record, served_file, write_record
 
-# A file that is not whole yet: NAME.part has its first bytes, NAME.part.json says of which file.
+# An incomplete file: NAME.part has its first bytes, NAME.part.json describes the file they are from.
 
 READ_AT_ONCE = 1 << 20  # bytes read at once
 MB = 10**6
 
 
 class PartFile(NamedTuple):
-    """The part of the file that will be `whole`. A kill at any moment leaves bytes that their record describes."""
+    """The first bytes of the file that will be `whole`. A kill at any moment leaves bytes with a matching record."""
 
     whole: Path
 
@@ -45,23 +45,23 @@ class PartFile(NamedTuple):
         return self.bytes.stat().st_size if self.bytes.exists() else 0
 
     def known(self) -> ServedFile | None:
-        """The file that the bytes are from, None if that is not known."""
+        """The file that the bytes are from; None if unknown."""
         return read_record(self.record)
 
     def start(self, served: ServedFile) -> None:
-        """Forget what is there; the bytes to come are from `served`."""
+        """Delete the bytes so far; those to come are from `served`."""
         self.bytes.unlink(missing_ok=True)
-        sync_folder(self.whole.parent)  # else a power cut could bring back old bytes under the new record
+        sync_folder(self.whole.parent)  # else a power cut could bring the old bytes back, with the new record
         write_record(self.record, served)
 
     def finish(self, served: ServedFile) -> None:
-        """Check the bytes and give them their final name, or delete them and raise UserError."""
+        """Check the file and give it its final name, or delete it and raise UserError."""
         fault = self._fault(served)
         if fault:
             self.bytes.unlink()
             self.record.unlink()
-            raise UserError(f"{self.whole.name} must come as Kaggle announced it, but {fault}: it was deleted, run the "
-                            "same command again")
+            raise UserError(f"{self.whole.name} was damaged on its way ({fault}) and is deleted: run the same command "
+                            "again")
         with open(self.bytes, "rb") as f:
             os.fsync(f.fileno())
         os.replace(self.bytes, self.whole)
@@ -70,15 +70,15 @@ class PartFile(NamedTuple):
 
     def _fault(self, served: ServedFile) -> str | None:
         if served.md5 and self._digest(hashlib.md5(usedforsecurity=False), "MD5") != served.md5:
-            return "its MD5 is another"
+            return "its MD5 differs from the announced one"
         if not served.md5 and served.crc32c and self._digest(Checksum(), "CRC32C") != served.crc32c:
-            return "its CRC32C is another"
+            return "its CRC32C differs from the announced one"
         if self.whole.suffix == ".zip" and not zipfile.is_zipfile(self.bytes):
             return "it has no zip directory at its end"
         return None
 
     def _digest(self, digest: Any, name: str) -> str:
-        """Hash of the bytes on the disk, in base64."""
+        """Hash of the bytes on disk, in base64."""
         with open(self.bytes, "rb") as f, progress(total=self.size() // MB, unit="MB", what=f"checking {name}") as bar:
             while chunk := f.read(READ_AT_ONCE):
                 digest.update(chunk)
@@ -87,16 +87,16 @@ class PartFile(NamedTuple):
 
 
 TIMEOUT = 60.0  # seconds without a byte
-CHUNK = 1 << 18  # bytes that a cut connection may cost
+CHUNK = 1 << 18  # bytes that a broken connection may lose
 
 
 def download(part: PartFile, ask: Callable[[], requests.PreparedRequest], timeout: float = TIMEOUT, tries: int = TRIES,
              first_wait: float = FIRST_WAIT) -> ServedFile:
-    """Get the file that `ask()` requests, going on with what is there if that is provably of the same file.
+    """Get the file that `ask()` requests, resuming if the bytes so far are provably from the same file.
 
-    Every try asks for a fresh request, since links expire. Returns what the server said of the file. Raises UserError
-    where the disk is too small or tries run out (what came is kept), and where the bytes are not those that were
-    announced (they are deleted).
+    Every try gets a fresh request, since links expire. Returns the server's description of the file. Raises UserError
+    if the disk is too small or all tries failed (the bytes so far are kept), and if the file is not the one announced
+    (it is deleted).
     """
     served = persist(lambda: _receive(ask(), part, timeout), part.size, tries, first_wait)
     part.finish(served)
@@ -104,7 +104,7 @@ def download(part: PartFile, ask: Callable[[], requests.PreparedRequest], timeou
 
 
 def _receive(request: requests.PreparedRequest, part: PartFile, timeout: float) -> ServedFile:
-    """One try: go on, start anew, or find that nothing is missing."""
+    """One try: resume, start again, or find that nothing is missing."""
     known, have = part.known(), part.size()
     if known is not None and 0 < have < (known.size or 0):
         with _send(request, timeout, have) as response:

@@ -1,7 +1,7 @@
-"""Asks Kaggle where a competition's or a dataset's files lie, through the package kaggle.
+"""Ask Kaggle for the address of a competition's or dataset's files, through the package kaggle.
 
-Read from kaggle 2.2.4, which shapes the code below: importing it logs in at once (up to two requests), prints on stdout
-and may exit; with VERBOSE=1 it prints the token; its requests have no time limit; its errors hold signed links.
+What kaggle 2.2.4 does explains the code below: importing it logs in at once (up to two requests), prints to stdout and
+may exit; with VERBOSE=1 it prints the token; its requests have no timeout; its errors contain signed links.
 """
 import io
 import json
@@ -20,10 +20,8 @@ import requests
 from arcshard.console import UserError
 from arcshard.files import write_text
 
-# What fetch.py is asked for, and the name that it gets here.
 
-
-class Wanted(NamedTuple):
+class KaggleFile(NamedTuple):
     """A competition ("landmark-recognition-2020") or a dataset ("owner/name"), whole (one zip) or one file of it."""
 
     source: str
@@ -40,33 +38,33 @@ class Wanted(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name that the fetched file is to have, unless Kaggle serves it zipped."""
+        """The file's name on disk, unless Kaggle serves it zipped."""
         return PurePosixPath(self.file).name if self.file else f"{self.source.rpartition('/')[2]}.zip"
 
     def name_at(self, url: str) -> str:
-        """`name`, with .zip where `url` says that the one file comes zipped; nothing else of `url` is trusted."""
+        """`name`, with .zip if `url` ends so, since the file then comes zipped; nothing else in `url` is trusted."""
         zipped = unquote(urlsplit(url).path).endswith(".zip")
         return f"{self.name}.zip" if zipped and not self.name.endswith(".zip") else self.name
 
 
-def wanted_from(competition: str, dataset: str | None, file: str | None) -> Wanted:
-    """The dataset, or else the competition. Raises UserError where a name cannot be one."""
+def kaggle_file(competition: str, dataset: str | None, file: str | None) -> KaggleFile:
+    """The dataset, or else the competition. Raises UserError for an impossible name."""
     for option, name, pattern in (("--competition", competition, r"[\w-]+"), ("--dataset", dataset, r"[\w-]+/[\w-]+")):
         if name is not None and not re.fullmatch(pattern, name):
             shape = "NAME" if option == "--competition" else "OWNER/NAME"
-            raise UserError(f"{option} must be {shape} as in the address of its page at Kaggle, not {name!r}: copy it")
+            raise UserError(f"{name!r} cannot be the name for {option}: copy {shape} from its page's address at Kaggle")
     if file is not None and PurePosixPath(file).name in ("", ".."):
-        raise UserError(f"--file must name one file as Kaggle's page lists it, not {file!r}: leave it out to fetch all")
-    return Wanted(dataset or competition, file)
+        raise UserError(f"--file {file!r} names no file: copy a name from Kaggle's page, or leave it out to fetch all")
+    return KaggleFile(dataset or competition, file)
 
 
-# What a server says about a file, and the record of it that lies beside the bytes fetched so far.
+# What a server says about a file, and the record of it beside the bytes downloaded so far.
 
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")  # RFC 9110, section 14.4
 
 
 class ServedFile(NamedTuple):
-    """Size in bytes, validators (RFC 9110, section 8.8), MD5 and CRC32C in base64; None: not said."""
+    """Size in bytes, validators (RFC 9110, section 8.8), MD5 and CRC32C in base64; None: unknown."""
 
     size: int | None
     etag: str | None
@@ -75,14 +73,14 @@ class ServedFile(NamedTuple):
     crc32c: str | None
 
     def is_same(self, other: "ServedFile | None") -> bool:
-        """True only where the headers prove that both are the same bytes."""
+        """True only if the headers prove that both have the same bytes."""
         return bool(self.etag or self.modified) and other is not None and self[:3] == other[:3]
 
 
 def served_file(response: requests.Response) -> ServedFile:
     """Read the headers of a 200 or 206; the hashes are Google Cloud Storage's, of the whole file also in a 206.
 
-    Every file there has a CRC32C; one that was composed of parts has no MD5.
+    Every file there has a CRC32C; one composed of parts has no MD5.
 
     Source: https://cloud.google.com/storage/docs/xml-api/reference-headers#xgooghash
     """
@@ -95,64 +93,64 @@ def served_file(response: requests.Response) -> ServedFile:
 
 
 def first_byte(response: requests.Response) -> int:
-    """Position in the file of the body's first byte; 0 if the server ignored or refused (416) the wish for another."""
+    """Position in the file of the body's first byte; 0 if the server ignored or refused (416) the Range header."""
     part = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return int(part[1]) if part else 0
 
 
 def write_record(path: Path, served: ServedFile) -> None:
-    """Write it as JSON: no address, no token."""
+    """Write it as JSON, without address or token."""
     write_text(path, json.dumps(served._asdict()) + "\n")
 
 
 def read_record(path: Path) -> ServedFile | None:
-    """What `write_record` wrote; None where there is nothing of the kind."""
+    """What `write_record` wrote; None if there is no such file."""
     try:
         return ServedFile(**json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-# Kaggle's refusals as sentences. None holds what a server sent: it could hold a token or a signed link.
+# Kaggle's refusals as sentences. They contain nothing that a server sent, which could be a token or a signed link.
 
 TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 
 
-def refuse_without_token(wanted: Wanted) -> NoReturn:
-    """Raise the UserError for a log-in that failed: no token at all, or one that Kaggle does not know."""
+def refuse_without_token(wanted: KaggleFile) -> NoReturn:
+    """Raise the UserError for a failed login: no token at all, or one that Kaggle does not know."""
     from kagglesdk import get_access_token_from_env
     token, place = get_access_token_from_env()
     if token:
         _refuse_token(f"does not know the one of {place}")
-    raise UserError(f"Kaggle gives files to those who show a token, but none was found: make one at {TOKEN_PAGE} "
-                    "(Generate New Token), put it into ~/.kaggle/access_token or the environment variable "
-                    f"KAGGLE_API_TOKEN, {_consent(wanted)}, and run the same command again")
+    raise UserError(f"no Kaggle token was found: make one at {TOKEN_PAGE} (Generate New Token), put it into "
+                    "~/.kaggle/access_token or the environment variable KAGGLE_API_TOKEN, "
+                    f"{_consent(wanted)}, and run the same command again")
 
 
-def refuse(response: requests.Response, wanted: Wanted) -> None:
-    """Raise a UserError if trying again cannot help; a storage's refusal may pass with a fresh link."""
+def refuse(response: requests.Response, wanted: KaggleFile) -> None:
+    """Raise a UserError if trying again cannot help; a refusal by the storage may pass with a fresh link."""
     status = _status(response)
     if response.history or status in (408, 429) or status >= 500:
         return
     if status == 401:
         _refuse_token("refused the one that was found (401)")
     if status == 403:
-        raise UserError(f"{wanted.source} is for those who may have it, but Kaggle refused you (403): "
-                        f"{_consent(wanted)}, check the name, and run the same command again")
+        raise UserError(f"Kaggle gives you no access to {wanted.source} (403): {_consent(wanted)}, check the name, and "
+                        "run the same command again")
     what = wanted.source if wanted.file is None else f"{wanted.source} with the file {wanted.file}"
     if status == 404:
-        raise UserError(f"--competition, --dataset and --file must be names that Kaggle knows, but it has no {what} "
-                        f"(404): take them from {wanted.page}")
-    raise UserError(f"Kaggle must understand the question for {what}, but answered {status}: check the names on "
-                    f"{wanted.page}, or upgrade the package kaggle")
+        raise UserError(f"Kaggle has no {what} (404): copy --competition, --dataset and --file from {wanted.page}")
+    raise UserError(f"Kaggle answered {status} to the request for {what}: check the names on {wanted.page}, or upgrade "
+                    "the package kaggle")
 
 
 def _refuse_token(fault: str) -> NoReturn:
-    raise UserError(f"the token must be valid, but Kaggle {fault}: make a new one at {TOKEN_PAGE} (Generate New Token),"
-                    " put it where the old one is (~/.kaggle or a KAGGLE_ variable), and run the same command again")
+    raise UserError(f"the Kaggle token is not valid: Kaggle {fault}; make a new one at {TOKEN_PAGE} (Generate New "
+                    "Token), put it where the old one is (~/.kaggle or a KAGGLE_ variable), and run the same command "
+                    "again")
 
 
-def _consent(wanted: Wanted) -> str:
+def _consent(wanted: KaggleFile) -> str:
     if wanted.is_dataset:
         return f"see that {wanted.page} opens while you are logged in"
     return f"accept the rules on {wanted.page}/rules (Join or Late Submission)"
@@ -166,15 +164,15 @@ def _status(response: requests.Response) -> int:
     return int(found[1]) if found else 200
 
 
-TIME_LIMIT = 120.0  # seconds for logging in and asking
+TIME_LIMIT = 120.0  # seconds for login and request
 
 
-def ask(wanted: Wanted) -> requests.PreparedRequest:
+def ask(wanted: KaggleFile) -> requests.PreparedRequest:
     """A request that gets the file from its storage: valid for a while, and as secret as a token.
 
-    Kaggle's redirect is followed, the body is not read. Raises UserError for what the user can mend (no token, a wrong
-    one, rules not accepted, no such name) and requests.RequestException or TimeoutError for what may pass. Main thread
-    only (signal.setitimer).
+    Kaggle's redirect is followed, the body is not read. Raises UserError for what the user can fix (no token, a wrong
+    one, rules not accepted, no such name), and requests.RequestException or TimeoutError for temporary faults. Main
+    thread only (signal.setitimer).
     """
     for variable in ("VERBOSE", "VERBOSE_OUTPUT"):
         os.environ.pop(variable, None)  # they make kaggle print the token
@@ -189,17 +187,17 @@ def ask(wanted: Wanted) -> requests.PreparedRequest:
         raise
 
 
-def _ask(wanted: Wanted) -> requests.PreparedRequest:
+def _ask(wanted: KaggleFile) -> requests.PreparedRequest:
     from kaggle import KaggleApi  # here, since it logs in
     api = KaggleApi()
-    api.authenticate()  # again at each question: a token may expire during a long download
+    api.authenticate()  # for each request: a token may expire during a long download
     with api.build_kaggle_client() as client:
         response = _question(client, wanted)
         response.close()
         return response.request
 
 
-def _question(client: Any, wanted: Wanted) -> requests.Response:
+def _question(client: Any, wanted: KaggleFile) -> requests.Response:
     from kagglesdk.competitions.types.competition_api_service import (
         ApiDownloadDataFileRequest,
         ApiDownloadDataFilesRequest,
@@ -221,7 +219,7 @@ def _question(client: Any, wanted: Wanted) -> requests.Response:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in this block after `seconds`: kaggle's own requests would wait for ever."""
+    """Raise TimeoutError in this block after `seconds`: kaggle's own requests would wait forever."""
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise TimeoutError(f"no answer within {seconds:.0f} s")
     before = signal.signal(signal.SIGALRM, stop)
