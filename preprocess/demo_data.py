@@ -1,10 +1,10 @@
-"""Make the demo's photos: views of real photographs, in the layout of Google Landmarks 2020 on Kaggle.
+"""Make the demo's photos: views of real photographs, in the layout of Kaggle's Google Landmarks 2020.
 
     python preprocess/demo_data.py --out data/demo/photos [--seed 0] [--workers N]
 
 Writes train/a/b/c/<id>.jpg, train.csv (id,landmark_id), test/a/b/c/<id>.jpg, test_solution.csv
 (id,landmarks,Usage; landmarks is empty where there is none) and sample_submission.csv (id,landmarks). The same
-seed gives the same bytes, whatever the number of workers. Run again after a stop, it writes what is missing.
+seed gives the same bytes, with any number of workers. Run again after an interruption, it writes what is missing.
 """
 import argparse
 from pathlib import Path
@@ -27,7 +27,7 @@ def main() -> None:
     check_output(args.out, {photo.id for photo in photos}, tables["train.csv"], args.seed)
     lacking = [photo for photo in photos if photo.oddity != MISSING and not (args.out / photo.path).exists()]
     if not lacking and all((args.out / name).exists() for name in tables):
-        print(f"{args.out} is complete already: nothing to do")
+        print(f"nothing to do: {args.out} is complete")
         return
     write_photos(lacking, args.out, args.workers)
     for name, text in tables.items():
@@ -38,15 +38,15 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, help="0 or more; another one gives other views (default: 0)")
-    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: a core each)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the photos and tables")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the views, 0 or more (default: 0)")
+    parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: one per core)")
     args = parser.parse_args()
     for name, least in {"seed": 0, "workers": 1}.items():
         if getattr(args, name) < least:
             raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
     if args.out.exists() and not args.out.is_dir():
-        raise UserError(f"--out must be a folder, but {args.out} is a file: choose another name")
+        raise UserError(f"{args.out} is a file: choose a folder for --out")
     return args
 
 
@@ -55,8 +55,8 @@ def check_output(out: Path, ids: set[str], train_csv: str, seed: int) -> None:
     strange = {path.stem for path in out.glob("t*/?/?/?/*.jpg")} - ids
     table = out / "train.csv"
     if strange or table.exists() and table.read_text() != train_csv:
-        raise UserError(f"--out must be new or hold demo photos of the same seed, but {out} holds others than those of "
-                        f"--seed {seed}: give its seed, or choose another folder")
+        raise UserError(f"{out} holds other photos than those of --seed {seed}: give the seed they were made with, or "
+                        "choose another --out")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_folds_of_an_unfit_table_are_refused(tmp_path, row, sentence):
 def test_a_class_whose_only_photo_would_be_left_out_is_refused():
     rows = pd.DataFrame({"id": ["a", "b", "c"], "label": [0, 1, 0], "split": ["val", "val", "train"]})
     assert every_val(rows, 1).equals(rows)
-    with pytest.raises(UserError, match="takes the only one of 1 classes: choose --min-images 2 or more"):
+    with pytest.raises(UserError, match="takes the only photo of 1 classes: choose --min-images 2 or more"):
         every_val(rows, 2)
 
 

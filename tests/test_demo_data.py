@@ -248,7 +248,7 @@ def test_again_says_so_and_a_stopped_run_goes_on(small, capsys):
     whole = tree(small)
     capsys.readouterr()
     demo_data.main()
-    assert "complete already" in capsys.readouterr().out and tree(small) == whole
+    assert "nothing to do" in capsys.readouterr().out and tree(small) == whole
     lost = next(small.glob("train/*/*/*/*.jpg"))
     lost.rename(f"{lost}.part")
     Path(f"{lost}.part").write_bytes(b"half")
@@ -270,15 +270,15 @@ def test_another_seed_is_refused(call, refused, tmp_path):
     photo = tmp_path / train_photos(0)[0].path
     photo.parent.mkdir(parents=True)
     photo.write_bytes(b"")
-    refused(call(SCRIPT, "--out", tmp_path, "--seed", "1"), "holds others than those of --seed 1")
+    refused(call(SCRIPT, "--out", tmp_path, "--seed", "1"), "holds other photos than those of --seed 1")
     (tmp_path / "b").mkdir()
     (tmp_path / "b/train.csv").write_text(csv_files(0)["train.csv"])
-    refused(call(SCRIPT, "--out", tmp_path / "b", "--seed", "1"), "holds others than those of --seed 1")
+    refused(call(SCRIPT, "--out", tmp_path / "b", "--seed", "1"), "holds other photos than those of --seed 1")
 
 
 def test_mistakes_get_one_sentence(call, refused, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(call(SCRIPT, "--out", tmp_path / "file"), "--out must be a folder")
+    refused(call(SCRIPT, "--out", tmp_path / "file"), "is a file: choose a folder for --out")
     refused(call(SCRIPT, "--out", tmp_path / "x", "--workers", "0"), "--workers must be at least 1, not 0")
     refused(call(SCRIPT, "--out", tmp_path / "x", "--seed", "-1"), "--seed must be at least 0, not -1")
 
@@ -291,5 +291,5 @@ def test_wrong_package_is_named(process, refused, tmp_path, monkeypatch):
     refused(done, "mvtb-data 1.6.1, but it is 1.0: run pip install 'arcshard[demo]'")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: (_ for _ in ()).throw(
         importlib.metadata.PackageNotFoundError(name)))
-    with pytest.raises(UserError, match=r"it is not there: run pip install 'arcshard\[demo\]'"):
+    with pytest.raises(UserError, match=r"\(found: none\): run pip install 'arcshard\[demo\]'"):
         check_package()

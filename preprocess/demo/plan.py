@@ -1,4 +1,4 @@
-"""Which photos the demo has, under which ids and landmarks: pure functions of the seed."""
+"""Which photos the demo has, with which ids and landmarks: pure functions of the seed."""
 import functools
 import hashlib
 import io
@@ -13,14 +13,14 @@ from PIL import Image
 
 from preprocess.demo.sources import LANDMARKS, NON_LANDMARKS
 
-# Image files as they come: mostly plain JPEGs, some damaged, some of another kind than their name says.
+# Image files as in real data: mostly plain JPEGs, some damaged, some not what their names say.
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 ORIENTATION = 0x0112  # EXIF tag; 6: turn a quarter clockwise to see it upright
 
 
 def encode(view: MatLike, quality: int, oddity: str = "") -> bytes:
-    """The bytes of an image file; view: BGR uint8 (H, W, 3), quality: 1-100 of what is lossy, oddity: see ODDITIES."""
+    """The bytes of an image file. view: BGR uint8 (H, W, 3). quality: 1-100, of lossy formats. oddity: see ODDITIES."""
     return ODDITIES[oddity](view, quality) if oddity else _opencv(".jpg", view, cv2.IMWRITE_JPEG_QUALITY, quality)
 
 
@@ -56,7 +56,7 @@ def _png16(view: MatLike, quality: int) -> bytes:
     return _opencv(".png", gray * 257)  # 255 -> 65535
 
 
-# What real data contains, by name.
+# Unusual files that real data contains, by name.
 ODDITIES: dict[str, Callable[[MatLike, int], bytes]] = {
     "truncated": _truncated,
     "empty": lambda view, quality: b"",
@@ -72,15 +72,15 @@ MISSING = "missing"  # in the CSV, but not on disk
 
 
 LARGEST = 80  # images of a landmark
-MIN_IMAGES = 15  # what Google Landmarks is usually filtered by
+MIN_IMAGES = 15  # the usual filter for Google Landmarks
 SMALL = 16  # landmarks with fewer
 MAX_LANDMARK_ID = 203_093  # Google Landmarks v2 has 203,094
 FIRST_QUERY = 1000  # number of a view; no landmark has as many in train/, so no query is one of them
-QUERIES = {"large": 112, "small": 13, "none": 125}  # by what they show: landmarks of either size, no landmark
+QUERIES = {"large": 112, "small": 13, "none": 125}  # by what they show: large or small landmarks, or none
 
 
 class Photo(NamedTuple):
-    """One row of a CSV: a numbered view of a place, and where it goes."""
+    """One row of a CSV: a numbered view of a place, and where its file goes."""
 
     id: str
     seed: int
@@ -92,12 +92,12 @@ class Photo(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Below the output folder, as on Kaggle."""
+        """Relative to the output folder, as on Kaggle."""
         return f"{self.split}/{'/'.join(self.id[:3])}/{self.id}.jpg"
 
 
 def generator(seed: int, name: str, number: int = 0) -> np.random.Generator:
-    """Random numbers of their own for each (seed, name, number)."""
+    """A random generator of its own for each (seed, name, number)."""
     return np.random.default_rng([seed, zlib.crc32(name.encode()), number])
 
 
@@ -110,7 +110,7 @@ def class_sizes() -> list[int]:
 
 
 def ranking(seed: int) -> list[str]:
-    """Landmarks from the most to the least photographed."""
+    """Landmarks from the most to the least photographed, by seed."""
     names = list(LANDMARKS)
     return [names[i] for i in generator(seed, "ranking").permutation(len(names))]
 
@@ -129,7 +129,7 @@ def train_photos(seed: int) -> list[Photo]:
 
 
 def query_photos(seed: int) -> list[Photo]:
-    """All queries, sorted by id: views that train/ does not have, shared out evenly among the places."""
+    """All queries, sorted by id: views that train/ does not have, evenly distributed over the places."""
     ranked = ranking(seed)
     groups = {"large": ranked[:-SMALL], "small": ranked[-SMALL:], "none": list(NON_LANDMARKS)}
     photos = []
@@ -154,7 +154,7 @@ def csv_files(seed: int) -> dict[str, str]:
 
 @functools.cache
 def landmark_ids(seed: int) -> dict[str, int]:
-    """Kaggle-like ids by landmark: distinct, with gaps, in no order."""
+    """Ids by landmark, as on Kaggle: distinct, with gaps, in random order."""
     drawn = generator(seed, "landmark ids").choice(MAX_LANDMARK_ID + 1, len(LANDMARKS), replace=False)
     return dict(zip(LANDMARKS, drawn.tolist()))
 

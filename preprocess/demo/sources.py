@@ -1,4 +1,4 @@
-"""Which photographs the demo is made of: places (landmarks), what is no landmark, what stands in front.
+"""The photographs that the demo is made of: places (landmarks), what is no landmark, what stands in front.
 
 Chosen by eye from the 121 images of mvtb-data 1.6.1 and the two of scikit-learn: photographs only. Pictures
 of the same place share a landmark. The largest are cut into regions that do not overlap, so that neighboring
@@ -30,14 +30,14 @@ Places = dict[str, tuple[Source, ...]]
 
 
 def check_package() -> None:
-    """Raise UserError unless the package of the photographs is installed, in the version that was looked at."""
+    """Raise UserError unless the package of the photographs is installed in the right version."""
     try:
         found = importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
-        found = "not there"
+        found = "none"
     if found != VERSION:
-        raise UserError(f"the demo photos are made from the package {DISTRIBUTION} {VERSION}, but it is {found}: "
-                        "run pip install 'arcshard[demo]'")
+        raise UserError(f"{DISTRIBUTION} {VERSION}, the package that the demo photos are made from, is not installed "
+                        f"(found: {found}): run pip install 'arcshard[demo]'")
 
 
 def source_path(file: str) -> Path:

@@ -1,11 +1,11 @@
 """Views of a photograph as other visitors might have taken them: standpoint, lens, flowers in front, light.
 
-A view is a pure function of its photo and generator. Crop, rotation and perspective are one warp, so that pixels
-are resampled once.
+A view is a pure function of its photo and generator. Crop, rotation and perspective are one warp, so that pixels are
+resampled once.
 
-How strong they are was measured with ImageNet features (tf_efficientnet_lite0, 128 px, nearest neighbor among
-the train views of landmarks with 15 or more, a fifth held out, seed 0): recall@1 is 0.88 without the flowers,
-which leaves training little to gain, and 0.63 with them. People still recognize the places.
+Their strength was chosen with ImageNet features (tf_efficientnet_lite0, 128 px, nearest neighbor among the train views
+of landmarks with 15 or more, a fifth held out, seed 0): recall@1 is 0.88 without the flowers, which leaves training
+little to gain, and 0.63 with them. People still recognize the places.
 """
 import functools
 from pathlib import Path
@@ -26,8 +26,9 @@ SOURCE_SIDE = 1280  # pixels; larger photos are shrunk, so that one bilinear loo
 CROP_AREA = (0.2, 0.7)  # share of the photo; small ones are more frequent
 TILT = 35  # degrees to either side
 SKEW = 0.2  # of the crop's sides, how far each corner moves at most: the perspective
-FLOWER_BEDS = (0.2, 0.4, 0.4)  # how often a view has none, one, two
-GRAY = 0.2  # how often a view has no color
+FLOWER_BEDS = (0.2, 0.4, 0.4)  # probability of none, one, two in a view
+GRAY = 0.2  # probability of a view without color
+QUALITY = (35, 93)  # JPEG quality, from and below
 
 
 def load_source(source: Source) -> MatLike:
@@ -56,9 +57,9 @@ def render_view(photo: MatLike, rng: np.random.Generator) -> MatLike:
 
 
 def draw_corners(rng: np.random.Generator, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw what a view shows: corners (4, 2) in pixels, clockwise from top left; width and height (2,) of the crop.
+    """Draw a crop: its corners (4, 2) in pixels, clockwise from top left, and its width and height (2,).
 
-    They lie within the photo of width × height pixels; a crop too large or tilted for that is scaled down.
+    It lies within the photo of width × height pixels; one that is too large or tilted is scaled down.
     """
     frame = np.array([width, height], dtype=np.float64)
     area = CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * rng.uniform() ** 2
@@ -83,7 +84,7 @@ def _cut(photo: MatLike, corners: NDArray[np.float64], size: tuple[int, int]) ->
 
 
 def grow_flowers(view: MatLike, rng: np.random.Generator) -> MatLike:
-    """Let a flower bed hide a part of the view, from a random place of its border inwards."""
+    """Let a flower bed hide a part of the view, from a random point on its border inwards."""
     height, width = view.shape[:2]
     bed = _flower_beds()[rng.integers(len(FOREGROUND))]
     corners, _ = draw_corners(rng, bed.shape[1], bed.shape[0])
@@ -98,7 +99,7 @@ def _flower_beds() -> list[MatLike]:
 
 
 def _bush(rng: np.random.Generator, width: int, height: int) -> MatLike:
-    """Soft-edged ragged blob on the border: float32 (height, width) in [0, 1]."""
+    """A ragged, soft-edged blob on the border: float32 (height, width) in [0, 1]."""
     along = rng.uniform()
     middle = [(along, 0), (1, along), (along, 1), (0, along)][rng.integers(4)] * np.array([width, height])
     angle = np.sort(rng.uniform(0, 2 * np.pi, 24))
@@ -110,7 +111,7 @@ def _bush(rng: np.random.Generator, width: int, height: int) -> MatLike:
 
 
 def relight(view: MatLike, rng: np.random.Generator) -> MatLike:
-    """Other exposure, contrast, white balance and saturation."""
+    """Change exposure, contrast, white balance and saturation."""
     levels = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.uniform(-0.7, 0.7))
     levels = 0.5 + (levels - 0.5) * rng.uniform(0.5, 1.3) + rng.uniform(-0.15, 0.15)
     levels = levels * np.exp(rng.uniform(-0.25, 0.25, 3))
@@ -120,14 +121,10 @@ def relight(view: MatLike, rng: np.random.Generator) -> MatLike:
     return cv2.addWeighted(view, saturation, gray, 1 - saturation, 0)
 
 
-# Write the photos, one place after the other in several processes.
-
-QUALITY = (35, 93)  # of a JPEG, from and below
-
-
 def write_photos(photos: list[Photo], out: Path, workers: int) -> None:
-    """Write each photo below `out` in that many processes; each file appears whole, its bytes depend on the photo
-    and its seed only.
+    """Write the photos below `out`, one task per place in that many processes.
+
+    Each file appears whole; its bytes depend only on the photo and its seed.
     """
     places = [[photo for photo in photos if photo.place == place] for place in PLACES]
     with progress(total=len(photos), unit="photos", what="demo photos") as bar:
@@ -137,7 +134,7 @@ def write_photos(photos: list[Photo], out: Path, workers: int) -> None:
 
 
 def write_place(photos: list[Photo], out: Path) -> int:
-    """Write photos of one place; returns how many."""
+    """Write photos of one place; returns their number."""
     cv2.setNumThreads(1)  # the processes share the cores already
     sources = [load_source(source) for source in PLACES[photos[0].place]]
     for photo in photos:

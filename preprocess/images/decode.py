@@ -73,9 +73,9 @@ def _changes_little(transform: ImageCms.ImageCmsTransform) -> bool:
 #
 # Both together have the variance of Pillow's HAMMING filter, s²/9 pixels² where one new pixel replaces s old ones;
 # linear interpolation contributes 1/6 pixel² (mean over all phases). On photos of 800×600 the result is within 40 to
-# 54 dB of HAMMING in float64 for s from 1.02 to 7.9, and as close to LANCZOS (0.5 dB less to 1.2 dB more) as the mean of
-# areas. OpenCV's INTER_AREA takes 2.8 times as long at s = 2, 5 times at 1.2. Blur and linear interpolation give equal
-# bytes on all processors, OpenCV's cubic interpolation does not (Intel's IPP differs by one in places).
+# 54 dB of HAMMING in float64 for s from 1.02 to 7.9, and as close to LANCZOS (0.5 dB less to 1.2 dB more) as the
+# mean of areas. OpenCV's INTER_AREA takes 2.8 times as long at s = 2, 5 times at 1.2. Blur and linear interpolation
+# give equal bytes on all processors, OpenCV's cubic interpolation does not (Intel's IPP differs by one in places).
 
 FILTER_VARIANCE = 1 / 9  # times s²
 LINEAR_VARIANCE = 1 / 6  # pixels²

@@ -118,7 +118,7 @@ def _find_directory(stream: BinaryIO, size: int) -> _Directory:
     if locator.startswith(b"PK\6\7") and len(locator) == END64_LOCATOR.size:
         disk, _, _, members, length, start = _end64(stream, END64_LOCATOR.unpack(locator)[2], size)
     if disk:
-        raise Damaged("is one part of several", "join the parts (zip -s 0)")
+        raise Damaged("is one part of several", "join them (zip -s 0)")
     if start + length > size:
         raise Damaged("has a damaged end record")
     return _Directory(start, length, members)
