@@ -100,7 +100,7 @@ def take_steps(stage: StageRun, state: TrainState, checkpointer: Checkpointer, l
             margin = margin_at(start / stage.total, stage.args.head.margin, stage.args.head.margin_warmup)
             set_lr(state.optimizer, lr)
             step.head.set_margin(margin)
-            step.head.draw(int(hash64(c.seed, start)[0] >> 1))
+            step.head.set_key(int(hash64(c.seed, start)[0] >> 1))
             if c.batchnorm_frozen_from is not None:
                 state.set_mode(c, world, start / stage.epoch)
 

@@ -1,7 +1,7 @@
-"""uint8 photos -> the network's input: batched tensor functions with one set of factors a sample.
+"""uint8 photos -> the network's input: batched tensor functions with one set of factors for each sample.
 
 They run inside the training step, where torch.compile fuses them with the first convolution's input.
-Shape suffixes: B batch, S side, K numbers a sample.
+Shape suffixes: B batch, S side, K numbers of a sample.
 """
 import torch
 from torch import Tensor
@@ -12,11 +12,11 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL and torchvision turn RGB in
 def prepare(images_BSS3: Tensor, jitter_BK: Tensor | None, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (B, S, S, 3) in 0..255 -> float32 (B, 3, S, S), normalized.
 
-    jitter: columns 0-2 are factors of `color_jitter`; where there are eight, 3-6 are a hole's edges for `cut_out` and 7
-    is 1 where `autocontrast` acts. None leaves the colors as they are.
+    jitter: columns 0-2 are factors of `color_jitter`; if there are eight, 3-6 are the edges of a hole for `cut_out` and
+    7 is 1 where `autocontrast` applies. None leaves the colors as they are.
     mean, std: float32 (3,), of pixel values in 0..1.
     """
-    x = images_BSS3.permute(0, 3, 1, 2).float() / 255  # a channels_last tensor without moving a byte
+    x = images_BSS3.permute(0, 3, 1, 2).float() / 255  # a channels_last tensor, without moving a byte
     if jitter_BK is not None:
         x = _jittered(x, jitter_BK)
     return (x - mean[:, None, None]) / std[:, None, None]
@@ -44,14 +44,14 @@ def color_jitter(x_B3SS: Tensor, factors_B3: Tensor) -> Tensor:
 
 
 def autocontrast(x_B3SS: Tensor) -> Tensor:
-    """Stretches each channel of each image to 0..1; a channel of one value stays. The formula is torchvision's."""
+    """Stretch each channel of each image to 0..1; a constant channel stays. The formula is torchvision's."""
     low, high = x_B3SS.amin((2, 3), keepdim=True), x_B3SS.amax((2, 3), keepdim=True)
     varies = high > low
     return torch.where(varies, (x_B3SS - low) / torch.where(varies, high - low, 1), x_B3SS)
 
 
 def cut_out(x_B3SS: Tensor, edges_B4: Tensor) -> Tensor:
-    """Black where a pixel's center lies in [left, right) × [top, bottom), shares of the side.
+    """Black where a pixel's center lies in [left, right) × [top, bottom), in shares of the side.
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with Cutout", 2017.
     """
@@ -63,6 +63,6 @@ def cut_out(x_B3SS: Tensor, edges_B4: Tensor) -> Tensor:
 
 
 def _gray(x_B3SS: Tensor) -> Tensor:
-    """Luma, (B, 1, S, S); products with scalars, since a tensor of weights would have to be copied to the device."""
+    """Luma, (B, 1, S, S); by scalars, since a tensor of weights would have to be copied to the device."""
     red, green, blue = x_B3SS.split(1, dim=1)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

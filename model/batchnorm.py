@@ -1,8 +1,8 @@
-"""BatchNorm when one update is made of several micro-batches, or shall not learn statistics at all.
+"""BatchNorm for updates made of several micro-batches, or with frozen statistics.
 
 Accumulation adds up gradients, but each micro-batch is still normalized by its own mean and variance (Ioffe and
-Szegedy, "Batch Normalization", ICML 2015, algorithm 1): 8 × 32 images are not 256. What can be mended is the running
-average, which otherwise moves once a micro-batch and so forgets k times as fast.
+Szegedy, "Batch Normalization", ICML 2015, algorithm 1): 8 × 32 images are not 256. What can be corrected is the running
+average, which otherwise moves with each of k micro-batches and so forgets k times as fast.
 """
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,24 +14,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def batchnorms(module: nn.Module) -> list[_BatchNorm]:
-    """All BatchNorm layers in `module`, timm's with an activation inside among them."""
+    """All BatchNorm layers in `module`, including timm's with an activation inside."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
 
 
 def momentum_of_part(momentum: float, parts: int) -> float:
-    """What makes `parts` steps of a running average forget as much as one: 1 - (1 - m)^(1/parts), m in [0, 1]."""
+    """The momentum with which `parts` steps of a running average forget as much as one: 1 - (1 - m)^(1/parts)."""
     return 1 - (1 - momentum) ** (1 / parts)
 
 
 def correct_momentum(module: nn.Module, parts: int) -> None:
-    """Let the running statistics move as far in `parts` micro-batches as they would in one batch; call it once."""
+    """Make the running statistics move as far in `parts` micro-batches as they would in one batch; call it once."""
     for layer in batchnorms(module):
         if layer.momentum is not None:  # None averages over all batches: nothing to correct
             layer.momentum = momentum_of_part(layer.momentum, parts)
 
 
 def freeze_statistics(module: nn.Module) -> None:
-    """Normalize by the running statistics and leave them as they are; scale and shift still learn.
+    """Normalize by the running statistics and do not update them; scale and shift still learn.
 
     `module.train()` undoes it.
     """
@@ -42,9 +42,9 @@ def freeze_statistics(module: nn.Module) -> None:
 @torch.no_grad()
 def estimate_statistics(layers: list[_BatchNorm], passes: Iterable[Any],
                         total: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
-    """Set the layers' running mean and variance to those of all that they are given while `passes` is consumed.
+    """Set the layers' running mean and variance to those of all inputs that they get while `passes` is consumed.
 
-    As over one large batch, if all passes are as large; a running average lags behind the weights instead.
+    If all passes are equally large, that is as over one large batch; a running average lags behind the weights.
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3 (PreciseBN).
 
     total: sums over the ranks, float64 (n,) -> (n,).

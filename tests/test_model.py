@@ -113,5 +113,5 @@ def test_wrong_models_are_one_sentence(config, sentence):
 
 
 def test_head_config_checks_its_range():
-    with pytest.raises(ValueError, match=r"head.margin_warmup is a share of the run in \[0, 1\]; got 2"):
+    with pytest.raises(ValueError, match=r"head.margin_warmup must lie in \[0, 1\], a share of the run; got 2"):
         HeadConfig(margin_warmup=2)

@@ -16,7 +16,7 @@ from loader import Batch
 from model import HeadConfig, ModelConfig, build_embedder, build_head
 from model.batchnorm import correct_momentum
 from model.heads import remap_centers
-from model.stats import class_means, start_from
+from model.stats import class_means, init_centers
 from shards.classes import label_map
 from training.config import TrainConfig
 from training.optim import AveragedWeights, LossScale, build_optimizer, clip, keep_out_of_ddp, own_state, step_unless
@@ -45,7 +45,7 @@ def begin_at_means(stage: StageRun, step: Step) -> None:
     with autocast(stage.c, stage.world):
         means = class_means(lambda batch: step.embedder(batch.images, batch.jitter), watched(stage),
                             len(stage.class_sizes), stage.world)
-    start_from(step.head, means)
+    init_centers(step.head, means)
 
 
 def watched(stage: StageRun) -> Iterator[Any]:

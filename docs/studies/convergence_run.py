@@ -22,7 +22,7 @@ from model import build_embedder, build_head
 from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
-from model.stats import EmbeddingStats, class_means, start_from
+from model.stats import EmbeddingStats, class_means, init_centers
 from shards import Dataset
 from training import monitor
 from training.config import TrainConfig
@@ -151,7 +151,7 @@ def build(setting: Setting, photos: Photos) -> tuple[Embedder, MarginHead]:
     put_in(setting.fault, embedder)
     if setting.fault.class_means:
         embedder.eval()
-        start_from(head, class_means(lambda batch: embedder(batch.images, batch.jitter), photos.gallery, num_classes,
+        init_centers(head, class_means(lambda batch: embedder(batch.images, batch.jitter), photos.gallery, num_classes,
                                      WORLD))
     return embedder, head
 
