@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from model.sharding import ClassShard
 
 # Photos of a chunk, times the ranks: fewer make thin products, more need more memory (42 MB at 81,313 classes).
-ROWS = 128
-CUDA_ROWS = 1024  # the same on CUDA, which has room (333 MB) and reads the centers from its memory anew for each chunk
+CHUNK = 128
+CUDA_CHUNK = 1024  # the same on CUDA, which has room (333 MB) and reads the centers from its memory anew for each chunk
 BLOCK = 1024  # centers in a CPU's passes over the weight: 2 MB at D = 512, so that a second pass still finds the cache
 TINY = 1e-12  # least norm of a center, as in F.normalize
 
@@ -60,7 +60,7 @@ def chunked_cross_entropy(units: Tensor, weight: Tensor, scale: Tensor | float, 
     of its nearest one (Deng et al., "Sub-center ArcFace", ECCV 2020).
 
     Args:
-        units: normalized embeddings of this rank's photos, floating point.
+        units: normalized embeddings of this rank's photos, floating point (photos, D).
         weight: this rank's centers of any norm (C, K, D), same dtype. Its gradient is that of the mean of all ranks'
             losses, if all start the backward pass with the same factor; the other gradients are of this rank's loss.
         scale: multiplies the cosines.
@@ -80,7 +80,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         centers = weight.flatten(0, 1)
         inverse = torch.linalg.vector_norm(centers, dim=1, keepdim=True).clamp_min_(TINY).reciprocal_()
         unit_grad, weight_grad, losses, pulls = torch.empty_like(photos.units), None, [], []
-        step = min((CUDA_ROWS if weight.is_cuda else ROWS) * shard.size, len(photos.units))
+        step = min((CUDA_CHUNK if weight.is_cuda else CHUNK) * shard.size, len(photos.units))
         buffer = centers.new_empty(len(centers) * step)
         for start in range(0, len(photos.units), step):
             part = slice(start, start + step)

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize, one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import AdaFace, ArcFace, CosFace
-from model.loss import BLOCK, ROWS, _without_radial
+from model.loss import BLOCK, CHUNK, _without_radial
 
 HEADS = {"arcface": ArcFace, "easy": ArcFace, "cosface": CosFace, "adaface": AdaFace}
 
@@ -37,7 +37,7 @@ def case(batch, dim, classes, centers, kind, scale, smoothing, seed=0, **options
                 torch.rand(classes, generator=g) + 0.5, scale, smoothing, **options)
 
 
-cases = st.builds(case, st.integers(1, ROWS + 3), st.integers(8, 24), st.integers(1, 40), st.integers(1, 3),
+cases = st.builds(case, st.integers(1, CHUNK + 3), st.integers(8, 24), st.integers(1, 40), st.integers(1, 3),
                   st.sampled_from(sorted(HEADS)), st.floats(1, 60), st.sampled_from([0.0, 0.1, 0.7]),
                   st.integers(0, 999), focal=st.sampled_from([0.0, 1.0, 2.0, 3.5]), straight_through=st.booleans())
 
@@ -121,7 +121,7 @@ def test_in_float64_every_head_equals_the_plain_form(c, factor):
 
 
 @pytest.mark.parametrize("batch, dim, classes, centers, smoothing", [
-    (1, 1, 1, 1, 0.0), (ROWS, 5, 7, 1, 0.1), (ROWS + 1, 4, BLOCK + 1, 1, 0.0), (2 * ROWS, 3, BLOCK // 2, 3, 0.2)])
+    (1, 1, 1, 1, 0.0), (CHUNK, 5, 7, 1, 0.1), (CHUNK + 1, 4, BLOCK + 1, 1, 0.0), (2 * CHUNK, 3, BLOCK // 2, 3, 0.2)])
 def test_in_float64_it_equals_the_plain_form_across_the_edges_of_chunks(batch, dim, classes, centers, smoothing):
     c = case(batch, dim, classes, centers, "cosface", 30.0, smoothing)
     for ours, true in zip(found(c, head_of(c).double()), expected(c)):
@@ -145,12 +145,12 @@ class Watch(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", sorted(HEADS))
 def test_no_tensor_grows_with_batch_times_classes_and_the_host_reads_none(kind):
-    c = case(16 * ROWS, 4, 1000, 3, kind, 30.0, 0.1)
+    c = case(16 * CHUNK, 4, 1000, 3, kind, 30.0, 0.1)
     head, x = head_of(c).train(), c.x.float().requires_grad_()
     with Watch() as watch:
         head(x, c.labels).backward()
     assert {"aten::mm.out", "aten::addmm_"} <= watch.names and head.weight.grad is not None
-    assert watch.largest == ROWS * 1000 * 3
+    assert watch.largest == CHUNK * 1000 * 3
     assert not {"aten::_local_scalar_dense", "aten::item", "aten::nonzero"} & watch.names
 
 
@@ -205,7 +205,7 @@ def test_micro_batches_average_to_the_whole_batch_with_class_weights_too():
 
 @pytest.mark.parametrize("kind", sorted(HEADS))
 def test_every_head_compiles_without_a_graph_break_backward_included(kind):
-    c = case(ROWS + 6, 8, 11, 2, kind, 30.0, 0.1)
+    c = case(CHUNK + 6, 8, 11, 2, kind, 30.0, 0.1)
     head, x = head_of(c).train(), c.x.float()
     compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
     grads = []

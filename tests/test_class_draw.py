@@ -21,10 +21,10 @@ def test_mix64_is_the_loaders(words):
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 40), st.data())
 def test_the_draw_rises_and_has_all_classes_of_the_batch(key, count, data):
-    labels = torch.tensor(data.draw_classes(st.lists(st.integers(0, count - 1), max_size=count)), dtype=torch.int64)
-    held = torch.tensor(data.draw_classes(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))),
+    labels = torch.tensor(data.draw(st.lists(st.integers(0, count - 1), max_size=count)), dtype=torch.int64)
+    held = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))),
                         dtype=torch.bool)
-    number = data.draw_classes(st.integers(max(1, len(labels)), count))
+    number = data.draw(st.integers(max(1, len(labels)), count))
     drawn = draw_classes(torch.tensor(key), 7, count, number, labels, held)
     assert len(drawn) == number and (drawn.diff() > 0).all() and 0 <= drawn.min() and drawn.max() < count
     assert set(labels[held].tolist()) <= set(drawn.tolist())

@@ -23,7 +23,7 @@ def test_every_option_reaches_the_head():
     config = HeadConfig(learn_scale=True, margin_grad="straight-through", easy_margin=True, focal=2.0, negatives=0.25,
                         sharded=True)
     built = build_head(config, 16, 5, world=World(1, 2, torch.device("cpu")))
-    assert built.easy and built.straight_through and built.form.focal == 2.0 and built.negatives == 0.25
+    assert built.easy and built.straight_through and built.loss_options.focal == 2.0 and built.negatives == 0.25
     assert float(built.scale) == pytest.approx(45.0) and built.weight.shape == (2, 16) and built.num_centers == 5
     assert build_head(HeadConfig(sharded=True), 16, 5).weight.shape == (5, 16), "one process holds all"
 

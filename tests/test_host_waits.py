@@ -21,7 +21,7 @@ from loader import Batch
 from model import ArcFace
 from model.embedder import ModelConfig, build_embedder
 from model.head_config import HEADS
-from model.loss import CUDA_ROWS
+from model.loss import CUDA_CHUNK
 from model.margins import log_weights, power_margins
 from training.config import TrainConfig
 from training.log import MetricsLog
@@ -104,7 +104,7 @@ def numbers(*shape, dtype=torch.float32):
 @pytest.mark.parametrize("kind, options", [(kind, options) for kind in HEADS for options in OPTIONS
                                            if options != "easy" or kind == "arcface"])
 def test_every_head_stays_on_the_device(kind, options):
-    head, batch = HEADS[kind](16, 300, **OPTIONS[options]), CUDA_ROWS + 1
+    head, batch = HEADS[kind](16, 300, **OPTIONS[options]), CUDA_CHUNK + 1
     with on_fake_cuda():
         x = numbers(batch, 16).requires_grad_()
         loss = moved(head)(x, numbers(batch, dtype=torch.int64))
@@ -158,6 +158,6 @@ def test_on_cuda_the_number_of_kernels_does_not_grow_with_the_classes():
         with FakeTensorMode():
             head = ArcFace(512, classes)
         with on_fake_cuda() as watch:
-            moved(head)(numbers(CUDA_ROWS, 512), numbers(CUDA_ROWS, dtype=torch.int64))
+            moved(head)(numbers(CUDA_CHUNK, 512), numbers(CUDA_CHUNK, dtype=torch.int64))
         counts.append(watch.names.total())
     assert counts[0] == counts[1] < 300

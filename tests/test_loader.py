@@ -218,11 +218,11 @@ def rot(dataset, sample):
 
 
 @pytest.fixture
-def rotten(dataset_path, tmp_path):
+def corrupt(dataset_path, tmp_path):
     """A copy of the dataset in which train sample 5 was damaged after packing."""
-    shutil.copytree(dataset_path, tmp_path / "rotten")
-    rot(Dataset(tmp_path / "rotten", "train"), 5)
-    return Dataset(tmp_path / "rotten", "train")
+    shutil.copytree(dataset_path, tmp_path / "corrupt")
+    rot(Dataset(tmp_path / "corrupt", "train"), 5)
+    return Dataset(tmp_path / "corrupt", "train")
 
 
 def test_a_sample_that_rots_while_the_loader_runs_is_replaced_from_then_on(train, dataset_path, tmp_path, capfd):
@@ -241,9 +241,9 @@ def test_a_sample_that_rots_while_the_loader_runs_is_replaced_from_then_on(train
     assert train.index["key"][late].decode() in capfd.readouterr().err
 
 
-def test_a_rotten_sample_is_named_and_replaced_and_nothing_else_changes(train, rotten, capfd):
+def test_a_corrupt_sample_is_named_and_replaced_and_nothing_else_changes(train, corrupt, capfd):
     sound = first(Loader(train, batch_size=20, size=32), 3)
-    batches = first(Loader(rotten, batch_size=20, size=32), 3)
+    batches = first(Loader(corrupt, batch_size=20, size=32), 3)
     ids, expected = joined(batches, "ids"), joined(sound, "ids")
     at = (expected == 5).nonzero().item()
     assert (ids != expected).nonzero().flatten().tolist() == [at] and sum(b.replaced for b in batches) == 1
@@ -254,22 +254,22 @@ def test_a_rotten_sample_is_named_and_replaced_and_nothing_else_changes(train, r
     assert key in said and "train-000000.tar" in said and str(train.index["offset"][5]) in said
 
 
-def test_the_replacement_comes_from_what_is_selected(rotten, tmp_path):
-    """Of four samples, one rotten: whatever takes its place is one of the other three."""
-    (tmp_path / "subset").write_bytes(b"\n".join(rotten.index["key"][4:8]))
-    batches = first(Loader(rotten, batch_size=20, size=16, selection=Selection(subset=str(tmp_path / "subset"))), 2)
+def test_the_replacement_comes_from_what_is_selected(corrupt, tmp_path):
+    """Of four samples, one corrupt: whatever takes its place is one of the other three."""
+    (tmp_path / "subset").write_bytes(b"\n".join(corrupt.index["key"][4:8]))
+    batches = first(Loader(corrupt, batch_size=20, size=16, selection=Selection(subset=str(tmp_path / "subset"))), 2)
     assert sum(batch.replaced for batch in batches) == 10 and set(joined(batches, "ids").tolist()) == {4, 6, 7}
 
 
-def test_the_replacement_is_the_same_on_any_rank(rotten):
-    one = joined(first(Loader(rotten, batch_size=20, size=16), 3), "ids")
-    ranks = [first(Loader(rotten, batch_size=10, size=16, rank=r, world_size=2), 3) for r in (0, 1)]
+def test_the_replacement_is_the_same_on_any_rank(corrupt):
+    one = joined(first(Loader(corrupt, batch_size=20, size=16), 3), "ids")
+    ranks = [first(Loader(corrupt, batch_size=10, size=16, rank=r, world_size=2), 3) for r in (0, 1)]
     assert torch.equal(one, joined(list(itertools.chain(*zip(*ranks))), "ids"))
 
 
-def test_evaluation_does_not_replace_but_stops_at_a_rotten_sample(rotten):
-    with pytest.raises(CorruptSample, match=rotten.index["key"][5].decode()):
-        list(Loader(rotten, batch_size=20, size=16, train=False))
+def test_evaluation_does_not_replace_but_stops_at_a_corrupt_sample(corrupt):
+    with pytest.raises(CorruptSample, match=corrupt.index["key"][5].decode()):
+        list(Loader(corrupt, batch_size=20, size=16, train=False))
 
 
 def leave(loader, why):

@@ -418,7 +418,7 @@ def test_what_a_kill_left_makes_way_for_others(front, packed, config):
     assert train(small).read(59) and not (config.path / ("ab" * 32 + remote.PART)).exists()
 
 
-def test_a_cut_file_in_the_cache_is_fetched_again_and_a_rotten_one_named(front, packed, config):
+def test_a_cut_file_in_the_cache_is_fetched_again_and_a_corrupt_one_named(front, packed, config):
     dataset = train(config)
     path = config.path / dataset.manifest["files"][SHARDS[0]]["sha256"]
     sample = dataset.read(0)
@@ -432,7 +432,7 @@ def test_a_cut_file_in_the_cache_is_fetched_again_and_a_rotten_one_named(front, 
         train(config).read(0)
 
 
-def test_a_rotten_index_in_the_cache_is_fetched_again(front, packed, config):
+def test_a_corrupt_index_in_the_cache_is_fetched_again(front, packed, config):
     path = config.path / train(config).manifest["files"]["train.index.npy"]["sha256"]
     labels = train(config).index.copy()
     with open(path, "r+b") as f:
@@ -441,7 +441,7 @@ def test_a_rotten_index_in_the_cache_is_fetched_again(front, packed, config):
     assert np.array_equal(train(config).index, labels) and front.gets["train.index.npy"] == 2
 
 
-def test_a_rotten_sample_gives_way_to_one_of_its_window(front, packed, config, capfd):
+def test_a_corrupt_sample_gives_way_to_one_of_its_window(front, packed, config, capfd):
     dataset = train(config)
     row = dataset.index[5]
     dataset.read(5)

@@ -50,7 +50,7 @@ def test_it_compiles_without_a_graph_break_talk_between_ranks_included(found):
         torch.testing.assert_close(rank["compiled, state"], rank["adaface, state"], **ROUNDED)
 
 
-def test_instruments_and_class_means_are_those_of_one_process(found):
+def test_embedding_stats_and_class_means_are_those_of_one_process(found):
     figures, weight = ranks.seen(ALONE)
     for rank in found:
         assert rank["seen"][0] == pytest.approx(figures, rel=1e-5)
