@@ -6,25 +6,48 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = re.findall(r"^(?:python|torchrun)(?: --nproc-per-node 8)? ((?:-m )?[\w./]+) ((?:.|\\\n)*?)(?:\s+#.*)?$",
-                      README, re.M)
+PAGES = sorted(path for folder in (ROOT, ROOT / "docs", ROOT / "benchmarks") for path in folder.glob("*.md"))
+COMMAND = re.compile(r"^(?:python|torchrun)(?: --[\w-]+ [\w.:-]+| \\\n)*? ((?:-m )?[\w./]+)((?:.|\\\n)*?)(?:\s+#.*)?$",
+                     re.M)  # with torchrun's own options in front
+SUBCOMMANDS = {"-m shards", "-m retrieval", "-m loader"}
 CONTRACT = {"preprocess/clean.py", "preprocess/make_shards.py", "-m shards", "train.py", "evaluate.py", "predict.py",
             "report.py", "benchmarks/throughput.py"}
 
 
+def commands(text: str) -> list[tuple[str, set[str]]]:
+    """(script and its subcommand, flags) of each command of the project in the text's blocks of code."""
+    found = []
+    for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S):
+        for script, words in COMMAND.findall(block):
+            if script in SUBCOMMANDS:
+                script = f"{script} {words.split()[0]}"
+            if script.startswith("-m") or (ROOT / script).is_file():
+                found.append((script, set(re.findall(r"(?<!\S)--[\w.-]+", words))))
+    return found
+
+
+def flags_of(pages: list[Path]) -> dict[str, set[str]]:
+    """Every command that the pages show, with all flags that they show of it."""
+    shown: dict[str, set[str]] = {}
+    for page in pages:
+        for script, flags in commands(page.read_text()):
+            shown.setdefault(script, set()).update(flags)
+    return shown
+
+
+SHOWN = flags_of(PAGES)
+
+
 def test_the_readme_shows_the_commands_of_the_contract():
-    assert {script for script, _ in COMMANDS} >= CONTRACT
+    shown = {re.sub(r"(-m shards) .*", r"\1", script) for script, _ in commands(README)}
+    assert shown >= CONTRACT
 
 
-@pytest.mark.parametrize("script", sorted({script for script, _ in COMMANDS}))
-def test_every_flag_that_it_shows_exists(script, call):
+@pytest.mark.parametrize("script", sorted(SHOWN))
+def test_every_flag_that_a_page_shows_exists(script, call):
     done = call(*script.split(), "--help")
     assert done.returncode == 0, done.stderr
-    shown = {flag for each, words in COMMANDS if each == script for flag in re.findall(r"--[\w.-]+", words)}
-    for command in {words.split()[0] for each, words in COMMANDS if each == script == "-m shards"}:
-        done.stdout += call(*script.split(), command, "--help").stdout
-    assert shown <= set(re.findall(r"--[\w.-]*\w", done.stdout))
+    assert SHOWN[script] <= set(re.findall(r"--[\w.-]*\w", done.stdout))
 
 
 def test_nothing_is_left_to_fill_in():
@@ -49,8 +72,19 @@ def test_make_targets_that_the_readme_names_exist():
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def test_the_snippet_of_the_format_page_runs(dataset_path):
-    snippet, = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "format.md").read_text(), re.S)
+def names_after_the_snippet_of(page: str, dataset_path: Path) -> dict:
+    """What the page's only Python snippet defines, run on the tests' dataset."""
+    snippet, = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
     names: dict = {}
     exec(snippet.replace("data/demo/dataset", str(dataset_path)), names)
+    return names
+
+
+def test_the_snippet_of_the_readme_runs(dataset_path):
+    batch = names_after_the_snippet_of("README.md", dataset_path)["batch"]
+    assert batch.images.shape == (32, 128, 128, 3) and batch.labels.shape == batch.ids.shape == (32,)
+
+
+def test_the_snippet_of_the_format_page_runs(dataset_path):
+    names = names_after_the_snippet_of("docs/format.md", dataset_path)
     assert names["jpeg"][:3] == b"\xff\xd8\xff" and len(names["ds"]) == 60
