@@ -22,7 +22,7 @@ def render(samples: pd.DataFrame, duplicates: Duplicates, lines: list[str], sour
     """
     farthest = np.concatenate([found.pairs[-PAIRS:] for found in duplicates.values()])
     farthest = farthest[np.argsort(-farthest["distance"].astype(int), kind="stable")][:PAIRS]
-    pairs: list[dict[str, Any]] = pair_rows(samples, farthest).to_dict("records")  # type: ignore[assignment]
+    pairs: list[dict[str, Any]] = pair_rows(samples, farthest).to_dict("records")
     for side in "ab":
         for pair, uri in zip(pairs, _thumbnails(samples.iloc[farthest[side]], source)):
             pair[f"uri_{side}"] = uri

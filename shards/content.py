@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def read_shard(path: Path, decode: bool = False) -> ShardContent:
 
 def _read(tar: HashingStream, decode: bool) -> ShardContent:
     faults: list[Fault] = []
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     labels: list[tuple[int, int]] = []
     for photo, label in _pairs(members(tar), faults):
         rows.append((0, photo.offset, len(photo.data), *_photo_size(photo, decode, faults),

@@ -5,6 +5,7 @@ import zlib
 from functools import cached_property
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Dataset:
     def __len__(self) -> int:
         return self.manifest["splits"][self.split]["samples"]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self.path, self.split, self.cache)
 
     @property

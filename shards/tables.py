@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def read_table(path: Path, columns: list[str]) -> list[list[str]]:
     return rows
 
 
-def write_table(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
+def write_table(path: Path, columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
     """Write a header and rows; the file appears whole."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -2,7 +2,7 @@
 import tarfile
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def write_tar(stream: Stream, samples: Iterable[Sample]) -> tuple[np.ndarray, np
     (INDEX_DTYPE, shard 0) and labels (int32), one a sample. Raises ValueError for a key that is not allowed or
     not new.
     """
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     labels: list[int] = []
     keys: set[str] = set()
     at = 0

@@ -46,15 +46,15 @@ def digests(s3, folder: str, tmp_path: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in (tmp_path / "fetched").iterdir()}
 
 
-def test_the_command_writes_the_same_bytes_and_says_so_again(s3, photos, packed, tmp_path, call):
+def test_the_command_writes_the_same_bytes_and_says_so_again(s3, photos, packed, tmp_path, process):
     photos[1].to_csv(tmp_path / "samples.csv", index=False)
     command = ["preprocess/make_shards.py", "--samples", tmp_path / "samples.csv", "--images", photos[0],
                "--out", "s3://bucket/by-command", "--shard-size", 20, "--workers", 2]
-    done = call(*command)
+    done = process(*command)
     assert done.returncode == 0, done.stderr
     assert "train: 60 photos packed, 0 rejected, 3 shards" in done.stdout
     assert digests(s3, "bucket/by-command", tmp_path) == packed
-    assert call(*command).stdout.startswith("nothing to do: s3://bucket/by-command is already packed")
+    assert process(*command).stdout.startswith("nothing to do: s3://bucket/by-command is already packed")
 
 
 def test_a_kill_in_the_middle_loses_nothing(s3, photos, packed, tmp_path):

@@ -157,7 +157,7 @@ def tensorboard(log: MetricsLog) -> Iterator[Sink]:
     from torch.utils.tensorboard import SummaryWriter
     folder = log.run / "tensorboard"
     begun = any(folder.glob("events.*"))
-    with SummaryWriter(folder, purge_step=log.position + 1) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(folder, purge_step=log.position + 1) as writer:
         def sink(name: str, line: dict[str, Any]) -> None:
             for tag, value in numbers(name, line).items():
                 writer.add_scalar(tag, value, line["position"])

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import fsspec
 
@@ -169,7 +169,7 @@ class RemoteOutput:
         # Listings are never cached: other processes write here.
         self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return RemoteOutput, (self.url,)
 
     def _at(self, name: str) -> str:

@@ -8,7 +8,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from preprocess.images.decode import Rejected
 from preprocess.sources.entry import DEFLATED, STORED, ArchiveEntry, Damaged
@@ -124,7 +124,7 @@ def _find_directory(stream: BinaryIO, size: int) -> _Directory:
     return _Directory(start, length, members)
 
 
-def _end64(stream: BinaryIO, offset: int, size: int) -> tuple:
+def _end64(stream: BinaryIO, offset: int, size: int) -> tuple[Any, ...]:
     """Number of this disk, …, members, bytes of the directory, its start: the last six fields of END64."""
     record = b""
     if offset + END64.size <= size:
