@@ -112,7 +112,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         unit_grad, weight_grad, scale_grad = ctx.saved_tensors
         scale_grad = scale_grad * grad if ctx.needs_input_grad[2] else None
         # In place: a second matrix of that size would cost more than all else here. autograd refuses a second pass.
