@@ -440,7 +440,7 @@ class Folder:
 
     urls: list[str] = []
 
-    def places(self, keys, paths):
+    def locate(self, keys, paths):
         return [Placed(key) for key in keys]
 
 
@@ -457,7 +457,7 @@ class Lost(Folder):
     def __init__(self, error: Exception):
         self.error = error
 
-    def places(self, keys, paths):
+    def locate(self, keys, paths):
         return [self] * len(keys)
 
     def read(self) -> bytes:

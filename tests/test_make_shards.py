@@ -185,13 +185,13 @@ def test_a_finished_output_is_left_alone(raw, packed, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
 
 
-def test_a_dataset_whose_resampling_earlier_versions_called_area_has_the_same_options(raw, packed, tmp_path):
-    """They wrote "area" for what is "gaussian-linear"; all other files are equal."""
+def test_a_dataset_that_an_earlier_version_packed_has_the_same_options(raw, packed, tmp_path):
+    """They recorded "resample": "area" and "colour"; all other files are equal."""
     old = tmp_path / "old"
     shutil.copytree(packed, old)
     manifest = json.loads((packed / "dataset.json").read_text())
     assert manifest["packing"]["resample"] == "gaussian-linear"
-    manifest["packing"]["resample"] = "area"
+    manifest["packing"] = as_earlier_versions_wrote(manifest["packing"])
     (old / "dataset.json").write_text(json.dumps(manifest))
     before = digests(old)
     assert make(raw, old).stdout.startswith("nothing to do: ")
@@ -203,6 +203,11 @@ def test_a_dataset_whose_resampling_earlier_versions_called_area_has_the_same_op
     assert done.returncode == 0, done.stderr
     assert len(Dataset(old)) == len(Dataset(packed)) + 1
     assert "resample was bicubic, is gaussian-linear" in refusal(make(raw, edited(old, resample="bicubic")))
+
+
+def as_earlier_versions_wrote(packing: dict) -> dict:
+    return {{"color": "colour"}.get(name, name): "area" if name == "resample" else value
+            for name, value in packing.items()}
 
 
 def edited(dataset: Path, **packing: str) -> Path:
@@ -217,7 +222,7 @@ def test_an_unfinished_packing_of_an_earlier_version_goes_on(raw, packed, tmp_pa
         pack(read_samples(raw / "samples.csv"), [raw / "img"], tmp_path / "out", PackOptions(shard_size=7), Engine())
     monkeypatch.undo()
     plan = tmp_path / "out" / ".packing" / "plan.json"
-    plan.write_text(plan.read_text().replace("gaussian-linear", "area"))
+    plan.write_text(json.dumps(as_earlier_versions_wrote(json.loads(plan.read_text()))))
     assert make(raw, tmp_path / "out").returncode == 0
     assert digests(tmp_path / "out") == digests(packed)
 

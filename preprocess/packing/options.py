@@ -6,7 +6,6 @@ from arcshard.console import UserError
 
 # What packing does to each photo; dataset.json records it beside the options.
 PHOTO_FORM = {"jpeg": "baseline 4:2:0", "color": "sRGB", "resample": "gaussian-linear"}
-FORMER_RESAMPLE = "area"  # what earlier versions recorded for "gaussian-linear"
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,15 @@ def refuse_changes(out: str, before: dict[str, Any], now: dict[str, Any]) -> Non
     if made := [how for how in ("adopted", "repaired") if before.get(how)]:
         raise UserError(f"{out} was {made[0]}, so the options that it was packed with are unknown and nothing can be "
                         "added to it or compared with it: choose another --out")
-    if before.get("resample") == FORMER_RESAMPLE:
-        before = before | {"resample": PHOTO_FORM["resample"]}
+    before = _in_present_words(before)
     changes = [f"{name} was {before.get(name)}, is {value}" for name, value in now.items()
                if before.get(name) != value]
     if changes:
         raise UserError(f"{out} was packed with other options ({'; '.join(changes)}): repeat those, "
                         "or choose another --out")
+
+
+def _in_present_words(packing: dict[str, Any]) -> dict[str, Any]:
+    """What earlier versions recorded, with today's names: colour is color, area (never used) is gaussian-linear."""
+    present = {"color" if name == "colour" else name: value for name, value in packing.items()}
+    return present | ({"resample": PHOTO_FORM["resample"]} if present.get("resample") == "area" else {})
