@@ -42,7 +42,7 @@ class Disagreement(UserError):
 
 def main() -> None:
     args = parse_args()
-    config = ModelConfig(**checkpoint.load(args.run, args.checkpoint)["config"]["model"])
+    config = ModelConfig(**checkpoint.load(args.run, args.checkpoint).config["model"])
     model = load_model(args.run, args.checkpoint)
     network = UnitEmbedder(model.embedder).cpu().eval()
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def report_run(args: argparse.Namespace) -> None:
 
 def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     """Everything that the page shows, read from the run, the checkpoint that was evaluated, and its dataset."""
-    config, gallery = checkpoint.load(out, name)["config"], Dataset(data, "train")
+    config, gallery = checkpoint.load(out, name).config, Dataset(data, "train")
     trained = read_scores(out / "eval.json")
     if not trained:
         raise UserError(f"a report shows what evaluate.py measured, but {out} has no eval.json: "

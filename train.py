@@ -11,12 +11,12 @@ what was given, 3 another rank was lost, 128 + the signal's number if one stoppe
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from jsonargparse import Namespace
 
 from arcshard import checkpoint, distributed
+from arcshard.checkpoint import Checkpoint
 from arcshard.console import progress, run, stop_signals
 from arcshard.distributed import World
 from arcshard.memory import keep_freed_memory
@@ -46,7 +46,7 @@ def train(args: Namespace, world: World) -> int:
     """The stages of a run that are left; returns the exit code."""
     out, names = Path(args.out), list(args.stages)
     saved = saved_state(out, sections_of(args), args.allow_changed_data)
-    to_do = names[names.index(saved["stage"]) if saved else 0:]
+    to_do = names[names.index(saved.stage) if saved else 0:]
     check_stages({name: args.stages[name] for name in to_do}, saved, world)
     code = train_stage(args, to_do[0], saved, world)
     for name in to_do[1:]:
@@ -57,7 +57,7 @@ def train(args: Namespace, world: World) -> int:
     return code
 
 
-def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: World) -> int:
+def train_stage(run: Namespace, name: str, saved: Checkpoint | None, world: World) -> int:
     """Train one stage from the checkpoint of its own or of the stage before; returns the exit code."""
     out, stage = Path(run.out), open_stage(run, name, saved, world)
     if stage.trained and not stage.owes_validation:
@@ -68,11 +68,11 @@ def train_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: 
         tune_loader(stage)
     state = build_state(stage, saved)
     out.mkdir(parents=True, exist_ok=True)
-    log = MetricsLog(out, stage.position, world, saved and saved["log"])
+    log = MetricsLog(out, stage.position, world, saved.log if saved else None)
     bad_steps = BadSteps(log, stage.loader, stage.c.on_bad_loss)
     checkpointer = Checkpointer(run, stage, state, log, bad_steps)
     if saved and world.is_main:  # a kill may have come between a checkpoint and this
-        checkpoint.keep(out, saved["position"], stage.c.keep)
+        checkpoint.keep(out, saved.position, stage.c.keep)
     with watched(log, stage.c.watch), stop_signals() as received:
         if stage.owes_validation:
             with log.paused():

@@ -2,11 +2,13 @@
 import os
 import pickle
 import shutil
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from arcshard import renamed
 from arcshard.console import UserError
 from arcshard.files import sha256, sync_folder, whole_file
 
@@ -15,11 +17,57 @@ BEST = "checkpoint-best.pt"
 NUMBERED = "checkpoint-{:012d}.pt"  # images seen
 FORMAT = 2
 
+Config = dict[str, dict[str, Any]]
+"""Options by section and field, as `as_plain` gives them."""
 
-def save(run: Path, state: dict[str, Any]) -> None:
+
+@dataclass(frozen=True)
+class Weights:
+    """State dicts of a network; a sharded head's is whole."""
+
+    embedder: dict[str, Any]
+    head: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after an update. What evaluation needs comes first; the rest is for continuing the run."""
+
+    config: Config
+    """Of the stage."""
+    weights: Weights = Weights({}, {})
+    average: Weights | None = None
+    """Of the weights over the last images, where train.ema keeps one."""
+    packing: dict[str, Any] = field(default_factory=dict)
+    """How the photos were packed, from the dataset's manifest."""
+    stage: str = "main"
+    stages: dict[str, Config] = field(default_factory=dict)
+    """Of each stage that has begun, by name."""
+    landmark_ids: list[str] = field(default_factory=list)
+    """Of the stage's classes, in the order of their labels."""
+    step: int = 0
+    """Updates of the run."""
+    position: int = 0
+    """Images that the run has seen; the loader's own position is the stage's."""
+    log: dict[str, float] = field(default_factory=dict)
+    """Of the steps that no line of metrics.jsonl covers yet."""
+    loader: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    loss_scale: dict[str, Any] | None = None
+    """With train.amp fp16."""
+
+    @property
+    def best_weights(self) -> Weights:
+        """To evaluate and answer with: the average where there is one."""
+        return self.average or self.weights
+
+
+def save(run: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint."""
+    state = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint)}
+    weights, average = state.pop("weights"), state.pop("average")
     with whole_file(run / NAME) as f:
-        torch.save({"format": FORMAT, **state}, f)
+        torch.save({"format": FORMAT, **state, **vars(weights), "ema": average and {**vars(average)}}, f)
 
 
 def keep(run: Path, position: int, count: int) -> None:
@@ -51,14 +99,13 @@ def _copy(source: Path, target: Path) -> None:
         sync_folder(target.parent)
 
 
-def load(run: Path, name: str = NAME) -> dict[str, Any]:
+def load(run: Path, name: str = NAME) -> Checkpoint:
     """A checkpoint of the run, tensors on the CPU. Raises UserError if the folder has none, or another format's."""
     path = run / name
     if not path.is_file():
         others = ", ".join(sorted(p.name for p in run.glob("checkpoint*.pt")))
-        raise UserError(f"a run is a folder in which train.py left {NAME}; there is none in {run}: "
-                        "give train.py's --out" if not others else
-                        f"--checkpoint must be a file of the run; {run} has no {name}: give {others}")
+        raise UserError(f"{run} has no {NAME}, which train.py writes: give train.py's --out"
+                        if not others else f"{run} has no {name}: give --checkpoint one of {others}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -67,12 +114,19 @@ def load(run: Path, name: str = NAME) -> dict[str, Any]:
     if found != FORMAT:
         raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}: "
                         "use the version that wrote it")
-    return state
+    for config in (state["config"], *state["stages"].values()):
+        _rename_values(config)
+    weights, average = Weights(state.pop("embedder"), state.pop("head")), state.pop("ema")
+    known = {f.name for f in fields(Checkpoint)}
+    return Checkpoint(weights=weights, average=average and Weights(**average),
+                      **{key: value for key, value in state.items() if key in known})
 
 
-def weights_to_use(state: dict[str, Any]) -> dict[str, Any]:
-    """States of embedder and head for evaluation and answers: their average where the run keeps one."""
-    return state["ema"] or state
+def _rename_values(config: Config) -> None:
+    for option, names in renamed.VALUES.items():
+        section, _, key = option.partition(".")
+        if config.get(section, {}).get(key) in names:
+            config[section][key] = names[config[section][key]]
 
 
 def fingerprint(run: Path, name: str = NAME) -> str:

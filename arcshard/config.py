@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from arcshard import renamed
 from arcshard.console import UserError
 from arcshard.presets import read_preset
 
@@ -23,7 +24,15 @@ class ConfigParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sentence = re.sub(r"Expected a <class '(\w+)'>", r"Expected \1", " ".join(message.split()))
         sentence = re.sub(r"Expected a typing\.Literal(\[.*?\])", r"Expected one of \1", sentence)
-        self.exit(2, f"{self.prog}: {self.context}{sentence}{self._nearest(sentence)}; see {self.prog} --help\n")
+        hint = self._renamed(sentence) or self._nearest(sentence)
+        self.exit(2, f"{self.prog}: {self.context}{sentence}{hint}; see {self.prog} --help\n")
+
+    def _renamed(self, sentence: str) -> str:
+        for option, names in renamed.VALUES.items():
+            for old, new in names.items():
+                if f'"{option}"' in sentence and sentence.endswith(f" {old}"):
+                    return f"; {old} is now {new}"
+        return ""
 
     def _nearest(self, sentence: str) -> str:
         group = re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", sentence)

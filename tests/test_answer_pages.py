@@ -15,6 +15,7 @@ import predict
 import retrieval.__main__
 import tune
 from arcshard import checkpoint
+from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
 from loader import View
 from model import ModelConfig, build_embedder
@@ -38,10 +39,10 @@ def run_folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     config = ModelConfig(backbone="test_efficientnet", weights="none", neck="bn-prelu", dim=32)
-    checkpoint.save(out, {"config": {"model": asdict(config), "view": asdict(View()), "head": {"centers": 2},
-                                     "train": {"size": 48, "device": "cpu"}}, "packing": {},
-                          "embedder": build_embedder(config).state_dict(), "head": {"weight": torch.randn(12, 32)},
-                          "ema": None})
+    options = {"model": asdict(config), "view": asdict(View()), "head": {"centers": 2},
+               "train": {"size": 48, "device": "cpu"}}
+    weights = Weights(build_embedder(config).state_dict(), {"weight": torch.randn(12, 32)})
+    checkpoint.save(out, Checkpoint(options, weights))
     return out
 
 

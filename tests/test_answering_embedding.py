@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import retrieval.__main__ as command
 from arcshard import checkpoint
 from arcshard.alone import alone
+from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
 from arcshard.distributed import World
 from loader import View
@@ -26,10 +27,10 @@ def run_folder(tmp_path_factory):
     out.mkdir()
     torch.manual_seed(0)
     config = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
-    checkpoint.save(out, {"config": {"model": asdict(config), "view": asdict(View()), "head": {"centers": 1},
-                                     "train": {"size": 48, "device": "cpu"}}, "packing": {},
-                          "embedder": build_embedder(config).state_dict(), "head": {"weight": torch.randn(6, 24)},
-                          "ema": None})
+    options = {"model": asdict(config), "view": asdict(View()), "head": {"centers": 1},
+               "train": {"size": 48, "device": "cpu"}}
+    weights = Weights(build_embedder(config).state_dict(), {"weight": torch.randn(6, 24)})
+    checkpoint.save(out, Checkpoint(options, weights))
     return out
 
 

@@ -2,13 +2,15 @@
 import os
 
 import pytest
+import torch
 
 from arcshard import checkpoint
+from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
 
 
 def kept(run):
-    return {path.name: checkpoint.load(run, path.name)["step"] for path in run.iterdir()}
+    return {path.name: checkpoint.load(run, path.name).step for path in run.iterdir()}
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -19,7 +21,7 @@ def test_the_last_and_the_best_stay(tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     for step in range(1, 6):
-        checkpoint.save(tmp_path, {"step": step})
+        checkpoint.save(tmp_path, Checkpoint(config={}, step=step))
         for _ in range(2):  # once more does no harm
             checkpoint.keep(tmp_path, 100 * step, 3)
             if step == 2:
@@ -33,7 +35,21 @@ def test_the_last_and_the_best_stay(tmp_path, monkeypatch, links):
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="give train.py's --out"):
         checkpoint.load(tmp_path)
-    checkpoint.save(tmp_path, {})
-    with pytest.raises(UserError, match="--checkpoint must be a file of the run; .* has no checkpoint-best.pt: give "
-                                        "checkpoint.pt"):
+    checkpoint.save(tmp_path, Checkpoint(config={}))
+    with pytest.raises(UserError, match="has no checkpoint-best.pt: give --checkpoint one of checkpoint.pt"):
         checkpoint.load(tmp_path, checkpoint.BEST)
+
+
+def test_every_field_comes_back(tmp_path):
+    weights = Weights({"w": torch.ones(2)}, {"weight": torch.zeros(3)})
+    saved = Checkpoint({"train": {"size": 9}}, weights, weights, {"side": 1}, "high", {"high": {}}, ["7"], 5, 60,
+                       {"loss": 1.0}, {"position": 60}, {"state": {}}, {"value": torch.tensor(2.0)})
+    checkpoint.save(tmp_path, saved)
+    assert repr(checkpoint.load(tmp_path)) == repr(saved)
+
+
+def test_values_that_have_a_new_name_are_read_with_it(tmp_path):
+    old = {"train": {"batchnorm": "held"}}
+    checkpoint.save(tmp_path, Checkpoint(old, stages={"main": old}))
+    found = checkpoint.load(tmp_path)
+    assert found.config == found.stages["main"] == {"train": {"batchnorm": "frozen"}}

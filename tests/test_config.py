@@ -63,3 +63,12 @@ def test_differences_name_the_field_and_both_values():
 def test_a_field_that_a_new_version_adds_counts_as_a_difference():
     assert differences({"head": {"scale": 30}}, {"head": {"scale": 30, "k": 3}}, set()) == [
         "head.k was None and is 3"]
+
+
+@pytest.mark.parametrize("word", ["--train.batchnorm", "--stages.high.batchnorm"])
+def test_a_value_that_has_a_new_name_is_refused_with_it(word, tmp_path, capsys):
+    (tmp_path / "stages.yaml").write_text("stages: {high: {epochs: 1}}")
+    with pytest.raises(SystemExit) as ended:
+        arguments("--config", tmp_path / "stages.yaml", word, "held")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "held is now frozen" in said and len(said.splitlines()) == 1

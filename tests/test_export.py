@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import export as export_page
 from arcshard import checkpoint, console
+from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.config import as_plain
 from loader import View
 from model import HeadConfig, ModelConfig, UnitEmbedder, build_embedder
@@ -37,9 +38,9 @@ def run_folder(tmp_path_factory, dataset_path):
         embedder(torch.randint(256, (8, SIZE, SIZE, 3), dtype=torch.uint8))
     head = {"weight": torch.zeros(6, 24)}
     config = as_plain(model=model, head=HeadConfig(), view=View(), train=TrainConfig(size=SIZE, device="cpu"))
-    checkpoint.save(out, {"config": config, "packing": Dataset(dataset_path).manifest["packing"], "head": head,
-                          "embedder": build_embedder(model).state_dict(),
-                          "ema": {"embedder": embedder.state_dict(), "head": head}})
+    checkpoint.save(out, Checkpoint(config, Weights(build_embedder(model).state_dict(), head),
+                                    average=Weights(embedder.state_dict(), head),
+                                    packing=Dataset(dataset_path).manifest["packing"]))
     return out
 
 
@@ -137,7 +138,7 @@ def test_mistakes_are_one_sentence(export, monkeypatch, tmp_path):
         assert code == 2 and sentence in err and len(err.splitlines()) == 1, err
 
     refused("--out must end in .onnx or .safetensors; got m.pt", "m.pt")
-    refused("--checkpoint must be a file of the run", tmp_path / "m.onnx", "--checkpoint", "none.pt")
+    refused("has no none.pt: give --checkpoint one of checkpoint.pt", tmp_path / "m.onnx", "--checkpoint", "none.pt")
     refused("there is no folder", tmp_path / "m.safetensors", "--data", tmp_path / "none")
     monkeypatch.setattr(model_export, "LARGEST", 1000)
     refused("0.0 GB, and an ONNX file holds less than 2.1 GB: give --out", tmp_path / "m.onnx")

@@ -177,4 +177,4 @@ def test_training_on_a_mixture_learns_the_joint_classes(call, dataset_path, othe
     done = call(*words, "--select.mix", f'{{"{other_path}": 0.5}}')
     assert done.returncode == 0, done.stderr
     assert "fastest on this rank: num_threads " in done.stdout and "trained 60 images" in done.stdout
-    assert checkpoint.load(tmp_path / "run")["head"]["weight"].shape == (9, 16)
+    assert checkpoint.load(tmp_path / "run").weights.head["weight"].shape == (9, 16)

@@ -12,6 +12,7 @@ import torch
 import evaluate as evaluate_page
 import predict as predict_page
 from arcshard import checkpoint, console
+from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.config import as_plain
 from arcshard.files import write_text
 from loader import View
@@ -32,9 +33,8 @@ def run_folder(tmp_path_factory, dataset_path):
     torch.manual_seed(0)
     model = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
     config = as_plain(model=model, head=HeadConfig(), view=View(), train=TrainConfig(size=48, device="cpu"))
-    checkpoint.save(out, {"config": config, "packing": Dataset(dataset_path).manifest["packing"],
-                          "embedder": build_embedder(model).state_dict(), "head": {"weight": torch.zeros(6, 24)},
-                          "ema": None})
+    checkpoint.save(out, Checkpoint(config, Weights(build_embedder(model).state_dict(), {"weight": torch.zeros(6, 24)}),
+                                    packing=Dataset(dataset_path).manifest["packing"]))
     return out
 
 
@@ -73,8 +73,8 @@ def test_kept_embeddings_of_other_weights_are_not_used(page, run_folder, dataset
     shutil.copytree(run_folder, other)
     page(evaluate_page, "--run", other, "--data", dataset_path)
     saved = checkpoint.load(other)
-    saved["embedder"]["neck.0.bias"] += 1.0
-    checkpoint.save(other, {k: v for k, v in saved.items() if k != "format"})
+    saved.weights.embedder["neck.0.bias"] += 1.0
+    checkpoint.save(other, saved)
     before = np.array(Embeddings.load(other / "embeddings" / "val").vectors)
     page(evaluate_page, "--run", other, "--data", dataset_path)
     assert not np.allclose(before, Embeddings.load(other / "embeddings" / "val").vectors)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from arcshard import checkpoint
+from arcshard.checkpoint import Checkpoint
 from arcshard.console import UserError
 from loader import View
 from report import collect, main
@@ -20,7 +21,7 @@ def finished_run(dataset_path, tmp_path):
     """A folder as train.py and evaluate.py leave it; embeddings are the axes of their labels."""
     out = tmp_path / "demo"
     (out / "embeddings").mkdir(parents=True)
-    checkpoint.save(out, {"config": {"train": {"size": 40, "seed": 3}, "view": asdict(View(brightness=.4))}})
+    checkpoint.save(out, Checkpoint({"train": {"size": 40, "seed": 3}, "view": asdict(View(brightness=.4))}))
     for split in ("train", "test"):
         ds = Dataset(dataset_path, split)
         labels = ds.labels.astype(np.int64)
@@ -85,5 +86,5 @@ def test_writes_one_file(finished_run, dataset_path, monkeypatch, capsys):
 
 
 def test_no_such_run_is_one_sentence(dataset_path, tmp_path):
-    with pytest.raises(UserError, match="there is none in"):
+    with pytest.raises(UserError, match="has no checkpoint.pt"):
         collect(tmp_path / "none", dataset_path)

@@ -124,7 +124,7 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_as_if_unbroken(how, tm
     process = start(tmp_path / "run", dataset_path, "--train.epochs", "4")
     process.send_signal(how)
     said, _ = process.communicate(timeout=60)
-    position = checkpoint.load(tmp_path / "run")["loader"]["position"]
+    position = checkpoint.load(tmp_path / "run").loader["position"]
     assert process.returncode == 128 + how and f"stopped after {position:,} images" in said and position < 240
     assert train(tmp_path / "run", "--train.epochs", "4").returncode == 0
     assert losses(tmp_path / "run") == losses(unbroken), "bit for bit"
@@ -142,8 +142,8 @@ def test_after_kill_9_it_continues_from_the_last_checkpoint_to_the_same_end(tmp_
         (position, np.float32(loss)) for _, position, loss in losses(unbroken)]
     ours, theirs = checkpoint.load(tmp_path / "run"), checkpoint.load(unbroken)
     for part in ("embedder", "head"):
-        for name, value in theirs[part].items():
-            assert torch.equal(ours[part][name], value), name
+        for name, value in getattr(theirs.weights, part).items():
+            assert torch.equal(getattr(ours.weights, part)[name], value), name
 
 
 def test_a_step_that_was_traced_and_tried_trains_to_the_same_losses(train_here, unbroken, tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def stopped_after(train_here, monkeypatch):
 
         def save_and_die(run, state):
             saved(run, state)
-            if state["step"] == step:
+            if state.step == step:
                 raise console.UserError("killed")
 
         monkeypatch.setattr(checkpoint, "save", save_and_die)
@@ -202,7 +202,7 @@ def test_a_head_that_needs_class_sizes_and_keeps_statistics_resumes_exactly(trai
     train_here(tmp_path / "unbroken", *options)
     stopped_after(5, tmp_path / "run", *options)
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken") != []
-    assert checkpoint.load(tmp_path / "run")["head"]["norm_mean"] != 20
+    assert checkpoint.load(tmp_path / "run").weights.head["norm_mean"] != 20
 
 
 @pytest.mark.heavy
@@ -213,7 +213,7 @@ def test_two_ranks_stop_at_sigterm_and_one_continues(tmp_path, dataset_path, tra
     process = start(tmp_path / "run", dataset_path, *options, command=torchrun)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=90)
-    position = checkpoint.load(tmp_path / "run")["loader"]["position"]
+    position = checkpoint.load(tmp_path / "run").loader["position"]
     assert f"stopped after {position:,} images" in said and process.returncode != 0
     before = losses(tmp_path / "run")
     done = train(tmp_path / "run", "--train.epochs", "4")
@@ -287,7 +287,7 @@ def test_micro_batches_and_ranks_add_up_to_the_same_gradients(train, tmp_path):
 @pytest.mark.heavy
 def test_a_sharded_head_trains_as_a_whole_one_which_can_go_on_from_its_checkpoint(train_here, dataset_path, tmp_path):
     """6 classes on 2 ranks, in micro-batches, until SIGTERM; then one rank that holds all."""
-    options = ["--train.batchnorm", "held", "--model.neck", "none", "--train.epochs", "4", "--head.smoothing", "0.1",
+    options = ["--train.batchnorm", "frozen", "--model.neck", "none", "--train.epochs", "4", "--head.smoothing", "0.1",
                "--head.learn_scale", "true", "--train.clip", "0.5"]
     assert train_here(tmp_path / "whole", *options).returncode == 0
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -295,11 +295,11 @@ def test_a_sharded_head_trains_as_a_whole_one_which_can_go_on_from_its_checkpoin
                     command=torchrun)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=90)
-    assert 36 <= checkpoint.load(tmp_path / "run")["loader"]["position"] < 240
+    assert 36 <= checkpoint.load(tmp_path / "run").loader["position"] < 240
     assert train_here(tmp_path / "run", *options).returncode == 0
     expected = [loss for _, _, loss in losses(tmp_path / "whole")]
     assert [loss for _, _, loss in losses(tmp_path / "run")] == pytest.approx(expected, rel=1e-3)
-    ours, theirs = (checkpoint.load(tmp_path / name)["optimizer"]["state"] for name in ("run", "whole"))
+    ours, theirs = (checkpoint.load(tmp_path / name).optimizer["state"] for name in ("run", "whole"))
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
 
 
@@ -332,7 +332,7 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
     (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
     (["--select.balance", "2"], "select.balance must lie in [0, 1]; got 2.0"),
     (["--select.subset", "none.txt"], "none.txt cannot be read (No such file or directory): give another"),
-    (["--train.batchnorm", "synced"], "train.batchnorm synced needs CUDA, and this run is on the CPU"),
+    (["--train.batchnorm", "synced"], "train.batchnorm synced needs CUDA, but this run is on the CPU"),
     (["--train.batchnorm_frozen_from", "-1"], "train.batchnorm_frozen_from is an epoch and must not be negative"),
     (["--train.precise_batchnorm", "-1"], "train.precise_batchnorm must not be negative; got -1"),
     (["--train.frozen", "head"], "Expected one of ['none', 'backbone']. Got value: head"),
@@ -444,7 +444,7 @@ def test_adamw_with_scaled_losses_from_class_means_resumes_exactly(train_here, s
     assert training_log.read(tmp_path / "run", training_log.BAD) == []
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
     assert training_log.read(tmp_path / "run")[-1]["lr"] == 1e-3
-    state = checkpoint.load(tmp_path / "run")["optimizer"]["state"]
+    state = checkpoint.load(tmp_path / "run").optimizer["state"]
     assert all(torch.any(moments["exp_avg_sq"] > 0) for moments in state.values())
 
 
@@ -454,7 +454,7 @@ def test_precise_statistics_resume_exactly(train_here, stopped_after, tmp_path, 
     train_here(tmp_path / "unbroken", *options)
     stopped_after(5, tmp_path / "run", *options)
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
-    ours, theirs = (checkpoint.weights_to_use(checkpoint.load(tmp_path / name))["embedder"]
+    ours, theirs = (checkpoint.load(tmp_path / name).best_weights.embedder
                     for name in ("run", "unbroken"))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
@@ -462,7 +462,7 @@ def test_precise_statistics_resume_exactly(train_here, stopped_after, tmp_path, 
 def test_statistics_stand_still_from_the_epoch_on_that_is_asked_for(train_here, tmp_path):
     options = ["--train.epochs", "2", "--train.batchnorm_frozen_from", "1", "--train.keep", "2"]
     assert train_here(tmp_path / "run", *options).returncode == 0
-    first, last = (checkpoint.load(tmp_path / "run", name)["embedder"]
+    first, last = (checkpoint.load(tmp_path / "run", name).weights.embedder
                    for name in ("checkpoint-000000000060.pt", "checkpoint.pt"))
     names = [name for name in first if "running" in name]
     assert any("neck" in name for name in names) and all(torch.equal(first[name], last[name]) for name in names)
@@ -489,11 +489,11 @@ def test_averaged_weights_resume_exactly_and_are_what_is_evaluated(train_here, s
     assert training_log.read(tmp_path / "run", training_log.VALIDATION) == training_log.read(tmp_path / "unbroken",
                                                                                              training_log.VALIDATION)
     for part in ("embedder", "head"):
-        for name, value in theirs["ema"][part].items():
-            assert torch.equal(ours["ema"][part][name], value), name
+        for name, value in getattr(theirs.average, part).items():
+            assert torch.equal(getattr(ours.average, part)[name], value), name
     loaded = load_model(tmp_path / "run").embedder.state_dict()
-    assert all(torch.equal(value, loaded[name]) for name, value in ours["ema"]["embedder"].items())
-    assert not torch.equal(ours["embedder"]["neck.0.weight"], loaded["neck.0.weight"])
+    assert all(torch.equal(value, loaded[name]) for name, value in ours.average.embedder.items())
+    assert not torch.equal(ours.weights.embedder["neck.0.weight"], loaded["neck.0.weight"])
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, tmp_path, refused, monkeypatch):
@@ -504,7 +504,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, t
     stopped_after(15, tmp_path / "run", *options)
     names = sorted(path.name for path in (tmp_path / "run").glob("check*"))
     assert names == ["checkpoint-000000000180.pt", "checkpoint-000000000240.pt", checkpoint.BEST, checkpoint.NAME]
-    positions = [checkpoint.load(tmp_path / "run", name)["loader"]["position"] for name in names]
+    positions = [checkpoint.load(tmp_path / "run", name).loader["position"] for name in names]
     assert positions == [180, 240, 120, 240]
     assert load_model(tmp_path / "run", checkpoint.BEST).fingerprint != load_model(tmp_path / "run").fingerprint
     with pytest.raises(console.UserError, match="has no x.pt: give checkpoint-000000000180.pt, checkpoint-0"):
@@ -634,7 +634,7 @@ def test_a_bad_update_is_left_out_and_counted(train_here, tmp_path, monkeypatch)
     assert [line["skipped"] for line in lines] == [1, 1, 0] and all(math.isfinite(line["loss"]) for line in lines)
     assert [line["step"] for line in training_log.read(tmp_path / "run", training_log.BAD)] == [1, 4]
     saved = checkpoint.load(tmp_path / "run")
-    assert all(value.isfinite().all() for part in ("embedder", "head") for value in saved[part].values())
+    assert all(value.isfinite().all() for part in vars(saved.weights).values() for value in part.values())
 
 
 def test_skipping_ends_where_no_update_is_good(train_here, tmp_path, monkeypatch):
@@ -669,11 +669,11 @@ def test_stages_follow_each_other_with_options_of_their_own(train_here, staged, 
     assert lines[4]["lr"] == 0.04 and max(line["lr"] for line in lines[5:]) == pytest.approx(0.02, rel=0.1)
     assert {line["margin"] for line in lines[5:]} == {0.2}
     saved = checkpoint.load(tmp_path / "run")
-    assert (saved["stage"], saved["config"]["view"]["area"], saved["config"]["view"]["flip"]) == (
+    assert (saved.stage, saved.config["view"]["area"], saved.config["view"]["flip"]) == (
         "high", [0.8, 1.0], 0.0)
     assert [line["stage"] for line in training_log.read(tmp_path / "run", training_log.VALIDATION)] == [
         "low", "high", "high"]
-    seeds = [saved["loader"]["fingerprint"]["seed"], saved["config"]["train"]["seed"]]
+    seeds = [saved.loader["fingerprint"]["seed"], saved.config["train"]["seed"]]
     assert seeds[0] == stage_seed(0, 1) != seeds[1] == 0
 
 
@@ -685,7 +685,7 @@ def test_a_run_of_stages_resumes_exactly(train_here, stopped_after, staged, tmp_
     assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
     assert "already trained: 180 images" in train_here(tmp_path / "run", *staged).stdout
     ours, theirs = (checkpoint.load(tmp_path / name) for name in ("run", "unbroken"))
-    assert all(torch.equal(value, ours["head"][key]) for key, value in theirs["head"].items())
+    assert all(torch.equal(value, ours.weights.head[key]) for key, value in theirs.weights.head.items())
 
 
 def test_a_frozen_backbone_stays_and_the_next_stage_can_be_added_later(train_here, staged, tmp_path, refused):
@@ -695,8 +695,8 @@ def test_a_frozen_backbone_stays_and_the_next_stage_can_be_added_later(train_her
     saved = checkpoint.load(tmp_path / "run", checkpoint.NAME)
     torch.manual_seed(0)
     fresh = build_embedder(ModelConfig(backbone="test_efficientnet", weights="none", dim=16)).state_dict()
-    assert all(torch.equal(value, fresh[key]) for key, value in saved["embedder"].items() if "backbone" in key)
-    assert not torch.equal(saved["embedder"]["neck.0.weight"], fresh["neck.0.weight"])
+    assert all(torch.equal(value, fresh[key]) for key, value in saved.weights.embedder.items() if "backbone" in key)
+    assert not torch.equal(saved.weights.embedder["neck.0.weight"], fresh["neck.0.weight"])
     (tmp_path / "stages.yaml").write_text(STAGES + "  third: {epochs: 1}\n")
     again = [*staged, "--stages.low.frozen", "backbone", "--stages.high.epochs", "0.2"]
     refused(train_here(tmp_path / "run", *again, "--stages.low.lr", "1"), "stages.low: train.lr was 0.05 and is 1.0")
@@ -716,11 +716,11 @@ def test_a_stage_on_other_classes_takes_its_centers_along(train_here, staged, tm
             "its dataset has 4 or others: say classes remap or new")
     assert not (tmp_path / "run").exists(), "said before the first stage"
     train_here(tmp_path / "low", *staged, "--stages.high.epochs", "0.1", "--train.keep", "2")
-    low = checkpoint.load(tmp_path / "low", "checkpoint-000000000060.pt")["head"]["weight"]
+    low = checkpoint.load(tmp_path / "low", "checkpoint-000000000060.pt").weights.head["weight"]
     assert train_here(tmp_path / "run", *other, "--stages.high.classes", "remap").returncode == 0
     high = checkpoint.load(tmp_path / "run")
-    torch.testing.assert_close(high["head"]["weight"], low[[5, 4, 3, 2]], rtol=0, atol=1e-6)
-    assert high["landmark_ids"] == list(reversed(Dataset(dataset_path).landmark_ids[2:]))
+    torch.testing.assert_close(high.weights.head["weight"], low[[5, 4, 3, 2]], rtol=0, atol=1e-6)
+    assert high.landmark_ids == list(reversed(Dataset(dataset_path).landmark_ids[2:]))
 
 
 @pytest.mark.parametrize("options, sentence", [

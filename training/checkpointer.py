@@ -6,6 +6,7 @@ import torch
 from jsonargparse import Namespace
 
 from arcshard import checkpoint
+from arcshard.checkpoint import Checkpoint
 from model.batchnorm import batchnorms, estimate_statistics
 from model.stats import EmbeddingStats
 from shards import Dataset
@@ -78,14 +79,13 @@ class Checkpointer:
         self.bad_steps.check(state.updates, stage.position, stage=stage.name)
         # on all ranks, as the line before
         unlogged, moments, weights = self.log.state_dict(), whole_state(state.optimizer, head), state.step.weights()
-        averages = state.average and state.average.module.weights()
+        average = state.average.module.weights() if state.average else None
         if stage.world.is_main:
-            checkpoint.save(self.out, {
-                **as_saved(sections_of(self.run), stage.name), "packing": stage.dataset.manifest["packing"],
-                "landmark_ids": stage.loader.dataset.landmark_ids, "step": state.updates,
-                "position": stage.position, "log": unlogged, "loader": stage.loader.state_dict(),
-                "optimizer": moments, **weights, "ema": averages,
-                "loss_scale": state.scale and state.scale.state_dict()})
+            checkpoint.save(self.out, Checkpoint(
+                **as_saved(sections_of(self.run), stage.name), weights=weights, average=average,
+                packing=stage.dataset.manifest["packing"], landmark_ids=stage.loader.dataset.landmark_ids,
+                step=state.updates, position=stage.position, log=unlogged, loader=stage.loader.state_dict(),
+                optimizer=moments, loss_scale=state.scale.state_dict() if state.scale else None))
             checkpoint.keep(self.out, stage.position, stage.c.keep)
 
     def validate(self) -> None:

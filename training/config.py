@@ -117,8 +117,8 @@ class TrainConfig:
     micro_batch: int | None = None
     """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
     the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
-    batchnorm: Literal["learned", "held", "synced"] = "learned"
-    """learned: normalize by each micro-batch's own statistics; held: the backbone by those of its weights,
+    batchnorm: Literal["learned", "frozen", "synced"] = "learned"
+    """learned: normalize by each micro-batch's own statistics; frozen: the backbone by those of its weights,
     which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns;
     synced: by the statistics of all ranks' micro-batches together (torch's SyncBatchNorm, on CUDA alone)."""
     batchnorm_frozen_from: float | None = None

@@ -20,6 +20,7 @@ from loader import Batch, DeviceWait
 NAME = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
 BAD = "bad-batches.jsonl"
+RENAMED = {"nearest_centre": "nearest_center", "dead_centres": "dead_centers"}  # keys in logs of older versions
 
 Sink = Callable[[str, dict[str, Any]], None]
 """Takes a log's name and a line of it."""
@@ -112,7 +113,7 @@ class MetricsLog:
 def read(run: Path, name: str = NAME) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line that a kill cut short is left out."""
     lines = (run / name).read_text().split("\n")[:-1] if (run / name).is_file() else []
-    return [json.loads(line) for line in lines]
+    return [{RENAMED.get(key, key): value for key, value in json.loads(line).items()} for line in lines]
 
 
 # TensorBoard and Weights & Biases: the numbers of the run's logs as curves over images seen.

@@ -10,6 +10,7 @@ import numpy as np
 from jsonargparse import Namespace
 
 from arcshard import checkpoint
+from arcshard.checkpoint import Checkpoint
 from arcshard.config import as_plain, differences
 from arcshard.console import UserError
 from arcshard.distributed import World
@@ -32,31 +33,31 @@ def as_saved(stages: Stages, name: str) -> dict[str, Any]:
     return {"stage": name, "config": plain[name], "stages": {stage: plain[stage] for stage in begun}}
 
 
-def saved_state(out: Path, stages: Stages, allow_changed_data: bool) -> dict[str, Any] | None:
+def saved_state(out: Path, stages: Stages, allow_changed_data: bool) -> Checkpoint | None:
     """The checkpoint to continue from, if there is one. Raises UserError if it belongs to another configuration."""
     if not (out / checkpoint.NAME).exists():
         return None
     saved = checkpoint.load(out)
-    begun = list(saved["stages"])
+    begun = list(saved.stages)
     if list(stages)[:len(begun)] != begun:
         raise UserError(f"a run continues with the stages that it has begun, but those in {out} are {', '.join(begun)} "
                         f"and now there are {', '.join(stages)}: only later stages may change")
     may_change = MAY_CHANGE | (OF_DATA if allow_changed_data else set())
     ours = as_saved(stages, begun[-1])["stages"]
     changed = [change if name == ONLY else f"stages.{name}: {change}" for name in begun
-               for change in differences(saved["stages"][name], ours[name], may_change)]
+               for change in differences(saved.stages[name], ours[name], may_change)]
     if changed:
         raise UserError(f"a run continues with the configuration it began with, but in {out} {'; '.join(changed)}: "
                         "give the old values, or another --out")
     return saved
 
 
-def owes_validation(out: Path, saved: dict[str, Any], epoch: int, finished: bool) -> bool:
+def owes_validation(out: Path, saved: Checkpoint, epoch: int, finished: bool) -> bool:
     """Whether the step that the checkpoint ends with also ends an epoch, which nobody validated."""
-    position = saved["loader"]["position"]
-    ended = finished or passed(position - saved["config"]["train"]["global_batch"], position, epoch)
+    position = saved.loader["position"]
+    ended = finished or passed(position - saved.config["train"]["global_batch"], position, epoch)
     lines = log.read(out, log.VALIDATION)
-    return ended and all(line["position"] != saved["position"] for line in lines)
+    return ended and all(line["position"] != saved.position for line in lines)
 
 
 @dataclass
@@ -112,7 +113,7 @@ class StageRun:
         return "" if self.name == ONLY else f"stage {self.name}: "
 
 
-def open_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: World) -> StageRun:
+def open_stage(run: Namespace, name: str, saved: Checkpoint | None, world: World) -> StageRun:
     """The stage, from its own checkpoint, that of the stage before, or from the start.
 
     Raises UserError for data that cannot be trained on, or that belong to another run.
@@ -122,13 +123,13 @@ def open_stage(run: Namespace, name: str, saved: dict[str, Any] | None, world: W
     dataset = Dataset(args.data, "train", args.cache)
     loader = make_loader(dataset, args, c, world, selection=args.select)
     stage = StageRun(name, args, c, world, dataset, "val" in splits(args.data, args.cache), loader,
-                    images_of_classes(loader), before=0, continues=bool(saved and saved["stage"] == name),
+                    images_of_classes(loader), before=0, continues=bool(saved and saved.stage == name),
                     owes_validation=False)
     if saved and stage.continues:
-        loader.load_state_dict(saved["loader"], run.allow_changed_data)
+        loader.load_state_dict(saved.loader, run.allow_changed_data)
         stage.owes_validation = stage.has_val and owes_validation(Path(run.out), saved, stage.epoch, stage.trained)
     if saved:
-        stage.before = saved["position"] - loader.position
+        stage.before = saved.position - loader.position
     return stage
 
 
@@ -140,17 +141,17 @@ def tune_loader(stage: StageRun) -> None:
                                  hw_decoder_load=loader.hw_decoder_load)
 
 
-def check_stages(to_do: dict[str, Namespace], saved: dict[str, Any] | None, world: World) -> None:
+def check_stages(to_do: dict[str, Namespace], saved: Checkpoint | None, world: World) -> None:
     """Raise UserError for what would otherwise come up when the stages before it have taken their days."""
     before: list[str] | None = None
     for name, args in to_do.items():
         micro_batches(args.train, world)
         if args.train.batchnorm == "synced" and world.device.type != "cuda":
-            raise UserError("train.batchnorm synced needs CUDA, and this run is on the CPU: say learned or held")
+            raise UserError("train.batchnorm synced needs CUDA, but this run is on the CPU: use learned or frozen")
         ids = mixed(Dataset(args.data, "train", args.cache), args.select).landmark_ids
         if before is not None:
             check_classes(name, args.stage.classes, before, ids)
-        before = saved["landmark_ids"] if saved and name == saved["stage"] else ids
+        before = saved.landmark_ids if saved and name == saved.stage else ids
 
 
 def make_loader(dataset: Dataset, args: Namespace, c: TrainConfig, world: World, **options: Any) -> Loader:

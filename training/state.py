@@ -10,6 +10,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from arcshard.checkpoint import Checkpoint
 from arcshard.console import UserError, progress
 from arcshard.distributed import World
 from loader import Batch
@@ -91,7 +92,7 @@ class TrainState:
         train_mode(self.step, c, epoch)
 
 
-def build_state(stage: StageRun, saved: dict[str, Any] | None) -> TrainState:
+def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
     """New from the seed, as saved, or as a stage takes over from the one before: its weights, not its optimizer.
 
     Raises UserError if the checkpoint has other classes.
@@ -104,19 +105,19 @@ def build_state(stage: StageRun, saved: dict[str, Any] | None) -> TrainState:
     if saved and stage.continues:
         resume(step, optimizer, saved)
     elif saved:
-        step.embedder.load_state_dict(saved["embedder"])
+        step.embedder.load_state_dict(saved.weights.embedder)
         if args.stage.classes != "new":
-            before = saved["landmark_ids"]
-            remap_centers(step.head, saved["head"], len(before), label_map(before, stage.loader.dataset.landmark_ids))
+            before, ours = saved.landmark_ids, stage.loader.dataset.landmark_ids
+            remap_centers(step.head, saved.weights.head, len(before), label_map(before, ours))
     if args.head.init == "means" and not stage.continues and (not saved or args.stage.classes == "new"):
         begin_at_means(stage, step)
     average = averaged(step, c, saved if stage.continues else None)
     scale = LossScale(world) if c.amp == "fp16" else None
-    if scale and saved and saved.get("loss_scale"):
-        scale.load_state_dict(saved["loss_scale"])
+    if scale and saved and saved.loss_scale:
+        scale.load_state_dict(saved.loss_scale)
     correct_momentum(step, micro_batches(c, world))
     train_mode(step, c, stage.epochs_done)
-    return TrainState(step, optimizer, average, KeptBuffers(step), scale, saved["step"] if saved else 0)
+    return TrainState(step, optimizer, average, KeptBuffers(step), scale, saved.step if saved else 0)
 
 
 def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World) -> Step:
@@ -129,23 +130,23 @@ def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c:
     return step
 
 
-def resume(step: Step, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+def resume(step: Step, optimizer: torch.optim.Optimizer, saved: Checkpoint) -> None:
     """Load what the stage's own checkpoint holds. Raises UserError if it has other classes."""
-    if len(saved["head"]["weight"]) != step.head.num_centers:
+    if len(saved.weights.head["weight"]) != step.head.num_centers:
         raise UserError("a run continues with as many classes as it began with; its head has "
-                        f"{len(saved['head']['weight']):,} centers, and this dataset needs "
+                        f"{len(saved.weights.head['weight']):,} centers, and this dataset needs "
                         f"{step.head.num_centers:,}: give another --out")
-    step.load_weights(saved)
-    optimizer.load_state_dict(own_state(saved["optimizer"], optimizer, step.head))
+    step.load_weights(saved.weights)
+    optimizer.load_state_dict(own_state(saved.optimizer, optimizer, step.head))
 
 
-def averaged(step: Step, c: TrainConfig, saved: dict[str, Any] | None) -> AveragedWeights[Step] | None:
+def averaged(step: Step, c: TrainConfig, saved: Checkpoint | None) -> AveragedWeights[Step] | None:
     """The average of the step's weights, if the run keeps one."""
     if c.ema is None:
         return None
     average = AveragedWeights(step, c.ema)
-    if saved:
-        average.module.load_weights(saved["ema"])
+    if saved and saved.average:
+        average.module.load_weights(saved.average)
     return average
 
 

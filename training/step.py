@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arcshard.checkpoint import Weights
 from arcshard.console import UserError
 from arcshard.distributed import World
 from model.batchnorm import freeze_statistics
@@ -95,22 +96,21 @@ class Step(nn.Module):
     def forward(self, images: Tensor, jitter: Tensor, labels: Tensor) -> Tensor:
         return self.head(self.embedder(images, jitter), labels)
 
-    def weights(self) -> dict[str, Any]:
-        """The states as a checkpoint holds them: the embedder's can be used alone. All ranks must ask."""
-        return {"embedder": self.embedder.state_dict(), "head": self.head.whole().state_dict()}
+    def weights(self) -> Weights:
+        """For a checkpoint. All ranks must call."""
+        return Weights(self.embedder.state_dict(), self.head.whole().state_dict())
 
-    def load_weights(self, saved: dict[str, Any]) -> None:
-        """What `weights` gave, or a checkpoint with it."""
-        self.embedder.load_state_dict(saved["embedder"])
-        self.head.load_state_dict(saved["head"])
+    def load_weights(self, weights: Weights) -> None:
+        self.embedder.load_state_dict(weights.embedder)
+        self.head.load_state_dict(weights.head)
 
 
 def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
-    """Let learn what learns in this epoch; the rest, and BatchNorm's statistics where they are held, stays."""
+    """Let learn what learns in this epoch; the rest, and BatchNorm's statistics where they are frozen, stays."""
     step.train()
     if c.frozen == "backbone":
         step.embedder.backbone.eval()
-    if c.batchnorm == "held":
+    if c.batchnorm == "frozen":
         freeze_statistics(step.embedder.backbone)
     if c.batchnorm_frozen_from is not None and epoch >= c.batchnorm_frozen_from:
         freeze_statistics(step)

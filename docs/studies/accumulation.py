@@ -17,18 +17,18 @@ from study import ROOT, command, median_range
 from arcshard.console import Parser, run
 from training import log
 
-LEARNED, HELD = ("--train.batchnorm", "learned"), ("--train.batchnorm", "held")
-NO_NORM = (*HELD, "--model.neck", "swish")  # then nothing at all depends on which images pass together
+LEARNED, FROZEN = ("--train.batchnorm", "learned"), ("--train.batchnorm", "frozen")
+NO_NORM = (*FROZEN, "--model.neck", "swish")  # then nothing at all depends on which images pass together
 VARIANTS: dict[str, Sequence[str]] = {
     "1 × 32": LEARNED,
     "4 × 8": (*LEARNED, "--train.micro_batch", "8"),
     "8 × 4": (*LEARNED, "--train.micro_batch", "4"),
     "16 × 2": (*LEARNED, "--train.micro_batch", "2"),
-    "1 × 32, held": HELD,
-    "16 × 2, held": (*HELD, "--train.micro_batch", "2"),
+    "1 × 32, frozen": FROZEN,
+    "16 × 2, frozen": (*FROZEN, "--train.micro_batch", "2"),
     "1 × 8, a quarter of the learning rate": (*LEARNED, "--train.global_batch", "8", "--train.lr", "0.025"),
-    "1 × 32, held, neck without BatchNorm": NO_NORM,
-    "16 × 2, held, neck without BatchNorm": (*NO_NORM, "--train.micro_batch", "2"),
+    "1 × 32, frozen, neck without BatchNorm": NO_NORM,
+    "16 × 2, frozen, neck without BatchNorm": (*NO_NORM, "--train.micro_batch", "2"),
 }
 LAST = 0.1  # share of the run whose losses are averaged
 

@@ -82,7 +82,7 @@ NO_LEARNING: Changes = {"train.lr": 1e-9}  # BatchNorm's statistics move neverth
 DEMO: Changes = {
     "model.backbone": "tf_efficientnet_lite0", "model.weights": "package", "model.dim": 256,
     "head.scale": 30.0, "head.margin": 0.3, "head.margin_warmup": 0.5,
-    "train.epochs": 1.5, "train.global_batch": 32, "train.size": 56, "train.batchnorm": "held",
+    "train.epochs": 1.5, "train.global_batch": 32, "train.size": 56, "train.batchnorm": "frozen",
     "train.lr": 0.1, "train.backbone_lr": 0.1}
 # The learning rate is as far from ours as D2-MetricLearning's 0.002 is from the 0.05 of 1st place 2020, and the
 # backbone has the same, since D2-MetricLearning's multiplier is never applied.

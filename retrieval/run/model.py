@@ -124,12 +124,12 @@ def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunM
     model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
     backbone: Any = model.embedder.backbone  # timm's attributes have no types
     if tta.scales and backbone.pretrained_cfg.get("fixed_input_size"):
-        raise UserError(f"the backbone of {out}, {saved['config']['model']['backbone']}, takes one image size only: "
+        raise UserError(f"the backbone of {out}, {saved.config['model']['backbone']}, takes one image size only: "
                         "leave scales out of --tta")
-    weights = checkpoint.weights_to_use(saved)
-    model.embedder.load_state_dict(weights["embedder"])
-    centers = saved["config"]["head"]["centers"]
-    return replace(model, tta=tta, centers=weights["head"]["weight"].float().unflatten(0, (-1, centers)).numpy())
+    weights = saved.best_weights
+    model.embedder.load_state_dict(weights.embedder)
+    centers = saved.config["head"]["centers"]
+    return replace(model, tta=tta, centers=weights.head["weight"].float().unflatten(0, (-1, centers)).numpy())
 
 
 def load_untrained(out: Path) -> RunModel:
@@ -137,10 +137,10 @@ def load_untrained(out: Path) -> RunModel:
     return _run_model(checkpoint.load(out), "untrained", neck="none", pooling="avg")
 
 
-def _run_model(saved: dict[str, Any], fingerprint: str, **changes: Any) -> RunModel:
-    config = saved["config"]
+def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, **changes: Any) -> RunModel:
+    config = saved.config
     cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device).eval()
     view, cache = View(**config["view"]), CacheConfig(**config.get("cache", {}))
-    return RunModel(embedder, config["train"]["size"], view, saved["packing"], cache, fingerprint, device)
+    return RunModel(embedder, config["train"]["size"], view, saved.packing, cache, fingerprint, device)
