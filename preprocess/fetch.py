@@ -14,9 +14,9 @@ from pathlib import Path
 from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
 from arcshard.full_disk import full_disk_is_a_sentence
-from preprocess.kaggle.download import MB, PartFile, download
-from preprocess.kaggle.retry import persist
-from preprocess.kaggle.source import KaggleFile, ask, kaggle_file
+from preprocess.fetching.download import MB, PartFile, download
+from preprocess.fetching.retry import persist
+from preprocess.fetching.source import KaggleFile, ask, kaggle_file
 
 COMPETITION = "landmark-recognition-2020"
 

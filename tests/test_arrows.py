@@ -5,6 +5,7 @@ but not for what starting a process loads.
 """
 import ast
 import graphlib
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,10 @@ def test_nor_does_another_package_load_it(room):
     code = f"import {', '.join(names)}, sys; print(sorted({{'torch', 'nvidia', 'timm'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+@pytest.mark.parametrize("folder", ["preprocess", "benchmarks", "docs/studies"])
+def test_nothing_beside_a_script_hides_an_installed_package(folder):
+    """Python puts a script's folder in front: beside preprocess/fetch.py, a folder `kaggle` would be imported first."""
+    names = {path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert len(names) > 3 and not names & {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names}

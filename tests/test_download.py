@@ -13,12 +13,12 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import preprocess.kaggle.download
-import preprocess.kaggle.retry
+import preprocess.fetching.download
+import preprocess.fetching.retry
 from arcshard.console import UserError
 from preprocess.fetch import full_disk_is_a_sentence
-from preprocess.kaggle.download import PartFile, download
-from preprocess.kaggle.source import ServedFile, read_record, write_record
+from preprocess.fetching.download import PartFile, download
+from preprocess.fetching.source import ServedFile, read_record, write_record
 from tests.kaggle_server import DATA, SIGNATURE, Kaggle, running, zip_bytes
 
 HALF = len(DATA) // 2
@@ -47,7 +47,7 @@ def get(kaggle, part) -> Callable[..., ServedFile]:
 def naps(monkeypatch) -> list[float]:
     """The waits that were asked for; none is waited."""
     waits: list[float] = []
-    monkeypatch.setattr(preprocess.kaggle.retry.time, "sleep", waits.append)
+    monkeypatch.setattr(preprocess.fetching.retry.time, "sleep", waits.append)
     return waits
 
 
@@ -69,7 +69,7 @@ def test_what_came_before_a_fault_is_not_fetched_again(kaggle, part, get, capfd,
     get(timeout=0.2)
     assert_whole(part)
     first, second = kaggle.gets
-    assert "Range" not in first and HALF - preprocess.kaggle.download.CHUNK <= int(second["Range"][6:-1]) <= HALF
+    assert "Range" not in first and HALF - preprocess.fetching.download.CHUNK <= int(second["Range"][6:-1]) <= HALF
     assert f"{words}; try 2 of 3 in 0.001 s" in capfd.readouterr().err
 
 
@@ -109,7 +109,7 @@ def test_tries_run_out_with_a_sentence_and_the_next_call_goes_on(kaggle, part, g
                        "with: the server answered 500; run the same command again, it goes on where it stopped$"):
         get()
     have = part.size()
-    assert have > HALF - preprocess.kaggle.download.CHUNK and not part.whole.exists()
+    assert have > HALF - preprocess.fetching.download.CHUNK and not part.whole.exists()
     get()
     assert_whole(part)
     assert kaggle.gets[-1]["Range"] == f"bytes={have}-"
@@ -218,7 +218,7 @@ def test_a_file_without_size_and_hash_comes_too(kaggle, part, get):
 
 def free(monkeypatch, count: int) -> None:
     usage = SimpleNamespace(free=count)
-    monkeypatch.setattr(preprocess.kaggle.download.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(preprocess.fetching.download.shutil, "disk_usage", lambda path: usage)
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_first_byte(kaggle, part, get, monkeypatch):
@@ -271,7 +271,7 @@ def befall(kaggle: Kaggle, part: PartFile, event: str, detail: Any) -> None:
 def test_whatever_happened_the_end_is_what_the_server_has(tmp_path_factory, story, ranges):
     part = PartFile(tmp_path_factory.mktemp("wild") / "photos.zip")
     with running() as kaggle, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preprocess.kaggle.download, "CHUNK", 512)
+        patch.setattr(preprocess.fetching.download, "CHUNK", 512)
         kaggle.ranges = ranges
         kaggle.serve(TINY, '"v"')
         for event, detail in story:

@@ -3,7 +3,7 @@ import pytest
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
-from preprocess.kaggle.retry import cause, retry_after
+from preprocess.fetching.retry import cause, retry_after
 
 
 def refusal(status: int, wait: str = "") -> requests.HTTPError:

@@ -19,8 +19,8 @@ from google_crc32c import Checksum
 
 from arcshard.console import UserError, progress
 from arcshard.files import sync_folder
-from preprocess.kaggle.retry import FIRST_WAIT, TRIES, persist
-from preprocess.kaggle.source import ServedFile, first_byte, read_record, served_file, write_record
+from preprocess.fetching.retry import FIRST_WAIT, TRIES, persist
+from preprocess.fetching.source import ServedFile, first_byte, read_record, served_file, write_record
 
 # An incomplete file: NAME.part has its first bytes, NAME.part.json describes the file they are from.
 
