@@ -76,8 +76,7 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     config, gallery = checkpoint.load(out, name).config, Dataset(data, "train")
     trained = read_scores(out / "eval.json")
     if not trained:
-        raise UserError(f"a report shows what evaluate.py measured, but {out} has no eval.json: "
-                        "run evaluate.py first")
+        raise UserError(f"{out} has no eval.json: run evaluate.py first")
     split = "test" if "test" in trained else next(iter(trained))
     queries, model = Dataset(data, split), checkpoint.fingerprint(out, name)
     asked, known = (stored_embeddings(out, dataset, model) for dataset in (queries, gallery))
@@ -102,7 +101,7 @@ def read_scores(path: Path) -> Scores:
     try:
         return json.loads(path.read_text()) if path.is_file() else {}
     except ValueError:
-        raise UserError(f"{path} must be what evaluate.py wrote, but is not JSON: run evaluate.py again") from None
+        raise UserError(f"{path} is not valid JSON: run evaluate.py again") from None
 
 
 def count_rejected(data: Path) -> int:
@@ -120,7 +119,7 @@ def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8
 
 
 def cosines_of(asked: Embeddings, known: Embeddings) -> dict[str, NDArray[np.float32]]:
-    """Of up to SAMPLED queries, drawn at random, to the nearest photo of their landmark and of another; not empty."""
+    """Cosines (n,), n > 0, of up to SAMPLED random queries to the nearest photo of their landmark and of another."""
     rows = np.random.default_rng(0).permutation(len(asked.keys))[:SAMPLED]
     labels = asked.labels[rows]
     own, other = own_and_other(asked.vectors[rows], labels, known.vectors, known.labels)
@@ -145,12 +144,12 @@ def answered_queries(asked: Embeddings, known: Embeddings, queries: Dataset,
 
 
 def stored_embeddings(out: Path, dataset: Dataset, model: str) -> Embeddings:
-    """What evaluate.py kept of a split. Raises UserError if it is not of the weights `model`, or of other photos."""
+    """A split's embeddings that evaluate.py stored. Raises UserError if they are of other weights or other photos."""
     path = store(out, dataset.split)
     stored = Embeddings.load(path)
     if (stored.provenance.model, stored.provenance.dataset) != (model, dataset.fingerprint):
-        raise UserError(f"a report shows the run's checkpoint on the photos of {dataset.path}, but {path} "
-                        "is of another checkpoint or other photos: run evaluate.py again")
+        raise UserError(f"{path} is of another checkpoint, or of other photos than {dataset.path}: "
+                        "run evaluate.py again")
     return stored
 
 

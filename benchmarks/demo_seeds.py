@@ -1,6 +1,6 @@
 """What training gains on the demo: recall@1 and GAP before and after, over several seeds.
 
-python benchmarks/demo_seeds.py --data data/demo/dataset --out runs/demo-seeds [--seeds 0 1 2]
+    python benchmarks/demo_seeds.py --data data/demo/dataset --out runs/demo-seeds [--seeds 0 1 2]
 
 Each seed is a run of its own with configs/demo.yaml (weights of neck and head, order, views); photos and split stay.
 Runs that are finished are not repeated.

@@ -1,20 +1,20 @@
-"""Everything that only a GPU can show, in one command of at most 15 minutes: first contact with a new card.
+"""Everything that only a GPU can show, in one command of at most 15 minutes.
 
     python benchmarks/gpu.py --data data/demo/short288 --out runs/gpu           a dataset of short side 288
     python benchmarks/gpu.py --data … --parts step --variants eager tf32        some of it
     python benchmarks/gpu.py --data … --dry-run                                 every part at tiny sizes on a CPU
 
-Parts, each in a process of its own with a time limit, so that one that fails costs no other:
+Parts, each in a process of its own with a time limit, so that a failing part does not stop the others:
   parity  the GPU's loader beside the CPU's: each framing, warp and JPEG
   decode  the loader alone, by threads and by the JPEG engine's share
   step    train.py's own update of --backbone by itself, in each of --variants, and its head
   both    loader and step together, and what the device waited; hours of a whole schedule
   heads   the loss over many classes beside pytorch-metric-learning and its three matrix products
-  trace   a profile of 8 steps: kernels that take longest, waits and copies
+  trace   a profile of 8 steps: the slowest kernels, waits and copies
   train   configs/demo.yaml until SIGTERM, then continued; tests/test_gpu.py
 
 Ends with a table: what was found, what is expected of one H100, and whether that was met. Writes gpu.json, gpu.md and
-trace.json.gz. Exit codes: 0 all marks met, 1 one missed or a part failed, 2 a mistake in what was given.
+trace.json.gz. Exit codes: 0 all marks met, 1 one missed or a part failed, 2 wrong arguments.
 """
 import argparse
 import json
@@ -67,10 +67,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=256, help="default: 256")
     parser.add_argument("--size", type=int, default=224, help="side of the images, pixels (default: 224)")
     parser.add_argument("--limit", type=float, default=420, help="seconds that a part may take (default: 420)")
-    parser.add_argument("--dry-run", action="store_true", help="walk every part at tiny sizes on a CPU")
+    parser.add_argument("--dry-run", action="store_true", help="run every part at tiny sizes on a CPU")
     args = parser.parse_args()
     if not args.dry_run and not torch.cuda.is_available():
-        raise UserError("this benchmark needs a GPU that torch can use, and there is none: --dry-run walks it without")
+        raise UserError("torch finds no GPU to use: --dry-run runs every part on the CPU")
     return args
 
 
@@ -103,7 +103,7 @@ def in_a_process(name: str, scale: Scale, limit: float) -> list[Row]:
 def measure(answer: Connection, name: str, scale: Scale) -> None:
     keep_freed_memory()
     if not scale.on_gpu:
-        torch.compiler.set_stance("force_eager")  # a compiler for CPUs takes minutes and shows nothing here
+        torch.compiler.set_stance("force_eager")  # compiling for a CPU takes minutes and shows nothing here
     try:
         answer.send(PARTS[name](scale))
     except Exception as error:

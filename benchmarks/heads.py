@@ -57,7 +57,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="also write the measurements here")
     args = parser.parse_args(words)
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda needs a GPU that torch can use, and there is none: leave it out")
+        raise UserError("torch finds no GPU to use: leave out --device cuda")
     return args
 
 

@@ -1,4 +1,4 @@
-"""What a figure travels with: the machine, versions, and how far its rounds lie apart."""
+"""What is printed with every figure: the machine, versions, and how far the rounds lie apart."""
 import argparse
 import json
 import os

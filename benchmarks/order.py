@@ -1,4 +1,4 @@
-"""What the planned order costs, whatever the number of samples; and what a loader takes to continue.
+"""What the planned order costs, whatever the number of samples; and how long a loader takes to resume.
 
     python benchmarks/order.py --data data/demo/dataset [--batch-size 64] [--rounds 20] [--json FILE]
 

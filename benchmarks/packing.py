@@ -186,7 +186,7 @@ def _pack(archive: Path, table: Path, out: Path, workers: int) -> dict[str, floa
         time.sleep(PAUSE)
     shutil.rmtree(out, ignore_errors=True)
     if process.returncode:
-        raise UserError(f"make_shards.py must end well, but ended with exit code {process.returncode}: see above")
+        raise UserError(f"make_shards.py failed with exit code {process.returncode}: see its message above")
     return {"parent_mb": parent, "worker_mb": worker, "seconds": time.perf_counter() - began}
 
 

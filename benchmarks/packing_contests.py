@@ -1,4 +1,4 @@
-"""Who packs against whom, with which commands, and how long each takes.
+"""The contests: who packs what, with which commands, and how long each takes.
 
 The time of packing alone is compared. The peers' runners (benchmarks/peers/) start their clock behind the imports; tar
 has none. make_shards.py is timed as a whole, and from its time and photos those of a small packing are taken off
@@ -90,7 +90,7 @@ def peers_python(peers: Path, opponents: Sequence[str]) -> Path | None:
         return None
     python = peers.absolute() / "bin" / "python"
     if not python.exists():
-        raise UserError(f"the peers to compare with run in an environment of their own, but {peers} is none: "
+        raise UserError(f"there is no Python in {peers}, where the packers and loaders to compare with should be: "
                         "run benchmarks/peers/install.sh, or choose others with --against")
     return python
 
@@ -117,8 +117,7 @@ def pack_seconds(job: Job, table: Path, count: int, more: Sequence[object] = ())
     taken = time.perf_counter() - began
     packed = json.loads((out / "dataset.json").read_text())["splits"]["train"]["samples"]
     if packed != count:
-        raise UserError(f"every photo of a contest must be packed, but {packed} of {count} were: "
-                        f"see {out / 'rejected.csv'}")
+        raise UserError(f"only {packed} of {count} photos were packed: see {out / 'rejected.csv'}")
     return taken
 
 
@@ -138,7 +137,7 @@ def peer_seconds(opponent: str, job: Job, peers: Path | None) -> float:
 
 
 def fresh(work: Path) -> Path:
-    """The folder WORK/out, empty; what earlier runs wrote is gone, or on the disk, before the next clock starts."""
+    """The folder WORK/out, empty; earlier data are deleted or flushed to the disk, before the next timing starts."""
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -151,9 +150,8 @@ def answer(command: Sequence[object], **environment: str) -> str:
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True,
                           env={**os.environ, **environment})
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise UserError(f"every contender must end well, but {command[1]} ended with exit code {done.returncode} "
-                        f"({why}): run it by itself")
+        why = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{command[1]} failed with exit code {done.returncode} ({why}): run it by itself to see more")
     return done.stdout
 
 
@@ -241,5 +239,5 @@ def _crop(number: int) -> bytes:
     y, x = (rng.integers(side - cut + 1) for side, cut in zip(photo.shape, (HEIGHT, WIDTH)))
     done, data = cv2.imencode(".jpg", photo[y:y + HEIGHT, x:x + WIDTH], (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
     if not done:
-        raise UserError("OpenCV must write JPEG, but its build here does not: install opencv-python-headless")
+        raise UserError("the installed build of OpenCV cannot write JPEG: install opencv-python-headless")
     return data.tobytes()

@@ -3,16 +3,16 @@
     python benchmarks/throughput.py --data data/demo/dataset [--size 224] [--json FILE] [--picture FILE.svg]
     torchrun --nproc-per-node 2 benchmarks/throughput.py --data …         rates are then of all ranks together
 
-In turn, several rounds of (after a batch each that no clock sees):
+Several rounds of these parts in turn; the first batch of each is not timed:
   read     the planned order, the samples' bytes and their crc32 (from the page cache if the shards fit into it)
   decode   the crops of batches that are already read: DALI alone; on a GPU with resize and flip
   loader   this project's Loader with its default training view
   dali     DALI's own webdataset reader on the same shards: image_random_crop, resize, crop_mirror_normalize
   step     train.py's own update of --backbone (random weights) with an ArcFace head, clip and averaged weights, on one
            cached batch
-  both     loader and step together, after what was prefetched is used up, and the share of the time that the step
-           waited for the loader (on a GPU: that the device waited)
-Machines drift, so compare the rates of one round: the ratios are medians over rounds.
+  both     loader and step together, once the prefetched batches are used up, and the share of the time that the
+           step waited for the loader (on a GPU: that the device waited)
+The speed of a machine drifts, so ratios are taken within a round; the figure is their median over rounds.
 """
 import argparse
 import io

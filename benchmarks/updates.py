@@ -1,4 +1,4 @@
-"""Updates as train.py does them, on random weights, for a clock."""
+"""Training updates as train.py does them, on random weights, to be timed."""
 import numpy as np
 
 from arcshard.distributed import World
@@ -10,7 +10,7 @@ from training.optim import build_optimizer
 from training.state import TrainState, averaged, build_step, parallel, update
 from training.step import KeptBuffers
 
-IN_FLIGHT = PREFETCH + 2  # batches that are made while the step is timed alone: in DALI, resized, planned
+IN_FLIGHT = PREFETCH + 2  # batches that the loader prepares ahead: in DALI, being resized, being planned
 
 
 class Updates:
@@ -18,8 +18,8 @@ class Updates:
 
     Args:
         backbone: timm's name.
-        example: a batch, to choose the form of the step by.
-        c: as train.py's; an average of the weights is kept if it says so.
+        example: a batch, by which the form of the step is chosen.
+        c: as train.py's; `c.ema` decides whether averaged weights are kept.
     """
 
     def __init__(self, backbone: str, num_classes: int, example: Batch, c: TrainConfig, world: World):

@@ -129,7 +129,7 @@ def test_memory_mode_reports_ten_epochs_and_the_bound(call, work, tmp_path):
     (["--rounds", 0], "--rounds must be at least 1, not 0"),
     (["--seconds", 0], "--seconds must be positive, not 0"),
     (["--photos", 100], "--photos must be at least 2048, so that an epoch outlasts "),
-    (["--peers", "no/such"], "no/such is none: run benchmarks/peers/install.sh"),
+    (["--peers", "no/such"], "there is no Python in no/such"),
     (["--against", "tfdata"], "invalid choice: 'tfdata'"),
 ])
 def test_mistakes_are_one_sentence(call, refused, tmp_path, options, sentence):

@@ -114,7 +114,7 @@ def test_memory_mode_reports_parent_and_worker(call, work, tmp_path):
 @pytest.mark.parametrize("options, sentence", [
     (["--rounds", 0], "--rounds must be at least 1, not 0"),
     (["--memory", "--samples", 5, 0], "--samples must be numbers of at least 1, not 0"),
-    (["--peers", "no/such"], "an environment of their own, but no/such is none: run benchmarks/peers/install.sh"),
+    (["--peers", "no/such"], "there is no Python in no/such"),
     (["--against", "zip"], "invalid choice: 'zip'"),
 ])
 def test_mistakes_are_one_sentence(call, refused, tmp_path, options, sentence):

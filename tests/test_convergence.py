@@ -49,7 +49,7 @@ def test_double_normalization_is_the_two_in_a_row(module, arms):
     once = ((images.double() / 255 - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor([0.2, 0.3, 0.4])).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (faults.PIXEL_MEAN,
                                                                                      faults.PIXEL_STD))
-    faults.put_in(arms.Faults(double_normalization=True), twice)
+    faults.apply_faults(arms.Faults(double_normalization=True), twice)
     found = twice(images, torch.ones(2, 3))
     torch.testing.assert_close(found.double(), (once - mean) / std, rtol=0, atol=1e-5)
     assert found[:, 0].std() < 0.02 * once[:, 0].std(), "the contrast is gone"
@@ -57,13 +57,13 @@ def test_double_normalization_is_the_two_in_a_row(module, arms):
 
 def test_bgr_shows_the_channels_in_reverse(module, arms):
     reversed_, images = embedder(), torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
-    module("convergence_run").put_in(arms.Faults(bgr=True), reversed_)
+    module("convergence_run").apply_faults(arms.Faults(bgr=True), reversed_)
     assert torch.equal(reversed_(images, torch.ones(2, 3)), embedder()(images.flip(-1), torch.ones(2, 3)))
 
 
 def test_a_frozen_stem_leaves_the_rest_learning(module, arms):
     faults, network = module("convergence_run"), build_embedder(ModelConfig("tf_efficientnet_lite0", "none"))
-    faults.put_in(arms.Faults(frozen_stem=True), network)
+    faults.apply_faults(arms.Faults(frozen_stem=True), network)
     frozen = {name.split(".")[1] for name, p in network.named_parameters() if not p.requires_grad}
     stages = {name.split(".")[2] for name, p in network.named_parameters()
               if name.startswith("backbone.blocks") and not p.requires_grad}

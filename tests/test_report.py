@@ -66,7 +66,7 @@ def test_embeddings_of_another_checkpoint_are_refused(finished_run, dataset_path
     path = finished_run / "embeddings" / "train"
     stored = Embeddings.load(path)
     replace(stored, provenance=replace(stored.provenance, model="other")).save(path)
-    with pytest.raises(UserError, match="train is of another checkpoint or other photos: run evaluate"):
+    with pytest.raises(UserError, match="train is of another checkpoint, or of other photos"):
         collect(finished_run, dataset_path)
 
 

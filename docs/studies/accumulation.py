@@ -2,8 +2,8 @@
 
     python docs/studies/accumulation.py --data data/demo/dataset --out runs/accumulation [--seeds 0 1 2] [--epochs 4]
 
-All variants see the same images in the same order; an update has 32 of them but where the name says otherwise. Each
-seed is a run of its own with configs/demo.yaml; runs that are finished are not repeated. The table is that of
+All variants see the same images in the same order, 32 in an update unless the name says otherwise. Each seed is a run
+of its own with configs/demo.yaml; finished runs are not repeated. Prints the table of
 docs/accumulation-and-batchnorm.md.
 """
 import argparse
@@ -18,7 +18,7 @@ from arcshard.console import Parser, run
 from training import log
 
 LEARNED, FROZEN = ("--train.batchnorm", "learned"), ("--train.batchnorm", "frozen")
-NO_NORM = (*FROZEN, "--model.neck", "swish")  # then nothing at all depends on which images pass together
+NO_NORM = (*FROZEN, "--model.neck", "swish")  # then nothing depends on which images share a batch
 VARIANTS: dict[str, Sequence[str]] = {
     "1 × 32": LEARNED,
     "4 × 8": (*LEARNED, "--train.micro_batch", "8"),

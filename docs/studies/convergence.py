@@ -1,11 +1,11 @@
-"""What makes ArcFace stick, and what frees it: short runs that differ from a sane baseline in one thing or several.
+"""What keeps ArcFace from converging, and what helps: short runs that differ from a baseline in one thing or several.
 
     python docs/studies/convergence.py --data data/demo/dataset --out runs/convergence [--tasks demo] [--seeds 0 1 2]
 
 demo: the demo's landmarks from ImageNet weights. views: every photo is a class, its images are random views, and the
 network begins from random weights. All runs of a task and a seed see the same images in the same order. Each run is a
-JSON file in --out; runs that are there are not repeated, so that the study may stop, continue and grow. At the end it
-prints the tables and draws the figure of docs/arcface-convergence.md, over the runs that are there.
+JSON file in --out and is not repeated, so that the study can be stopped, continued and extended. At the end it prints
+the tables and draws the figure of docs/arcface-convergence.md from the runs that are there.
 """
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="default: 0 1 2; none: tables alone")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # the same sums on any machine
+    torch.set_num_threads(1)  # so that sums are the same on any machine
     for seed in args.seeds:
         for name in args.tasks:
             run_arms(args.data, args.out / name, TASKS[name], seed)

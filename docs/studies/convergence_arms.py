@@ -1,6 +1,6 @@
-"""The arms of the convergence study: two tasks, and for each a sane baseline and what is changed in it.
+"""The arms of the convergence study: two tasks, and for each a baseline and what is changed in it.
 
-A change is written as train.py's flags are, `section.field`; the section `fault` is this study's own (Faults).
+A change is written as train.py's flags are, `section.field`; the section `fault` is the study's own (Faults).
 """
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,7 +14,7 @@ Changes = dict[str, Any]
 
 @dataclass(frozen=True)
 class Faults:
-    """What is no option of the product: D2-MetricLearning's faults, and two remedies that a user writes as stages."""
+    """What arcshard has no option for: D2-MetricLearning's faults, and two remedies that a user writes as stages."""
 
     double_normalization: bool = False
     """Normalize once more with the mean and deviation of pixels in 0..255 (its metric.py after its mapper.py)."""
@@ -54,7 +54,7 @@ class Task:
 
     classes_are_photos: bool
     gallery_every: int
-    """Of the train split's batches, which every how-manieth the nearest photo is searched in."""
+    """The gallery, in which the nearest photo is searched, has one of so many batches of the train split."""
     view: View
     baseline: Changes
     arms: dict[str, Arm]
@@ -77,14 +77,14 @@ BASELINE, UNTRAINED, EXP7, HARD = "baseline", "untrained", "exp7", "hard"
 STATISTICS = "statistics learned"
 AT_ONCE: Changes = {"head.scale": 64.0, "head.margin": 0.5, "head.margin_warmup": 0.0}
 NO_NECK: Changes = {"model.neck": "none", "model.pooling": "avg"}
-NO_LEARNING: Changes = {"train.lr": 1e-9}  # BatchNorm's statistics move nevertheless
+NO_LEARNING: Changes = {"train.lr": 1e-9}  # BatchNorm's statistics move all the same
 
 DEMO: Changes = {
     "model.backbone": "tf_efficientnet_lite0", "model.weights": "package", "model.dim": 256,
     "head.scale": 30.0, "head.margin": 0.3, "head.margin_warmup": 0.5,
     "train.epochs": 1.5, "train.global_batch": 32, "train.size": 56, "train.batchnorm": "frozen",
     "train.lr": 0.1, "train.backbone_lr": 0.1}
-# The learning rate is as far from ours as D2-MetricLearning's 0.002 is from the 0.05 of 1st place 2020, and the
+# The learning rate is as far from the baseline's as D2-MetricLearning's 0.002 is from the 0.05 of 1st place 2020; the
 # backbone has the same, since D2-MetricLearning's multiplier is never applied.
 FAULTS: dict[str, Changes] = {
     "double normalization": {"fault.double_normalization": True},
@@ -97,8 +97,8 @@ FAULTS: dict[str, Changes] = {
     "easy margin": {"head.easy_margin": True},
     "no neck": NO_NECK,
 }
-INPUT = ("double normalization", "BGR", "frozen stem")
-OPTIMIZER = ("clip by value 0.01", "tiny learning rate")
+INPUT_FAULTS = ("double normalization", "BGR", "frozen stem")
+OPTIMIZER_FAULTS = ("clip by value 0.01", "tiny learning rate")
 
 
 def faults(*but: str) -> Changes:
@@ -113,12 +113,12 @@ DEMO_ARMS = {
     UNTRAINED: Arm({**NO_NECK, **NO_LEARNING, "train.epochs": 0.02}),
     EXP7: Arm(faults()),
     **{f"only {name}": Arm(changes) for name, changes in FAULTS.items()},
-    "only the three of the input": Arm({flag: True for name in INPUT for flag in FAULTS[name]}),
+    "only the three of the input": Arm({flag: True for name in INPUT_FAULTS for flag in FAULTS[name]}),
     STATISTICS: Arm(LEARNED),
     "statistics learned, double normalization": Arm({**LEARNED, **FAULTS["double normalization"]}, STATISTICS),
     "exp7, statistics learned": Arm({**faults(), **LEARNED}, EXP7),
-    "exp7 but the two of the optimizer": Arm(faults(*OPTIMIZER), EXP7),
-    "exp7 but these five": Arm(faults(*OPTIMIZER, *INPUT), EXP7),
+    "exp7 but the two of the optimizer": Arm(faults(*OPTIMIZER_FAULTS), EXP7),
+    "exp7 but these five": Arm(faults(*OPTIMIZER_FAULTS, *INPUT_FAULTS), EXP7),
     **{f"exp7 but {name}": Arm(faults(name), EXP7) for name in FAULTS},
     "exp11": Arm(EXP11),
     "m 0.3 at once": Arm({"head.margin_warmup": 0.0}),

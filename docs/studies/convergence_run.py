@@ -80,8 +80,8 @@ def updates(c: TrainConfig, epoch: int) -> int:
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # detectron2's, for pixels in 0..255
 
 
-def put_in(faults: Faults, embedder: Embedder) -> None:
-    """Change what the network is given, and stop what shall not learn."""
+def apply_faults(faults: Faults, embedder: Embedder) -> None:
+    """Change what the network is given, and freeze the layers that must not learn."""
     if faults.double_normalization:
         embedder.mean, embedder.std = normalized_twice(embedder.mean, embedder.std)
     if faults.bgr:
@@ -113,16 +113,16 @@ WORLD = World(0, 1, torch.device("cpu"))
 CLIP_VALUE = 0.01
 Line = dict[str, float]
 LOG_EVERY = 10  # updates
-TOLD = 0.1  # share of training photos nearest to their own center from which a run counts as off the plateau
+LEARNING_SHARE = 0.1  # a run is off the plateau once this share of the training photos is nearest to its own center
 
 
 def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
-    """Train, and say how it went: see `outcome`; `lines` has means of each LOG_EVERY updates."""
+    """Train; returns the results, see `outcome`, and `lines` with means over each LOG_EVERY updates."""
     torch.manual_seed(seed)
     c, fault, (embedder, head) = setting.train, setting.fault, build(setting, photos)
     step = Step(embedder, head)
     optimizer = build_optimizer(step, embedder.backbone, c)
-    total, seen, lines = updates(c, photos.epoch), Seen(), []
+    total, seen, lines = updates(c, photos.epoch), RunningMeans(), []
     for number, batch in enumerate(photos.train[:total]):
         progress = number / total
         set_lr(optimizer, c.lr * lr_factor(progress, c.warmup, c.schedule))
@@ -148,7 +148,7 @@ def build(setting: Setting, photos: Photos) -> tuple[Embedder, MarginHead]:
     """The network with its faults, and the head."""
     embedder, num_classes = build_embedder(setting.model), len(photos.class_sizes)
     head = build_head(setting.head, embedder.dim, num_classes, photos.class_sizes.numpy())
-    put_in(setting.fault, embedder)
+    apply_faults(setting.fault, embedder)
     if setting.fault.class_means:
         embedder.eval()
         init_centers(head, class_means(lambda batch: embedder(batch.images, batch.jitter), photos.gallery, num_classes,
@@ -157,39 +157,39 @@ def build(setting: Setting, photos: Photos) -> tuple[Embedder, MarginHead]:
 
 
 @dataclass
-class Seen:
-    """Sums since the last line."""
+class RunningMeans:
+    """Sums since the last line of the log."""
 
     updates: int = 0
     loss: float = 0.0
     right: float = 0.0
 
     def add(self, loss: Tensor, cos_BC: Tensor, labels_B: Tensor) -> None:
-        """A batch, before its update: afterwards its own centers would lie nearer."""
+        """Add a batch, before its update: afterwards its own centers would lie nearer."""
         self.updates += 1
         self.loss += loss.item()
         self.right += share(cos_BC.argmax(1) == labels_B)
 
     def means(self) -> Line:
-        """Of loss and share of photos nearest to their own center; then it begins anew."""
+        """Means of loss and of the share of photos nearest to their own center since the last call."""
         found = {"loss": self.loss / self.updates, "right": self.right / self.updates}
         self.updates, self.loss, self.right = 0, 0.0, 0.0
         return found
 
 
 def margin_of(setting: Setting, progress: float) -> float:
-    """Of the head's schedule, or none until half of the run is over."""
+    """The margin of the head's schedule, or 0 for the first half of the run with softmax_first."""
     if setting.fault.softmax_first:
         return setting.head.margin if progress >= 0.5 else 0.0
     return margin_at(progress, setting.head.margin, setting.head.margin_warmup)
 
 
 def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequence[Line]) -> dict[str, Any]:
-    """What a run came to.
+    """The results of a run.
 
     nearest_photo, nearest_center: recall@1 of val, by the nearest photo of the gallery and by the head's centers.
     target_cosine … dead_centers: of val, see EmbeddingStats. uniform, untrained, collapsed: reference losses
-    of the loss at the end. off_plateau: epoch at which TOLD of the training photos were told, None if never.
+    at the end of the run. off_plateau: epoch at which LEARNING_SHARE was reached, None if never.
     """
     stats = EmbeddingStats(head.num_centers, WORLD)
     gallery, gallery_labels = embedded(embedder, photos.gallery)
@@ -204,7 +204,7 @@ def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequenc
         "uniform": monitor.uniform_loss(head.num_centers),
         "untrained": monitor.untrained_loss(head.num_centers, embedder.dim, scale, margin),
         "collapsed": lines[-1]["collapsed"],
-        "off_plateau": next((line["epoch"] for line in lines if line["right"] >= TOLD), None)}
+        "off_plateau": next((line["epoch"] for line in lines if line["right"] >= LEARNING_SHARE), None)}
 
 
 @torch.inference_mode()

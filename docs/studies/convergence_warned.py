@@ -2,8 +2,8 @@
 
     python docs/studies/convergence_warned.py --data data/demo/dataset --runs runs/convergence
 
-Stuck is a run of the demo's landmarks that in the end tells fewer than TOLD of val by the nearest center. The views
-have none: those that tell as few were slow (docs/arcface-convergence.md). untrained is left out: it shall not learn.
+A run of the demo's landmarks is stuck if it ends with less than LEARNING_SHARE of val nearest to its own center. The
+views have none: such runs were only slow (docs/arcface-convergence.md). untrained is left out: it must not learn.
 """
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ from pathlib import Path
 from convergence import read
 from convergence_arms import TASKS, UNTRAINED, Setting, Task, setting
 from convergence_report import Run, Runs
-from convergence_run import TOLD, put_in
+from convergence_run import LEARNING_SHARE, apply_faults
 
 from arcshard.console import Parser, UserError, run
 from loader import Batch, Loader
@@ -56,13 +56,13 @@ def first_batch(data: Path, task: Task, seed: int) -> Batch:
 
 
 def state(task: Task, found: Run) -> str:
-    return "stuck" if not task.classes_are_photos and found["nearest_center"] < TOLD else "others"
+    return "stuck" if not task.classes_are_photos and found["nearest_center"] < LEARNING_SHARE else "others"
 
 
 def warning(made: Setting, found: Run, first: Batch) -> str:
     """What of train.py's two tests comes first: input at the first line, loss at any; none if neither does."""
     embedder = build_embedder(made.model)
-    put_in(made.fault, embedder)
+    apply_faults(made.fault, embedder)
     pixels = prepare(first.images, first.jitter, embedder.mean, embedder.std)
     if odd_input(float(pixels.mean()), float(pixels.std())):
         return "input"
