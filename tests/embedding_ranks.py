@@ -1,4 +1,4 @@
-"""What torchrun starts for test_answering_embedding.py: python -m retrieval, in parts of 16 rows, told as written."""
+"""What torchrun starts for test_run_embed.py: python -m retrieval, in parts of 16 rows, each printed when written."""
 import os
 from functools import partial
 

@@ -16,11 +16,13 @@ from retrieval.steps import (
     FrequentClass,
     GalleryPenalty,
     Head,
+    LocalFeatures,
     Merge,
     NonLandmarkRule,
     Quantile,
     QueryExpansion,
     QueryPenalty,
+    Rerank,
     Search,
     Vote,
 )
@@ -219,6 +221,14 @@ def test_a_frequent_class_spares_what_is_protected_and_who_refused(state):
 def test_steps_in_a_wrong_order_say_so(state, steps, sentence):
     with pytest.raises(ValueError, match=sentence):
         Pipeline(steps).answer(state.models, state.gallery_labels)
+
+
+def test_a_pipeline_needs_what_one_of_its_steps_needs():
+    assert Pipeline().needs == Pipeline((Concatenate(), Search(), Vote(), Head(), FrequentClass())).needs == set()
+    for step in (GalleryPenalty(), QueryPenalty(), NonLandmarkRule()):
+        assert Pipeline((Search(), Vote(), step)).needs == {"non_landmarks"}
+    assert Pipeline((Quantile(), Search(), LocalFeatures(), Vote())).needs == {"all_queries", "photos"}
+    assert Pipeline((Search(), Vote(), Rerank("r.json"))).needs == {"all_queries", "non_landmarks"}
 
 
 def test_what_is_missing_is_named(state):

@@ -67,7 +67,7 @@ def embed_all(model: RunModel, datasets: Sequence[Dataset], folder: Path | None,
 
 
 def query_set(models: Sequence[RunModel], embedded: Sequence[dict[str, Embeddings]], photos: Dataset,
-              matcher: "Matcher | None" = None) -> QuerySet:
+              matcher: "Matcher") -> QuerySet:
     """A split's queries to the gallery, with the non-landmarks of all query splits to compare with."""
     split, first = photos.split, embedded[0]
     vectors = tuple(Vectors(as_float32(known[split].vectors), known[GALLERY].vectors, non_landmarks(known)[0],

@@ -1,4 +1,4 @@
-"""Inliers between the photos of two splits."""
+"""Queries of a dataset: inliers between the photos of two splits."""
 import numpy as np
 import pytest
 import simplejpeg
