@@ -130,7 +130,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """A file of the form that its ending says, whole or not at all."""
+    """Write an image file in the format of its ending, whole or not at all."""
     with whole_file(path) as f:
         Image.fromarray(pixels).save(f, PICTURES[path.suffix.lower()], quality=90)
     print(f"picture: {path}")

@@ -1,4 +1,7 @@
-"""Embeddings -> neighbors -> answers -> metrics -> submission: arrays in and out, no loader, no training."""
+"""Embeddings -> neighbors -> answers -> metrics -> submission: arrays in and out.
+
+What needs the network of a run is in retrieval.run.
+"""
 from retrieval.evaluation import Evaluation, QuerySet, answer, evaluate
 from retrieval.metrics import count_relevant, gap, gap_landmark_only, map_at_k, recall_at_k
 from retrieval.pipeline import Pipeline, read_pipeline

@@ -32,7 +32,7 @@ WORST = 10  # classes in eval-details.json
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Q queries to a gallery of N photos, embedded by each model alike."""
+    """Q queries to a gallery of N photos, embedded by one or several models."""
     models: tuple[Vectors, ...]
     gallery_labels: NDArray[np.int64]
     """(N,), -1 for no landmark."""
@@ -41,14 +41,14 @@ class QuerySet:
     keys: Sequence[str]
     """Q sample keys: they order equal scores."""
     non_landmark_keys: Sequence[str] = ()
-    """M keys of the models' non-landmarks, which may be queries as well: none is compared with itself."""
+    """M keys of the models' non-landmarks. They may be queries as well: none is compared with itself."""
     inliers: CountInliers | None = None
-    """Compares the photos of queries and gallery, for the steps that do; None where they are not at hand."""
+    """Compares the photos of queries and gallery; None where there are none."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics and what they rest on."""
+    """The metrics, and the answers and neighbors that they are computed from."""
     metrics: dict[str, float]
     """gap, gap_landmark_only, recall@1 and map@100, each in [0, 1]."""
     candidates: Candidates
@@ -143,7 +143,7 @@ def details(queries: QuerySet, found: Evaluation) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One label's part in the answers."""
+    """How often a label is shown, found and taken for another."""
     label: int
     queries: int
     """That show it; a query of several landmarks counts for each."""
@@ -158,7 +158,7 @@ class ClassFigures:
 
 
 def per_class(labels: ArrayLike, truths: Truths) -> list[ClassFigures]:
-    """A row for each label that some query shows or is answered with, by label. labels: int (Q,), -1 for none."""
+    """Figures of each label that a query shows or is answered with, by label. labels: int (Q,), -1 for no answer."""
     labels = np.asarray(labels)
     right = is_true(labels[:, None], truths)[:, 0]
     queries: dict[int, int] = {}
@@ -174,13 +174,13 @@ def per_class(labels: ArrayLike, truths: Truths) -> list[ClassFigures]:
 
 
 def worst(figures: list[ClassFigures], n: int) -> list[ClassFigures]:
-    """The n classes of least recall, of equals those with more queries, then by label; without query: left out."""
-    asked = [figure for figure in figures if figure.queries]
-    return sorted(asked, key=lambda figure: (figure.recall, -figure.queries, figure.label))[:n]
+    """The n classes of least recall among those with queries; of equals those with more queries, then by label."""
+    with_queries = [figure for figure in figures if figure.queries]
+    return sorted(with_queries, key=lambda figure: (figure.recall, -figure.queries, figure.label))[:n]
 
 
 def mean_recall(figures: list[ClassFigures]) -> float:
-    """Recall averaged over the classes with a query, each alike however many it has; 0.0 for none."""
+    """Recall averaged over the classes that have queries, each with equal weight; 0.0 if there are none."""
     recalls = [figure.recall for figure in figures if figure.queries]
     return float(np.mean(recalls)) if recalls else 0.0
 

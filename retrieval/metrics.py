@@ -62,10 +62,10 @@ def precision_sum(right: NDArray[np.bool_]) -> float:
 def gap_landmark_only(labels: ArrayLike, scores: ArrayLike, truths: Truths,
                       keys: Sequence[str] | None = None) -> float:
     """`gap` over the queries with a landmark only (ignore_non_gt_test_images=True of the official metric)."""
-    asked = has_landmark(truths)
+    shown = has_landmark(truths)
     kept = [truth for truth in truths if len(truth) > 0]
-    return gap(np.asarray(labels)[asked], np.asarray(scores)[asked], kept,
-               None if keys is None else np.asarray(keys)[asked].tolist())
+    return gap(np.asarray(labels)[shown], np.asarray(scores)[shown], kept,
+               None if keys is None else np.asarray(keys)[shown].tolist())
 
 
 def recall_at_k(neighbor_labels: ArrayLike, truths: Truths, k: int) -> float:
@@ -91,9 +91,9 @@ def map_at_k(neighbor_labels: ArrayLike, truths: Truths, num_relevant: ArrayLike
     right = is_true(_first(neighbor_labels, k), truths)
     precision = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
     n = np.asarray(num_relevant)
-    asked = n > 0
-    found = (precision * right).sum(axis=1)[asked]
-    return _mean((found / np.minimum(n[asked], k)).sum(), asked.sum())
+    relevant = n > 0
+    found = (precision * right).sum(axis=1)[relevant]
+    return _mean((found / np.minimum(n[relevant], k)).sum(), relevant.sum())
 
 
 def count_relevant(gallery_labels: ArrayLike, truths: Truths) -> NDArray[np.int64]:
@@ -153,12 +153,12 @@ def resampled_gaps(labels: ArrayLike, scores: ArrayLike, truths: Truths, *, keys
     right = is_true(np.asarray(labels)[:, None], truths)[ranked, 0]
     place = np.full(len(truths), len(ranked))  # behind the list: no prediction
     place[ranked] = np.arange(len(ranked))
-    asked, rng = has_landmark(truths), np.random.default_rng(seed)
+    shown, rng = has_landmark(truths), np.random.default_rng(seed)
 
     def one() -> float:
         drawn = rng.integers(0, len(truths), len(truths))
         order = np.sort(place[drawn])
-        count = asked[drawn].sum()
+        count = shown[drawn].sum()
         return precision_sum(right[order[order < len(ranked)]]) / count if count else 0.0
 
     return np.array([one() for _ in range(rounds)]) if len(truths) else np.zeros(rounds)
@@ -199,5 +199,5 @@ def answers_at_far(labels: ArrayLike, scores: ArrayLike, truths: Truths, far: fl
     """
     labels = np.asarray(labels)
     scores = np.where(labels != NO_LANDMARK, np.asarray(scores, np.float64), -np.inf)
-    asked, right = has_landmark(truths), is_true(labels[:, None], truths)[:, 0]
-    return tar_at_far(np.where(right, scores, -np.inf)[asked], scores[~asked], far)
+    shown, right = has_landmark(truths), is_true(labels[:, None], truths)[:, 0]
+    return tar_at_far(np.where(right, scores, -np.inf)[shown], scores[~shown], far)

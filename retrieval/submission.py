@@ -1,4 +1,4 @@
-"""The submission of Google Landmark Recognition on Kaggle, and the files that the contest hands out for it."""
+"""The submission of Google Landmark Recognition on Kaggle, and the files that the contest provides for it."""
 import csv
 import io
 from collections import Counter
@@ -47,7 +47,7 @@ def is_public_train(path: Path) -> bool:
 
 
 def budget(photos: int, seconds: float) -> str:
-    """Sentence on the rate of answering so many photos (at least 1), and on the contest's time at that rate."""
+    """A sentence: the rate at which so many photos (at least 1) were answered, and the contest's hours at that rate."""
     hours = TEST_PHOTOS * seconds / photos / 3600
     limit = f"of its {RERUN_HOURS} h" if hours <= RERUN_HOURS else f"and it gives {RERUN_HOURS} h"
     return (f"{photos:,} photos in {seconds:,.1f} s: {photos / seconds:,.1f}/s; the contest's {TEST_PHOTOS:,} photos "

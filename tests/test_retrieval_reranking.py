@@ -119,7 +119,7 @@ def test_local_features_add_what_their_inliers_say_to_the_first_k():
 
 @pytest.mark.parametrize("steps, sentence", [
     ((LocalFeatures(), Search(), Vote()), "local_features compares the photos of neighbors: put search before it"),
-    ((Search(), LocalFeatures(), Vote()), "local_features compares photos, and there are none: give the dataset"),
+    ((Search(), LocalFeatures(), Vote()), "local_features compares photos, but there are none: give the dataset"),
     ((KReciprocal(), Search(), Vote()), "put it after search and before merge"),
     ((Search(), Merge(), KReciprocal(), Vote()), "put it after search and before merge")])
 def test_steps_in_a_wrong_order_say_so(steps, sentence):

@@ -119,7 +119,7 @@ def test_no_upload_is_an_error_of_the_server(app, photo):
 
 def test_pages_elsewhere_cannot_ask(app):
     client = app.test_client()
-    assert "only its own page" in refusal(
+    assert "only this server's own page" in refusal(
         client.post("/answer", data=jpeg(), headers={"Sec-Fetch-Site": "cross-site"}), 403)
     refusal(client.get("/", headers={"Host": "attacker.example"}), 400)  # a name that was bent to this machine
 
@@ -134,7 +134,7 @@ def test_the_page_loads_from_here_only(app):
 def test_a_port_in_use_is_one_sentence(app):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"must be free to listen on; 127.0.0.1:{port} is not .*give another"):
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port} .*give another"):
             serve(app, "127.0.0.1", port)
 
 

@@ -1,4 +1,4 @@
-"""A class that is answered suspiciously often."""
+"""A penalty for classes that answer suspiciously many queries."""
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,8 @@ from retrieval.state import Candidates, State, Step
 class FrequentClass(Step):
     """Scores less penalty for queries whose answer is that of more than `times` queries, unless above `protect`.
 
-    2nd place 2020, rule (b) of W2 and its code at 683f021: times 20, penalty 2. The test queries of one contest: a
-    landmark is rarely asked for so often, and what attracts many queries is mostly no landmark.
+    2nd place 2020, rule (b) of W2 and its code at 683f021: times 20, penalty 2. For the test queries of one
+    contest: few landmarks are shown so often, and a photo that attracts many queries mostly shows no landmark.
     """
 
     times: int = 20
@@ -23,7 +23,7 @@ class FrequentClass(Step):
     def __call__(self, state: State) -> State:
         found = state.candidates
         if found is None:
-            raise ValueError("the frequent-class rule counts answers: put vote before it")
+            raise ValueError("frequent_class counts answers: put vote before it")
         _, of, counts = np.unique(found.answers, return_inverse=True, return_counts=True)
         protected = found.confidences > (np.inf if self.protect is None else self.protect)
         hit = (counts[of] > self.times) & (found.answers != NO_LANDMARK) & ~protected

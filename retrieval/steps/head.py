@@ -1,4 +1,4 @@
-"""The classifier's opinion of the candidates."""
+"""Candidates weighed by the classification head."""
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,8 +26,8 @@ class Head(Step):
         if state.candidates is None:
             raise ValueError("head weighs candidates: put vote before it")
         if any(model.centers is None for model in state.sources):
-            raise ValueError("head compares with the class centers of a trained head, and there are none: "
-                             "take the step out, or answer with a checkpoint that has a head")
+            raise ValueError("head needs the class centers of a trained head, but there are none: take the step out, "
+                             "or answer with a checkpoint that has a head")
         allowed = np.unique(state.gallery_labels[state.gallery_labels >= 0])
         return replace(state, candidates=ranked(self.weigh(state.candidates, state.sources, allowed)))
 

@@ -25,7 +25,7 @@ class LocalFeatures(Step):
             raise ValueError("local_features compares the photos of neighbors: put search before it")
         inliers = state.inliers
         if inliers is None:
-            raise ValueError("local_features compares photos, and there are none: give the dataset, or take it out")
+            raise ValueError("local_features compares photos, but there are none: give the dataset, or take it out")
         return replace(state, neighbors=tuple(self.verified(found, inliers) for found in state.neighbors))
 
     def verified(self, found: Neighbors, count: CountInliers) -> Neighbors:

@@ -1,4 +1,4 @@
-"""What photos without landmark say about a score: 1st place's penalties and 2nd place's rule."""
+"""Scores lowered by likeness to photos without landmark: 1st place's penalties and 2nd place's rule."""
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,7 @@ from retrieval.search import nearest
 from retrieval.state import Candidates, Matrix, State, Step
 from retrieval.steps.concatenate import concatenate
 
-NEEDED = "this step compares with photos without landmark, and there are none to compare with"
+NEEDED = "this step compares with photos without landmark, but there are none to compare with"
 
 
 @dataclass(frozen=True)

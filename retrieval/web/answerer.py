@@ -1,10 +1,10 @@
-"""What the web app asks of whoever answers photos."""
+"""What the web app needs of the object that answers photos."""
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class Unreadable(Exception):
-    """A file that is no photo; the message is the short reason."""
+    """A file that is no photo; the message is a short reason."""
 
 
 @dataclass(frozen=True)

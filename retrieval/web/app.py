@@ -1,11 +1,11 @@
-"""The app's addresses: a page, its answers, its photos. Nothing that is uploaded outlives its request.
+"""The app's URLs: a page, its answers, its photos. No upload outlives its request.
 
 GET  /                    the page
 GET  /gallery/ROW.jpg     a gallery photo
 POST /answer              an image file as the body: its answer, JSON as retrieval.web.answerer.Answer
 POST /match/ROW           an image file as the body: a JPEG of its inliers with that gallery photo; header Inliers
 
-What is wrong with a request is {"error": a sentence} with a status of 4xx.
+A wrong request is answered with {"error": a sentence} and a status of 4xx.
 """
 from dataclasses import asdict
 from threading import Lock
@@ -22,10 +22,10 @@ POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'sel
 
 
 def create_app(answerer: Answerer, max_bytes: int, hosts: list[str] | None = None) -> Flask:
-    """The app over `answerer`, which is asked once at a time.
+    """The app over `answerer`, which gets one request at a time.
 
-    max_bytes: of an upload. hosts: the names by which it may be asked for, so that no page elsewhere can reach it by
-    a name of its own (DNS rebinding); None: any.
+    max_bytes: of an upload. hosts: host names that requests may use, so that no page elsewhere reaches the app by a
+    name of its own (DNS rebinding); None: any.
     """
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=max_bytes, TRUSTED_HOSTS=hosts)
@@ -35,7 +35,7 @@ def create_app(answerer: Answerer, max_bytes: int, hosts: list[str] | None = Non
     def refuse_other_sites() -> None:
         request.host  # raises if it is not one of TRUSTED_HOSTS
         if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-            abort(403, "only its own page may ask this server")
+            abort(403, "only this server's own page may send it requests")
 
     @app.get("/")
     def page() -> Response:

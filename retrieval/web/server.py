@@ -18,8 +18,8 @@ def serve(app: Flask, host: str, port: int) -> None:
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise UserError(f"--host and --port must be free to listen on; {host}:{port} is not "
-                        f"({os.strerror(error.errno or 0)}): give another --port") from None
+        raise UserError(f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): "
+                        "give another --port") from None
     # a body below inbuf_overflow stays in memory
     server = create_server(app, sockets=[listening], threads=THREADS, ident=None, max_request_body_size=limit,
                            inbuf_overflow=limit)
