@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pages.report import choose_queries
 from pages.templates import fill
 from retrieval.metrics import Truths, has_landmark, is_true
-from retrieval.trace import Stage, StepFigures
+from retrieval.trace import Snapshot, StepFigures
 
 THUMBNAIL = 160  # pixels; the page's size is nearly all thumbnails, some 8 kB each
 
@@ -95,7 +95,7 @@ class GalleryData:
     num_queries: int
     """Of the split, shown or not."""
     figures: list[StepFigures]
-    """A row a stage, over all queries of the split."""
+    """Of each step, over all queries of the split."""
     queries: dict[str, list[TracedQuery]]
     """Heading -> queries."""
     num_confused: int
@@ -110,13 +110,13 @@ def render(data: GalleryData) -> str:
     return fill("gallery", data=data, side=THUMBNAIL, num_shown=len(shown), counts=counts)
 
 
-def choose_traced(stages: list[Stage], truths: Truths, count: int) -> dict[str, NDArray[np.int64]]:
+def choose_traced(snapshots: list[Snapshot], truths: Truths, count: int) -> dict[str, NDArray[np.int64]]:
     """Queries worth a look: heading -> their positions, none twice, at most `count` in all.
 
     Up to a sixth each of those that the steps mended and spoiled, the most confident first; the rest as
     `choose_queries` has it. A heading without any is left out.
     """
-    first, last = (stage.candidates for stage in (stages[0], stages[-1]))
+    first, last = (snapshot.candidates for snapshot in (snapshots[0], snapshots[-1]))
     right, was_right = (is_true(found.answers[:, None], truths)[:, 0] for found in (last, first))
     by_score, sixth = np.argsort(-last.confidences, kind="stable"), count // 6
     chosen = {"Mended: wrong before the steps, right after": by_score[(right & ~was_right)[by_score]][:sixth],

@@ -17,7 +17,7 @@ NEAREST = "nearest neighbors"
 
 
 @dataclass(frozen=True)
-class Stage:
+class Snapshot:
     """What Q queries would be answered if the pipeline ended here."""
     step: str
     """Its name in YAML; NEAREST for what the unchanged embeddings say."""
@@ -28,11 +28,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class StepFigures:
-    """A stage beside the one before it."""
+    """What a step changed: its snapshot beside the one before it."""
     step: str
     gap: float
     gain: float
-    """GAP less that of the stage before; 0 for the first."""
+    """GAP less that of the snapshot before; 0 for the first."""
     changed: int
     """Queries whose answer is another one."""
     mended: int
@@ -41,8 +41,8 @@ class StepFigures:
     """Of them, those that were right."""
 
 
-def trace(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Stage]:
-    """NEAREST, then each step but the first search; the last stage holds the pipeline's answers.
+def trace(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Snapshot]:
+    """NEAREST, then each step but the first search; the last snapshot holds the pipeline's answers.
 
     What a step before the search does to embeddings shows in what that search would find in them; what one before
     the vote does to lists of neighbors shows in their landmarks, nearest first. Raises ValueError where a step does.
@@ -53,8 +53,8 @@ def trace(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[St
     halves = [[_shown(state, pipeline.steps[first]) for state in _states(state, pipeline.steps)]
               for state in first_states(queries, "non_landmarks" in pipeline.needs, device)]
     names = [NEAREST, *(NAMES[type(step)] for step in pipeline.steps)]
-    stages = [_stage(queries, name, parts) for name, *parts in zip(names, *halves, strict=True)]
-    return stages[:first + 1] + stages[first + 2:]
+    snapshots = [_snapshot(queries, name, parts) for name, *parts in zip(names, *halves, strict=True)]
+    return snapshots[:first + 1] + snapshots[first + 2:]
 
 
 def _states(state: State, steps: tuple[Step, ...]) -> Iterator[State]:
@@ -78,8 +78,8 @@ def by_nearest(lists: tuple[Neighbors, ...], gallery_labels: NDArray[np.int64]) 
     return Candidates(np.where(np.isneginf(scores), -1, labels), scores)
 
 
-def _stage(queries: QuerySet, step: str, parts: list[tuple[tuple[Neighbors, ...], Candidates]]) -> Stage:
-    """The stage of all queries from that of each half."""
+def _snapshot(queries: QuerySet, step: str, parts: list[tuple[tuple[Neighbors, ...], Candidates]]) -> Snapshot:
+    """The snapshot of all queries from that of each half."""
     def joined(halves: Sequence[Any], name: str) -> NDArray[Any]:
         return by_half(queries, [getattr(found, name) for found in halves])
 
@@ -87,17 +87,18 @@ def _stage(queries: QuerySet, step: str, parts: list[tuple[tuple[Neighbors, ...]
                             None if halves[0].inliers is None else joined(halves, "inliers"))
                   for halves in zip(*(neighbors for neighbors, _ in parts), strict=True))
     found = [candidates for _, candidates in parts]
-    return Stage(step, lists, Candidates(joined(found, "labels"), joined(found, "scores")))
+    return Snapshot(step, lists, Candidates(joined(found, "labels"), joined(found, "scores")))
 
 
-def step_figures(stages: list[Stage], truths: Truths, keys: Sequence[str]) -> list[StepFigures]:
-    """A row a stage."""
+def step_figures(snapshots: list[Snapshot], truths: Truths, keys: Sequence[str]) -> list[StepFigures]:
+    """Figures of each snapshot, in order."""
     rows: list[StepFigures] = []
-    for before, stage in zip([stages[0], *stages], stages):
-        answers, was = stage.candidates.answers, before.candidates.answers
-        value = gap(answers, stage.candidates.confidences, truths, keys)
+    for before, snapshot in zip([snapshots[0], *snapshots], snapshots):
+        answers, was = snapshot.candidates.answers, before.candidates.answers
+        value = gap(answers, snapshot.candidates.confidences, truths, keys)
         right, was_right = (is_true(labels[:, None], truths)[:, 0] for labels in (answers, was))
-        rows.append(StepFigures(stage.step, value, value - rows[-1].gap if rows else 0.0, int((answers != was).sum()),
+        rows.append(StepFigures(snapshot.step, value, value - rows[-1].gap if rows else 0.0,
+                                int((answers != was).sum()),
                                 int((right & ~was_right).sum()), int((was_right & ~right).sum())))
     return rows
 

@@ -7,7 +7,7 @@ import pytest
 from retrieval import Pipeline, QuerySet, Vectors
 from retrieval.run.gallery import NEIGHBORS, gallery_data, num_shown
 from retrieval.steps import Concatenate, FrequentClass, LocalFeatures, Search, Vote
-from retrieval.trace import Stage, trace
+from retrieval.trace import Snapshot, trace
 from shards import Dataset
 
 
@@ -28,13 +28,13 @@ def asked(datasets):
 
 
 @pytest.fixture(scope="module")
-def stages(asked):
+def snapshots(asked):
     return trace(asked, Pipeline((Concatenate(), Search(8), LocalFeatures(8, cap=7), Vote(3), FrequentClass(99))))
 
 
 @pytest.fixture(scope="module")
-def shown(asked, stages, datasets):
-    data = gallery_data("run", asked, stages, *datasets)
+def shown(asked, snapshots, datasets):
+    data = gallery_data("run", asked, snapshots, *datasets)
     return data, {query.key: query for queries in data.queries.values() for query in queries}
 
 
@@ -48,14 +48,14 @@ def test_every_query_has_its_own_photo_and_truth(shown, asked, datasets):
         assert query.right == (query.landmark != "" and query.answer == query.landmark)
 
 
-def test_steps_show_what_they_moved_and_nothing_else(shown, asked, stages, datasets):
+def test_steps_show_what_they_moved_and_nothing_else(shown, asked, snapshots, datasets):
     """Concatenation of one run moves nothing, inliers move neighbors, the vote candidates, the last rule nothing."""
     gallery = datasets[1]
     for q, key in enumerate(asked.keys):
         first, same, local, vote, last = shown[1][key].steps
         assert [bool(step.lists) for step in (first, same, local, vote, last)] == [True, False, True, False, False]
         assert vote.candidates and not same.candidates and not last.candidates
-        before, found = (stages[s].neighbors[0] for s in (0, 2))
+        before, found = (snapshots[s].neighbors[0] for s in (0, 2))
         for place, neighbor in enumerate(local.lists[0]):
             row = found.rows[q, place]
             assert neighbor.photo == gallery.read(row) and neighbor.key == gallery.index["key"][row].decode()
@@ -65,14 +65,14 @@ def test_steps_show_what_they_moved_and_nothing_else(shown, asked, stages, datas
         assert len(local.lists[0]) == NEIGHBORS and {neighbor.was for neighbor in first.lists[0]} == {0}
 
 
-def test_candidates_know_where_they_were(shown, asked, stages, datasets):
+def test_candidates_know_where_they_were(shown, asked, snapshots, datasets):
     for q, key in enumerate(asked.keys):
-        known = stages[2].candidates.labels[q].tolist()
+        known = snapshots[2].candidates.labels[q].tolist()
         for place, candidate in enumerate(shown[1][key].steps[3].candidates):
-            label = int(stages[3].candidates.labels[q, place])
+            label = int(snapshots[3].candidates.labels[q, place])
             assert candidate.landmark == datasets[1].landmark_ids[label]
             assert (candidate.was, candidate.was_score) == (known.index(label) + 1,
-                                                            stages[2].candidates.scores[q, known.index(label)])
+                                                            snapshots[2].candidates.scores[q, known.index(label)])
 
 
 def test_confused_landmarks_have_a_photo_of_each(shown, datasets):
@@ -91,6 +91,6 @@ def test_no_query_at_all_is_a_page_without_queries(asked, datasets):
     assert (data.queries, data.confused, data.figures[-1].gap) == ({}, [], 0)
 
 
-def test_a_page_has_room_for_few_queries_of_many_lists(stages):
-    many = [Stage("", stage.neighbors * 7, stage.candidates) for stage in stages]
-    assert num_shown(stages) == 36 and num_shown(many) == 1000 // (5 * 7 * 5) == 5
+def test_a_page_has_room_for_few_queries_of_many_lists(snapshots):
+    many = [Snapshot("", snapshot.neighbors * 7, snapshot.candidates) for snapshot in snapshots]
+    assert num_shown(snapshots) == 36 and num_shown(many) == 1000 // (5 * 7 * 5) == 5

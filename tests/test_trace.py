@@ -9,7 +9,7 @@ from retrieval import Candidates, Pipeline, QuerySet, Vectors, answer, gap
 from retrieval.metrics import is_true
 from retrieval.state import Neighbors
 from retrieval.steps import Concatenate, FrequentClass, GalleryPenalty, LocalFeatures, Merge, QueryPenalty, Search, Vote
-from retrieval.trace import NEAREST, Stage, by_nearest, confusions, places, rank_of_truth, step_figures, trace
+from retrieval.trace import NEAREST, Snapshot, by_nearest, confusions, places, rank_of_truth, step_figures, trace
 
 LIST = (GalleryPenalty(2), Search(8), LocalFeatures(4), Merge(k=6), Vote(), QueryPenalty(3))
 
@@ -33,34 +33,34 @@ def asked():
 
 
 def test_a_trace_ends_in_the_answers(asked):
-    """Each stage from the vote on is the answer of the steps so far, though half the queries judge the other half."""
-    stages = trace(asked, Pipeline(LIST))
-    assert [stage.step for stage in stages] == [NEAREST, "gallery_penalty", "local_features", "merge", "vote",
+    """Each snapshot from the vote on is the answer of the steps so far, though the queries judge each other."""
+    snapshots = trace(asked, Pipeline(LIST))
+    assert [snapshot.step for snapshot in snapshots] == [NEAREST, "gallery_penalty", "local_features", "merge", "vote",
                                                 "query_penalty"]
-    assert [len(stage.neighbors) for stage in stages] == [2, 2, 2, 1, 1, 1]
+    assert [len(snapshot.neighbors) for snapshot in snapshots] == [2, 2, 2, 1, 1, 1]
     expected = answer(asked, Pipeline(LIST))
-    np.testing.assert_array_equal(stages[-1].candidates.labels, expected.labels)
-    np.testing.assert_array_equal(stages[-1].candidates.scores, expected.scores)
-    assert [stage.neighbors[0].inliers is None for stage in stages[1:4]] == [True, False, True]
+    np.testing.assert_array_equal(snapshots[-1].candidates.labels, expected.labels)
+    np.testing.assert_array_equal(snapshots[-1].candidates.scores, expected.scores)
+    assert [snapshot.neighbors[0].inliers is None for snapshot in snapshots[1:4]] == [True, False, True]
 
 
 def test_steps_before_the_search_show_in_what_it_finds(asked):
-    """The stage of a changed embedding is that of a list that searches it at once."""
+    """The snapshot of a changed embedding is that of a list that searches it at once."""
     first, penalized, *_ = trace(asked, Pipeline(LIST))
-    for stage, steps in ((first, ()), (penalized, LIST[:1])):
+    for snapshot, steps in ((first, ()), (penalized, LIST[:1])):
         expected = trace(asked, Pipeline((*steps, Search(8), Vote(), QueryPenalty(3))))[len(steps)]
-        np.testing.assert_array_equal(stage.neighbors[1].rows, expected.neighbors[1].rows)
+        np.testing.assert_array_equal(snapshot.neighbors[1].rows, expected.neighbors[1].rows)
     assert (first.neighbors[0].rows != penalized.neighbors[0].rows).any()
 
 
 def test_figures_add_up(asked):
     pipeline = Pipeline((Concatenate(), Search(), Vote(), QueryPenalty(3), FrequentClass(1000)))
-    stages = trace(asked, pipeline)
-    rows, found = step_figures(stages, asked.truths, asked.keys), answer(asked, pipeline)
+    snapshots = trace(asked, pipeline)
+    rows, found = step_figures(snapshots, asked.truths, asked.keys), answer(asked, pipeline)
     assert rows[-1].gap == gap(found.answers, found.confidences, asked.truths, asked.keys)
     assert rows[0].gap + sum(row.gain for row in rows) == pytest.approx(rows[-1].gap)
     assert (rows[0].changed, rows[-1].changed, rows[-1].gain) == (0, 0, 0)
-    right = [int(is_true(stage.candidates.answers[:, None], asked.truths).sum()) for stage in stages]
+    right = [int(is_true(snapshot.candidates.answers[:, None], asked.truths).sum()) for snapshot in snapshots]
     assert [row.mended - row.spoiled for row in rows] == [0, *np.diff(right).tolist()]
     assert all(row.mended + row.spoiled <= row.changed for row in rows)
 
@@ -100,8 +100,8 @@ def test_chosen_queries(queries, count):
     """None twice, as many as there are up to count; what was mended or spoiled stands where that is said."""
     before, after, true = (np.array(column) for column in list(zip(*queries))[:3])
     scores, truths = np.array([query[3] for query in queries]), [{x} if x >= 0 else set() for x in true.tolist()]
-    stages = [Stage("", (), Candidates(labels[:, None], scores[:, None])) for labels in (before, after)]
-    chosen = choose_traced(stages, truths, count)
+    snapshots = [Snapshot("", (), Candidates(labels[:, None], scores[:, None])) for labels in (before, after)]
+    chosen = choose_traced(snapshots, truths, count)
     rows = np.concatenate(list(chosen.values())).tolist()
     assert len(rows) == len(set(rows)) == min(count, len(queries))
     right, was_right = (is_true(labels[:, None], truths)[:, 0] for labels in (after, before))

@@ -22,7 +22,7 @@ from retrieval.metrics import NO_LANDMARK
 from retrieval.pictures import BOX_HEIGHT, Shown, neighbors_picture
 from retrieval.run.photos import PhotoAnswer
 from retrieval.state import Candidates, Neighbors
-from retrieval.trace import Confusion, Stage, confusions, places, rank_of_truth, step_figures, trace
+from retrieval.trace import Confusion, Snapshot, confusions, places, rank_of_truth, step_figures, trace
 from shards import Dataset
 
 NEIGHBORS = 5  # of a query that a picture or a page shows
@@ -77,20 +77,21 @@ def gallery_page(who: str, queries: QuerySet, pipeline: Pipeline, photos: Datase
     return render(gallery_data(who, queries, trace(queries, pipeline, device), photos, gallery))
 
 
-def gallery_data(who: str, queries: QuerySet, stages: list[Stage], photos: Dataset, gallery: Dataset) -> GalleryData:
+def gallery_data(who: str, queries: QuerySet, snapshots: list[Snapshot], photos: Dataset,
+                 gallery: Dataset) -> GalleryData:
     """All that the page shows of a traced evaluation; raises UserError for a photo that is damaged."""
-    maker = QueryMaker(queries, stages, photos, gallery)
-    chosen = choose_traced(stages, queries.truths, num_shown(stages))
-    last = stages[-1].candidates
+    maker = QueryMaker(queries, snapshots, photos, gallery)
+    chosen = choose_traced(snapshots, queries.truths, num_shown(snapshots))
+    last = snapshots[-1].candidates
     pairs = confusions(last.answers, last.confidences, queries.truths)
-    return GalleryData(who, photos.split, len(queries.keys), step_figures(stages, queries.truths, queries.keys),
+    return GalleryData(who, photos.split, len(queries.keys), step_figures(snapshots, queries.truths, queries.keys),
                        {heading: [maker.query(q) for q in rows.tolist()] for heading, rows in chosen.items()},
                        len(pairs), [maker.confused(pair) for pair in pairs[:PAIRS]])
 
 
-def num_shown(stages: list[Stage]) -> int:
+def num_shown(snapshots: list[Snapshot]) -> int:
     """Queries that a page has room for, should every step move every list of neighbors; at least one."""
-    return max(1, min(QUERIES, PHOTOS // (NEIGHBORS * sum(len(stage.neighbors) for stage in stages))))
+    return max(1, min(QUERIES, PHOTOS // (NEIGHBORS * sum(len(snapshot.neighbors) for snapshot in snapshots))))
 
 
 class QueryMaker:
@@ -99,33 +100,33 @@ class QueryMaker:
     Args: as those of `gallery_page`.
     """
 
-    def __init__(self, queries: QuerySet, stages: list[Stage], photos: Dataset, gallery: Dataset):
-        self.queries, self.stages, self.photos, self.gallery = queries, stages, photos, gallery
-        self.ranks = np.stack([rank_of_truth(stage.candidates, queries.truths) for stage in stages])
-        self.places = np.stack([places(stage.candidates, queries.truths, queries.keys) for stage in stages])
+    def __init__(self, queries: QuerySet, snapshots: list[Snapshot], photos: Dataset, gallery: Dataset):
+        self.queries, self.snapshots, self.photos, self.gallery = queries, snapshots, photos, gallery
+        self.ranks = np.stack([rank_of_truth(snapshot.candidates, queries.truths) for snapshot in snapshots])
+        self.places = np.stack([places(snapshot.candidates, queries.truths, queries.keys) for snapshot in snapshots])
 
     def name(self, label: int) -> str:
         """Id and title, "" for no landmark."""
         return " ".join(landmark(label, self.gallery))
 
     def query(self, q: int) -> TracedQuery:
-        answers = [int(stage.candidates.answers[q]) for stage in self.stages]
+        answers = [int(snapshot.candidates.answers[q]) for snapshot in self.snapshots]
         truth = self.queries.truths[q]
         return TracedQuery(self.photos.read(q), self.queries.keys[q],
                            ", ".join(self.name(label) for label in sorted(truth)),
                            self.name(answers[-1]), answers[-1] in truth, len(set(answers)) > 1,
-                           [self.step(s, q) for s in range(len(self.stages))])
+                           [self.step(s, q) for s in range(len(self.snapshots))])
 
     def step(self, s: int, q: int) -> TracedStep:
         """What step s made of query q; lists and candidates that it left as they were are empty."""
-        stage, before = self.stages[s], self.stages[s - 1] if s else None
-        lists, candidates = stage.neighbors, _first_candidates(stage.candidates, q)
+        snapshot, before = self.snapshots[s], self.snapshots[s - 1] if s else None
+        lists, candidates = snapshot.neighbors, _first_candidates(snapshot.candidates, q)
         lists_before: Sequence[Neighbors | None] = before.neighbors if before else ()
         if len(lists_before) != len(lists):
             lists_before = [None] * len(lists)
         moved = not all(was and _same(found, was, q) for found, was in zip(lists, lists_before))
         candidates_before = _first_candidates(before.candidates, q) if before else {}
-        return TracedStep(stage.step,
+        return TracedStep(snapshot.step,
                           [self.neighbors(*each, q) for each in zip(lists, lists_before)] if moved else [],
                           [] if _same_candidates(candidates, candidates_before)
                           else self.candidates(candidates, before, q),
@@ -142,7 +143,7 @@ class QueryMaker:
         return TracedNeighbor(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
                               label in self.queries.truths[q], score, was, inliers)
 
-    def candidates(self, found: dict[int, float], before: Stage | None, q: int) -> list[TracedCandidate]:
+    def candidates(self, found: dict[int, float], before: Snapshot | None, q: int) -> list[TracedCandidate]:
         known = _first_candidates(before.candidates, q, None) if before else {}
         places_before = _places(known)
         return [TracedCandidate(self.name(label), label in self.queries.truths[q], score, places_before.get(label, 0),
@@ -151,7 +152,7 @@ class QueryMaker:
     def confused(self, pair: Confusion) -> ConfusedPair:
         """With the most confident query, and of the answer's photos that which is nearest to it, or any."""
         q, rows = pair.queries[0], np.flatnonzero(self.queries.gallery_labels == pair.answered)
-        listed = self.stages[-1].neighbors[0].rows[q]
+        listed = self.snapshots[-1].neighbors[0].rows[q]
         near = [*listed[np.isin(listed, rows)], *rows[:1]]
         return ConfusedPair(self.name(pair.shown), self.name(pair.answered), len(pair.queries), self.photos.read(q),
                             self.gallery.read(int(near[0])) if near else None)
