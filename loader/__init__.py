@@ -5,4 +5,4 @@ from loader.plan import GrowingSize
 from loader.streams import Selection
 from loader.tuning import LoaderConfig, tune
 
-__all__ = ["Batch", "GrowingSize", "DeviceWait", "Loader", "LoaderConfig", "Selection", "View", "tune"]
+__all__ = ["Batch", "DeviceWait", "GrowingSize", "Loader", "LoaderConfig", "Selection", "View", "tune"]

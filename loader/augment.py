@@ -106,6 +106,7 @@ class View:
 
 # Framing: which part of the photo the image shows.
 
+
 def draw_boxes(view: View, seed: int, positions: NDArray[np.int64], widths: Lengths, heights: Lengths) -> Boxes:
     """Boxes float64 (n, 4) of whole pixels, by view.framing; those of "long" may reach beyond the photo."""
     if view.framing == "crop":
@@ -164,6 +165,7 @@ def draw_flips(view: View, seed: int, positions: NDArray[np.int64]) -> NDArray[n
 
 # Warps: the framed box turned, sheared, enlarged and shifted; and what must be decoded for that.
 
+
 def box_matrices(boxes: Boxes) -> Matrices:
     """The matrices of upright boxes (n, 4)."""
     x, y, w, h = boxes.T
@@ -214,6 +216,7 @@ def pixel_matrices(matrices: Matrices, boxes: NDArray[np.int32], size: int) -> N
 
 # Colors and holes, which the training step applies, and JPEG quality.
 
+
 def draw_jitter(view: View, seed: int, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """float32 (n, 3) or, if view.has_holes, (n, 8).
 
@@ -246,6 +249,7 @@ def draw_qualities(view: View, seed: int, positions: NDArray[np.int64]) -> NDArr
 # Source: Cubuk et al., "RandAugment", 2020; set and limits are those of the 2nd place's augmentation code, without its
 # block fade. Operations of one kind add up or multiply, and the kinds act in a fixed order: rotate, shear, shift;
 # brightness, contrast, saturation, autocontrast; hole.
+
 
 @dataclass
 class Operations:

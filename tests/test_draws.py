@@ -1,3 +1,4 @@
+"""Counter-based randomness: published values, uniformity, and one channel for each use."""
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
