@@ -15,7 +15,7 @@ from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
 from arcshard.full_disk import full_disk_is_a_sentence
 from preprocess.fetching.download import MB, PartFile, download
-from preprocess.fetching.retry import persist
+from preprocess.fetching.retry import retry_request
 from preprocess.fetching.source import KaggleFile, ask, kaggle_file
 
 COMPETITION = "landmark-recognition-2020"
@@ -47,7 +47,7 @@ def fetch(wanted: KaggleFile, out: Path) -> None:
             return report_existing(path)
     name = wanted.name
     if wanted.file is not None:  # only Kaggle knows whether it comes zipped
-        name = wanted.name_at(str(persist(lambda: ask(wanted), lambda: 0).url))
+        name = wanted.name_at(str(retry_request(lambda: ask(wanted)).url))
     part = PartFile(out / name)
     served = download(part, lambda: ask(wanted))
     hashed = served.md5 or served.crc32c

@@ -16,14 +16,14 @@ import numpy as np
 
 from arcshard.console import UserError, size_text
 from arcshard.full_disk import full_disk_is_a_sentence
+from arcshard.retry import Failure, retry
 from arcshard.urls import S3_PROTOCOLS, filesystem, reaching, reason
 from shards.manifest import Entry, HashingStream
 
 # Objects of a bucket, whatever the network does: short requests, each tried again with growing pauses.
 
 BLOCK = 2**24  # bytes a request: what a broken one costs, and what each thread holds
-TRIES = 12  # of a request: two minutes or so without a server
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds: 12 tries take two minutes or so without a server
 NOTED = 3  # failures in a row that are worth a line on stderr
 COPIES = 2  # whole downloads that may have wrong bytes
 JITTER = random.Random()  # of its own, so that a retry changes nobody's random numbers
@@ -46,7 +46,7 @@ def read_object(url: str, stop: Event) -> bytes | None:
         try:
             # s3fs would ask for the size first, to fetch parts side by side
             options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-            return _persist(url, lambda: fs.cat_file(path, **options), stop)
+            return _retry(url, lambda: fs.cat_file(path, **options), stop)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -77,26 +77,31 @@ def _read_range(url: str, start: int, size: int, stop: Event) -> bytes:
                 raise EOFError(f"{len(data):,} bytes came of the {size:,} from {start:,} on")
             return data
 
-        return _persist(url, ask, stop)
+        return _retry(url, ask, stop)
 
 
-def _persist(url: str, ask: Callable[[], bytes], stop: Event) -> bytes:
-    """ask() until it answers, at most TRIES times; the pauses double, and ranks differ in them."""
-    for number in range(1, TRIES + 1):
-        if stop.is_set():
-            raise Stopped(f"{url} is no longer wanted")
-        try:
-            return ask()
-        except Exception as error:  # each protocol's package has its own
-            if isinstance(error, FINAL) or type(error).__name__ in FINAL_NAMES:
-                raise
-            why = reason(error)
-        if number == NOTED:
-            print(f"{url}: {why}; trying on", file=sys.stderr)
-        if number < TRIES:
-            stop.wait(min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * JITTER.uniform(0.5, 1))
-    raise UserError(f"{url} must come within {TRIES} tries, but the last one ended with: {why}; see to the server or "
-                    "the network, then run the same command again")
+def _retry(url: str, ask: Callable[[], bytes], stop: Event) -> bytes:
+    """ask() until it answers or `stop` is set; ranks differ in their pauses."""
+    def pause(failures: int, why: str, seconds: float) -> None:
+        if failures == NOTED:
+            print(f"{url}: {why}; still trying", file=sys.stderr)
+        stop.wait(seconds * JITTER.uniform(0.5, 1))
+        _check_wanted(url, stop)
+
+    _check_wanted(url, stop)
+    return retry(ask, _failure, pause, what=url, remedy="check the server and the network, then run the same command "
+                 "again", first_wait=FIRST_PAUSE, longest_wait=LONGEST_PAUSE)
+
+
+def _check_wanted(url: str, stop: Event) -> None:
+    if stop.is_set():
+        raise Stopped(f"{url} is no longer wanted")
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, FINAL) or type(error).__name__ in FINAL_NAMES:
+        raise error
+    return Failure(reason(error))
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess.images.decode import Rejected
-from preprocess.images.jpeg_header import read_header, read_orientation, without_metadata
 from preprocess.images.normalize import normalize
+from shards.jpeg import read_header, read_orientation, without_metadata
 from tests.icc_profiles import ADOBE_RGB
 from tests.pictures import encoded, exif_of, normal_jpeg, pixels, scene, strict, with_orientation
 

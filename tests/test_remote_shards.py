@@ -254,10 +254,10 @@ def test_what_a_server_may_do_for_a_while(front, packed, config, faults):
 
 
 @pytest.mark.parametrize("fault, sentence", [
-    (503, "must come within 12 tries, but the last one ended with: .*said SlowDown; see to the server .* run the same"),
-    ("short", r"must come within 12 tries, but the last one ended with: [\d,]+ bytes came of the [\d,]+ from 0 on;"),
-    ("cut", "must come within 12 tries, but the last one ended with: "),
-    ("drop", "must come within 12 tries, but the last one ended with: "),
+    (503, "failed 12 times in a row, the last time with: .*said SlowDown; check the server .* run the same"),
+    ("short", r"failed 12 times in a row, the last time with: [\d,]+ bytes came of the [\d,]+ from 0 on;"),
+    ("cut", "failed 12 times in a row, the last time with: "),
+    ("drop", "failed 12 times in a row, the last time with: "),
     ("wrong", "must have the sha256 that dataset.json says, but has another, in 2 downloads: put the packed file"),
     (404, "must be readable, but is not .*: check the address"),
     (403, "must be readable, but is not .*: check the address, your rights to it"),
@@ -279,7 +279,7 @@ def test_what_a_server_may_not_do_for_ever_is_one_sentence(front, config, fault,
 def test_a_server_that_is_gone_is_one_sentence(front, config, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     S3FileSystem.clear_instance_cache()
-    with pytest.raises(UserError, match=f"^{URL}/dataset.json must come within 12 tries, .*Could not connect"):
+    with pytest.raises(UserError, match=f"^{URL}/dataset.json failed 12 times in a row, .*Could not connect"):
         train(config)
     S3FileSystem.clear_instance_cache()
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess.images.decode import blur_reach, blur_sigma, decode, shrink, target_size
-from preprocess.images.jpeg_header import read_header
 from preprocess.images.normalize import normalize
+from shards.jpeg import read_header
 from tests.pictures import antialiased, encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
 
 SIDES = st.integers(1, 90)

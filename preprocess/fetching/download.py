@@ -19,7 +19,7 @@ from google_crc32c import Checksum
 
 from arcshard.console import UserError, progress
 from arcshard.files import sync_folder
-from preprocess.fetching.retry import FIRST_WAIT, TRIES, persist
+from preprocess.fetching.retry import FIRST_WAIT, TRIES, retry_request
 from preprocess.fetching.source import ServedFile, first_byte, read_record, served_file, write_record
 
 # An incomplete file: NAME.part has its first bytes, NAME.part.json describes the file they are from.
@@ -98,7 +98,7 @@ def download(part: PartFile, ask: Callable[[], requests.PreparedRequest], timeou
     if the disk is too small or all tries failed (the bytes so far are kept), and if the file is not the one announced
     (it is deleted).
     """
-    served = persist(lambda: _receive(ask(), part, timeout), part.size, tries, first_wait)
+    served = retry_request(lambda: _receive(ask(), part, timeout), part.size, tries, first_wait)
     part.finish(served)
     return served
 

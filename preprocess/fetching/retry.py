@@ -1,4 +1,4 @@
-"""Try again what a network breaks: with growing waits, and not for ever."""
+"""Retry requests to Kaggle and its storage."""
 import sys
 import time
 from collections.abc import Callable
@@ -10,41 +10,37 @@ import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from arcshard.console import UserError
+from arcshard.retry import TRIES, Failure, retry
 
-TRIES = 12  # in a row that bring nothing new: about six minutes without a network
-FIRST_WAIT = 1.0  # seconds; doubles with each try
-LONGEST_WAIT = 60.0
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds: 12 tries take about six minutes without a network
 LONGEST_DEMAND = 900.0  # seconds of a server's Retry-After that are still waited for
 
 T = TypeVar("T")
 
 
-def persist(attempt: Callable[[], T], reached: Callable[[], int], tries: int = TRIES,
-            first_wait: float = FIRST_WAIT) -> T:
-    """Call `attempt` until it returns.
+def retry_request(attempt: Callable[[], T], reached: Callable[[], int] = lambda: 0, tries: int = TRIES,
+                  first_wait: float = FIRST_WAIT) -> T:
+    """Call `attempt` until it returns; `reached` says how many bytes are there.
 
-    `reached` says how many bytes are there; more than ever before starts the count of tries anew, so that a long
-    download may break as often as it likes. Raises UserError after `tries` failures in a row, or where a server asks
-    for more patience than LONGEST_DEMAND. The notes on stderr hold no text of an exception: it has the signed link.
+    Raises UserError after `tries` failures in a row, or where a server asks for a wait beyond LONGEST_DEMAND. The
+    notes on stderr hold no text of an exception: it has the signed link.
     """
-    best, failures = 0, 0
-    while True:
-        try:
-            return attempt()
-        except (requests.RequestException, TimeoutError) as error:
-            reason, demand = cause(error), retry_after(error)
-        if reached() > best:
-            best, failures = reached(), 0
-        failures += 1
-        if failures == tries:
-            raise UserError(f"the network must bring something within {tries} tries, but the last one ended with: "
-                            f"{reason}; run the same command again, it goes on where it stopped")
-        if demand > LONGEST_DEMAND:
-            raise UserError(f"Kaggle asks for {demand:.0f} s of patience ({reason}): run the same command again then, "
-                            "it goes on where it stopped")
-        wait = max(demand, min(first_wait * 2 ** (failures - 1), LONGEST_WAIT))
-        print(f"{reason}; try {failures + 1} of {tries} in {wait:.3g} s", file=sys.stderr)
-        time.sleep(wait)
+    def pause(failures: int, reason: str, seconds: float) -> None:
+        if seconds > LONGEST_DEMAND:
+            raise UserError(f"Kaggle asks to wait {seconds:.0f} s ({reason}): run the same command again then, it goes "
+                            "on where it stopped")
+        print(f"{reason}; try {failures + 1} of {tries} in {seconds:.3g} s", file=sys.stderr)
+        time.sleep(seconds)
+
+    return retry(attempt, _failure, pause, what="the request to Kaggle", tries=tries, progress=reached,
+                 remedy="run the same command again, it goes on where it stopped", first_wait=first_wait,
+                 longest_wait=LONGEST_WAIT)
+
+
+def _failure(error: Exception) -> Failure:
+    if not isinstance(error, (requests.RequestException, TimeoutError)):
+        raise error
+    return Failure(cause(error), retry_after(error))
 
 
 def cause(error: Exception) -> str:

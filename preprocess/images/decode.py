@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from preprocess.images.jpeg_header import SOI, JpegHeader
+from shards.jpeg import ORIENTATION_TAG, SOI, JpegHeader
 
 
 class Rejected(Exception):
@@ -113,7 +113,6 @@ def shrink(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MiB of RGB
 MAX_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
-ORIENTATION = 0x0112  # EXIF tag
 # Warnings of libjpeg-turbo 3.1 (jerror.h, turbojpeg.c) about the header only; it reports the first warning only.
 HEADER_COMPLAINTS = ("subsampling level", "bad ICC marker", "Unknown Adobe color transform", "unknown JFIF revision",
                      "Invalid SOS parameters for sequential JPEG")
@@ -234,6 +233,6 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ORIENTATION, 1)
+        return image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # EXIF is damaged; the pixels are whole and stay as they are
         return 1

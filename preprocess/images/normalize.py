@@ -14,7 +14,7 @@ import simplejpeg
 
 from preprocess.images.decode import Photo, Rejected, check_size, decode, is_srgb, shrink, target_size, to_rgb
 from preprocess.images.decode import check as check_decodes
-from preprocess.images.jpeg_header import BASELINE, JpegHeader, read_header, upright, without_metadata
+from shards.jpeg import BASELINE, SAMPLING_420, JpegHeader, read_header, without_metadata
 
 # Progressive JPEG -> baseline with the same DCT coefficients: only the entropy coding is redone.
 
@@ -43,7 +43,10 @@ def to_baseline(data: bytes) -> bytes | None:
         return target.read_bytes()
 
 
-SAMPLING_420 = (0x22, 0x11, 0x11)
+# What brings the pixels (H, W, C) of each orientation upright; 1, and what EXIF does not define, stays.
+UPRIGHT = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+           5: lambda a: a.swapaxes(0, 1), 6: lambda a: a[::-1].swapaxes(0, 1),
+           7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: lambda a: a[:, ::-1].swapaxes(0, 1)}
 
 
 class Packed(NamedTuple):
@@ -115,3 +118,8 @@ def _encoded(photo: Photo, short_side: int | None, quality: int) -> Packed:
     height, width = pixels.shape[:2]
     check_size(width, height)
     return Packed(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420"), width, height)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of uint8 pixels (H, W, C) as the photo is meant to be seen."""
+    return UPRIGHT[orientation](pixels) if orientation in UPRIGHT else pixels

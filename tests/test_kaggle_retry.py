@@ -1,4 +1,4 @@
-"""persist.py: how long to wait, and what to call a failure (the loop itself: test_download.py)."""
+"""kaggle/retry.py: how long to wait, and what to call a failure (the loop itself: test_download.py)."""
 import pytest
 import requests
 from urllib3.exceptions import ReadTimeoutError
