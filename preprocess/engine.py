@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal, TypeVar, get_args
+from itertools import islice, takewhile
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from joblib import Parallel, delayed, parallel_config
 
@@ -43,17 +43,23 @@ class Engine:
 def run_tasks(engine: Engine, work: Callable[[Any], T], unfinished: Callable[[], Iterable[Any]]) -> Iterator[T]:
     """Yield what `work` returns for each task of unfinished(), in the order in which the tasks finish.
 
-    After the death of a worker unfinished() is called again. `work` must not raise, since some backends then kill
-    their workers. Raises UserError when the backend cannot be reached or keeps failing.
+    After the death of a worker unfinished() is called again. If `work` raises, no more tasks begin, and the first
+    exception is raised once the running ones are finished. Raises UserError when the backend cannot be reached or keeps
+    failing.
     """
+    failures: list[Exception] = []
     with _backend(engine):
         deaths = 0
         while True:
+            tasks = takewhile(lambda _: not failures, unfinished())
             try:
-                for result in _results(engine, (delayed(work)(task) for task in unfinished())):
+                for result in _results(engine, (delayed(_attempt)(work, task) for task in tasks)):
                     deaths = 0
-                    yield result
-                return
+                    if isinstance(result, _Failure):
+                        failures.append(result.error)
+                    else:
+                        yield result
+                break
             except UserError:
                 raise
             except Exception as error:  # the backend's; each has its own types
@@ -63,6 +69,20 @@ def run_tasks(engine: Engine, work: Callable[[Any], T], unfinished: Callable[[],
                     raise UserError(f"the workers of --backend {engine.backend} died {deaths} times in a row "
                                     f"({type(error).__name__}: {first_line}): check memory and the cluster, then run "
                                     "the same command again") from error
+    if failures:
+        raise failures[0]
+
+
+class _Failure(NamedTuple):
+    error: Exception
+
+
+def _attempt(work: Callable[[Any], T], task: Any) -> T | _Failure:
+    """An exception is returned, since some backends kill their workers when a task raises."""
+    try:
+        return work(task)
+    except Exception as error:
+        return _Failure(error)
 
 
 def _results(engine: Engine, jobs: Iterator[Any]) -> Iterator[Any]:

@@ -288,7 +288,7 @@ def test_wrong_package_is_named(process, refused, tmp_path, monkeypatch):
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: mvtb-data\nVersion: 1.0\n")
     done = process(SCRIPT, "--out", tmp_path / "x", env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    refused(done, "mvtb-data 1.6.1, but it is 1.0: run pip install 'arcshard[demo]'")
+    refused(done, "(found: 1.0): run pip install 'arcshard[demo]'")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: (_ for _ in ()).throw(
         importlib.metadata.PackageNotFoundError(name)))
     with pytest.raises(UserError, match=r"\(found: none\): run pip install 'arcshard\[demo\]'"):

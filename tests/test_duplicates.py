@@ -558,8 +558,8 @@ def test_too_many_pairs_are_a_sentence(monkeypatch):
 
 def test_a_missing_library_is_a_sentence(duplicates, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagehash", None)
-    refused(duplicates(), "near duplicates are found with the package imagehash, which is not "
-                          "installed: pip install 'arcshard[duplicates]'")
+    refused(duplicates(), "the package imagehash, which finds near duplicates, is not installed: pip install "
+                          "'arcshard[duplicates]'")
 
 
 def test_a_second_call_on_one_report_is_refused(duplicates, tmp_path, refused):

@@ -143,9 +143,7 @@ def hash_photos(samples: pd.DataFrame, source: PhotoSource, store: Path, engine:
     records, done = _known(photo_keys(samples, source.urls), load(store))
     reused, reasons = int(done.sum()), dict[int, str]()
     with progress(total=len(done) - reused, unit="photo", what="hash", disable=bool(done.all())) as bar:
-        for result in run_tasks(engine, _attempt, lambda: _tasks(samples, source, records, done)):
-            if isinstance(result, Exception):
-                raise result
+        for result in run_tasks(engine, _hash, lambda: _tasks(samples, source, records, done)):
             records[result.rows], done[result.rows] = result.records, True
             reasons |= result.reasons
             save(store, result.records[~np.isin(result.rows, list(result.reasons))])
@@ -176,14 +174,6 @@ def _tasks(samples: pd.DataFrame, source: PhotoSource, records: np.ndarray,
         photos = samples.iloc[rows]
         paths = photos["path"].tolist() if "path" in photos else None
         yield HashTask(rows, records["key"][rows], source.locate(photos["id"].tolist(), paths))
-
-
-def _attempt(task: HashTask) -> HashedChunk | Exception:
-    """Hash the task's photos. Exceptions are returned: raised, they make joblib kill its workers."""
-    try:
-        return _hash(task)
-    except (UserError, OSError) as error:
-        return error
 
 
 def _hash(task: HashTask) -> HashedChunk:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pandas as pd
 
@@ -132,31 +132,28 @@ def _refuse_small_disk(output: Output, job: PackingJob, source: PhotoSource, opt
 
 def _run(job: PackingJob, source: PhotoSource, options: PackOptions, output: Output,
          engine: Engine) -> list[PackedShard]:
-    """Pack the shards that are missing; after the first error of the system (a full disk) begin no more, and raise."""
-    failures: list[Exception] = []
+    """Pack the shards that are missing."""
     output.remove_tree(ATTEMPTS)
 
     def unfinished() -> Iterator[ShardTask]:
         kept = output.kept()
         for shard in job.shards:
-            if shard.name not in kept and not failures:
+            if shard.name not in kept:
                 yield _task(shard, job.samples, source, options, output)
 
     kept = output.kept()
     done = sum(shard.stop - shard.start for shard in job.shards if shard.name in kept)
     todo = len(job.samples) - done
     with progress(total=len(job.samples), initial=done, unit="photo", what="pack", disable=not todo) as bar:
-        for result in run_tasks(engine, _attempt, unfinished):
-            if isinstance(result, Exception):
-                failures.append(result)
-            else:
-                bar.update(result)
-    if failures:
-        _raise(failures[0], output)
+        try:
+            for photos in run_tasks(engine, _attempt, unfinished):
+                bar.update(photos)
+        except Exception as failure:
+            _raise(failure, output)
     return [kept_shard(output, shard.split, shard.name) for shard in job.shards]
 
 
-def _raise(failure: Exception, output: Output) -> None:
+def _raise(failure: Exception, output: Output) -> NoReturn:
     """A fault of the disk or the network becomes one sentence; a bug keeps its traceback."""
     full = isinstance(failure, OSError) and failure.errno in DISK_FULL
     if isinstance(failure, UserError) or full or not isinstance(failure, OSError) and not _is_remote(output):
@@ -177,16 +174,13 @@ def _task(shard: ShardRange, samples: pd.DataFrame, source: PhotoSource, options
     return ShardTask(shard.split, shard.number, ids, rows["label"].tolist(), locations, options, output)
 
 
-def _attempt(task: ShardTask) -> int | Exception:
-    """Number of photos in the finished shard. Exceptions are returned: raised, they make joblib kill its workers."""
+def _attempt(task: ShardTask) -> int:
+    """Number of photos in the finished shard."""
     name = shard_name(task.split, task.number)
-    try:
-        if not note_attempt(task.output, name):
-            return UserError(f"workers died {MAX_ATTEMPTS} times on {name}, out of memory or at a photo: give "
-                             "--workers 1, or more memory, and run it again")
-        return pack_shard(task)
-    except Exception as error:
-        return error
+    if not note_attempt(task.output, name):
+        raise UserError(f"workers died {MAX_ATTEMPTS} times on {name}, out of memory or at a photo: give --workers 1, "
+                        "or more memory, and run it again")
+    return pack_shard(task)
 
 
 def note_attempt(output: Output, name: str) -> bool:

@@ -6,16 +6,15 @@ run in processes on this machine, whichever cluster packs: the cache is a local 
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from arcshard.console import UserError, progress
 from arcshard.files import whole_file
 from arcshard.urls import filesystem, reaching
+from preprocess.engine import Engine, run_tasks
 from preprocess.sources.entry import ArchiveEntry, Damaged, clean_name, name_hash
 from preprocess.sources.tar_archive import checked_tar_entries, is_tar
 from preprocess.sources.urls import FoundPath
@@ -47,14 +46,10 @@ def index_archives(archives: Sequence[FoundPath], cache: Path, workers: int) -> 
 
 
 def _make(missing: dict[Path, str], workers: int) -> None:
-    failures: list[Exception] = []
-    jobs = (delayed(_attempt)(url, path) for path, url in takewhile(lambda _: not failures, missing.items()))
+    engine = Engine(min(workers, len(missing)))
     with progress(total=len(missing), unit="archive", what="index") as bar:
-        for failure in Parallel(min(workers, len(missing)), backend="loky", return_as="generator")(jobs):
-            failures += [failure] if failure else []
+        for _ in run_tasks(engine, _index, lambda: [task for task in missing.items() if not task[0].exists()]):
             bar.update()
-    if failures:
-        raise failures[0]
 
 
 def digest(text: str) -> str:
@@ -62,16 +57,9 @@ def digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def _attempt(url: str, path: Path) -> Exception | None:
-    """Index one archive. Exceptions are returned: raised, they make joblib kill its workers."""
-    try:
-        _index(url, path)
-    except (UserError, OSError) as error:
-        return error
-    return None
-
-
-def _index(url: str, path: Path) -> None:
+def _index(task: tuple[Path, str]) -> None:
+    """Write the index file of the archive with that url."""
+    path, url = task
     rows = bytearray()
     for entry in archive_entries(url):
         rows += _row(entry)
