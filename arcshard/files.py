@@ -1,10 +1,16 @@
-"""Files that appear whole or not at all: written aside, fsynced, renamed."""
+"""Files that appear whole or not at all (written aside, fsynced, renamed), folder locks, and full disks."""
+import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from arcshard.console import UserError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -46,3 +52,32 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Let only this process write into an existing folder, by flock; the kernel frees it however the process ends.
+
+    Raises UserError if another process holds the lock.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder} is locked: another process writes into it; wait until it ends") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def report_full_disk(path: Path | str) -> Iterator[None]:
+    """Raise UserError if the disk, a quota or a limit leaves no room for what the block writes to `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise UserError(f"no room left for {path} ({error.strerror}): make space and run the same command again"
+                        ) from None

@@ -25,10 +25,8 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
-from arcshard.files import write_text
-from arcshard.full_disk import full_disk_is_a_sentence
+from arcshard.files import folder_lock, report_full_disk, write_text
 from pages import duplicates as duplicates_page
 from preprocess.dedup.hashes import HashedPhotos, check_library, hash_photos
 from preprocess.dedup.pairs import MAX_PAIRS, Duplicates, TooManyPairs, find_duplicates
@@ -53,7 +51,7 @@ def main() -> None:
     samples = samples.sort_values("id", ignore_index=True)
     store = args.out.with_name(f"{args.out.name}.hashes")
     store.mkdir(parents=True, exist_ok=True)
-    with full_disk_is_a_sentence(args.out), alone(store):
+    with report_full_disk(args.out), folder_lock(store):
         report(args, engine, samples, store)
 
 

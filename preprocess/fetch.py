@@ -11,9 +11,8 @@ import argparse
 import zipfile
 from pathlib import Path
 
-from arcshard.alone import alone
 from arcshard.console import Parser, UserError, run
-from arcshard.full_disk import full_disk_is_a_sentence
+from arcshard.files import folder_lock, report_full_disk
 from preprocess.fetching.download import MB, PartFile, download
 from preprocess.fetching.retry import retry_request
 from preprocess.fetching.source import KaggleFile, ask, kaggle_file
@@ -25,7 +24,7 @@ def main() -> None:
     args = parse_args()
     wanted = kaggle_file(args.competition, args.dataset, args.file)
     args.out.mkdir(parents=True, exist_ok=True)
-    with alone(args.out), full_disk_is_a_sentence(args.out):
+    with folder_lock(args.out), report_full_disk(args.out):
         fetch(wanted, args.out)
 
 

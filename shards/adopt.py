@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from arcshard.alone import alone
 from arcshard.console import UserError
-from arcshard.files import sync_folder, whole_file, write_text
-from arcshard.full_disk import full_disk_is_a_sentence
+from arcshard.files import folder_lock, report_full_disk, sync_folder, whole_file, write_text
 from shards.content import ShardContent
 from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
-from shards.manifest import Entry, file_entry, write_manifest
+from shards.manifest import FileEntry, file_entry, write_manifest
 from shards.repair import found_packing, read_shards, write_index
 from shards.tables import Tables, labels_of, read_tables, repeated_keys, write_table
 
@@ -95,7 +93,7 @@ def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) 
     names = read_classes(classes) if classes else None
     work = out.with_name(f".{out.name}.adopting")
     work.mkdir(parents=True, exist_ok=True)
-    with full_disk_is_a_sentence(out), alone(work):
+    with report_full_disk(out), folder_lock(work):
         _empty(work)
         try:
             _make(work, tars, names, workers)
@@ -107,7 +105,7 @@ def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) 
 
 
 def _make(work: Path, tars: Tars, names: list[tuple[str, str]] | None, workers: int) -> None:
-    files: dict[str, Entry] = {}
+    files: dict[str, FileEntry] = {}
     faults: list[Refused] = []
     splits = {split: write_index(work, split, _contents(work, split, paths, files, faults, workers))
               for split, paths in tars.items()}
@@ -128,7 +126,7 @@ def _make(work: Path, tars: Tars, names: list[tuple[str, str]] | None, workers: 
     write_manifest(work, len(names), splits, packing, files)
 
 
-def _contents(work: Path, split: str, paths: list[Path], files: dict[str, Entry],
+def _contents(work: Path, split: str, paths: list[Path], files: dict[str, FileEntry],
               faults: list[Refused], workers: int) -> Iterator[ShardContent]:
     """What the tars hold, while each one's .idx is written and its entry and faults are noted."""
     shards = read_shards(paths, f"adopt {split}", workers, decode=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from shards.format import INDEX_DTYPE, NO_LANDMARK, TAR_BLOCK, idx_text
 from shards.jpeg import NotNormal, check_decodes, frame_size
-from shards.manifest import Entry, HashingStream
-from shards.tar import Fault, Member, members
+from shards.manifest import FileEntry, HashingStream
+from shards.tar import TarFault, TarMember, members
 
 LABEL = re.compile(r"-1|0|[1-9]\d{0,8}")
 UNREADABLE = NO_LANDMARK - 1  # stands for a label that is none
@@ -29,7 +29,7 @@ class ShardContent:
     """(n,) int64, where each label's bytes begin in the tar."""
     faults: list[str]
     """What the format forbids, in the order of the tar."""
-    entry: Entry
+    entry: FileEntry
     """Size and sha256 of the tar."""
 
     @property
@@ -53,7 +53,7 @@ def read_shard(path: Path, decode: bool = False) -> ShardContent:
 
 
 def _read(tar: HashingStream, decode: bool) -> ShardContent:
-    faults: list[Fault] = []
+    faults: list[TarFault] = []
     rows: list[tuple[Any, ...]] = []
     labels: list[tuple[int, int]] = []
     for photo, label in _pairs(members(tar), faults):
@@ -68,44 +68,44 @@ def _read(tar: HashingStream, decode: bool) -> ShardContent:
                         {"size": tar.size, "sha256": tar.sha256})
 
 
-def _pairs(found: Iterator[Member | Fault], faults: list[Fault]) -> Iterator[tuple[Member, Member]]:
+def _pairs(found: Iterator[TarMember | TarFault], faults: list[TarFault]) -> Iterator[tuple[TarMember, TarMember]]:
     """Photo and label of each sample; what is no pair goes to `faults`."""
-    waiting: Member | None = None
+    waiting: TarMember | None = None
     for item in found:
-        if isinstance(item, Fault):
+        if isinstance(item, TarFault):
             faults.append(item)
         elif waiting and (waiting.key, {waiting.extension, item.extension}) == (item.key, {"jpg", "cls"}):
             yield (waiting, item) if item.extension == "cls" else (item, waiting)
             waiting = None
         else:
-            faults += _alone(waiting)
+            faults += _unpaired(waiting)
             waiting = item
-    faults += _alone(waiting)
+    faults += _unpaired(waiting)
 
 
-def _alone(member: Member | None) -> list[Fault]:
+def _unpaired(member: TarMember | None) -> list[TarFault]:
     if member is None:
         return []
     other = "cls" if member.extension == "jpg" else "jpg"
-    return [Fault(member.offset - TAR_BLOCK, f"member {member.name} has no {member.key}.{other} beside it")]
+    return [TarFault(member.offset - TAR_BLOCK, f"member {member.name} has no {member.key}.{other} beside it")]
 
 
-def _photo_size(photo: Member, decode: bool, faults: list[Fault]) -> tuple[int, int]:
+def _photo_size(photo: TarMember, decode: bool, faults: list[TarFault]) -> tuple[int, int]:
     """Width and height; (0, 0) for a photo that is not in the form, which goes to `faults`."""
     try:
         if decode:
             check_decodes(photo.data)
         return frame_size(photo.data)
     except NotNormal as reason:
-        faults.append(Fault(photo.offset - TAR_BLOCK, f"member {photo.name} {reason}"))
+        faults.append(TarFault(photo.offset - TAR_BLOCK, f"member {photo.name} {reason}"))
         return 0, 0
 
 
-def _label(label: Member, faults: list[Fault]) -> int:
+def _label(label: TarMember, faults: list[TarFault]) -> int:
     text = label.data.decode("ascii", "backslashreplace")
     if LABEL.fullmatch(text):
         return int(text)
     shown = text if len(text) <= 20 else f"{text[:20]}…"
-    faults.append(Fault(label.offset - TAR_BLOCK,
+    faults.append(TarFault(label.offset - TAR_BLOCK,
                         f"member {label.name} must be a label -1, 0, 1, 2, …, not {shown!r}"))
     return UNREADABLE

@@ -48,19 +48,19 @@ class HashingStream:
 
 # What dataset.json says of each other file: its size and sha256.
 
-class Entry(TypedDict):
+class FileEntry(TypedDict):
     """Size in bytes, and the hex digest of the content."""
 
     size: int
     sha256: str
 
 
-def file_entry(path: Path) -> Entry:
+def file_entry(path: Path) -> FileEntry:
     """The entry of a file as it is."""
     return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
-def entry_faults(name: str, found: Entry, packed: Entry) -> Iterator[str]:
+def entry_faults(name: str, found: FileEntry, packed: FileEntry) -> Iterator[str]:
     """At most one sentence on how the file `name` differs from the entry that it was packed with."""
     if found["size"] != packed["size"]:
         yield f"{name}: has {found['size']} bytes, was packed with {packed['size']}"

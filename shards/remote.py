@@ -15,10 +15,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from arcshard.console import UserError, size_text
-from arcshard.full_disk import full_disk_is_a_sentence
+from arcshard.files import report_full_disk
 from arcshard.retry import Failure, retry
 from arcshard.urls import S3_PROTOCOLS, filesystem, reaching, reason
-from shards.manifest import Entry, HashingStream
+from shards.manifest import FileEntry, HashingStream
 
 # Objects of a bucket, whatever the network does: short requests, each tried again with growing pauses.
 
@@ -51,7 +51,7 @@ def read_object(url: str, stop: Event) -> bytes | None:
             return None
 
 
-def download(url: str, entry: Entry, file: BinaryIO, stop: Event) -> None:
+def download(url: str, entry: FileEntry, file: BinaryIO, stop: Event) -> None:
     """Write an object into `file`, hashed on the way.
 
     Raises UserError if it cannot be had, soon after `stop` is set, and WrongBytes if it is not what `entry` says.
@@ -155,7 +155,7 @@ OURS = re.compile(r"[0-9a-f]{64}(\.part)?")  # other files in the folder are not
 Fetch = Callable[[BinaryIO], None]
 
 
-class Kept(NamedTuple):
+class CachedFile(NamedTuple):
     """A file of the cache."""
 
     used: float
@@ -176,11 +176,11 @@ class Cache:
         self.folder, self.limit = folder, limit
         folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, entry: Entry) -> Path:
+    def path(self, entry: FileEntry) -> Path:
         """Where a file stands, or would stand."""
         return self.folder / entry["sha256"]
 
-    def map(self, entry: Entry, fetch: Fetch, stop: Event) -> np.ndarray:
+    def map(self, entry: FileEntry, fetch: Fetch, stop: Event) -> np.ndarray:
         """The bytes of a file, uint8 (size,), mapped; fetched first if it is not here. It stays while the array lives.
 
         fetch: writes it, or raises. Raises UserError if the disk is full, if files in use leave it no room, and soon
@@ -194,7 +194,7 @@ class Cache:
             _pause(stop)
         return mapped
 
-    def _mapped(self, entry: Entry) -> np.ndarray | None:
+    def _mapped(self, entry: FileEntry) -> np.ndarray | None:
         path = self.path(entry)
         try:
             f = open(path, "rb")
@@ -212,7 +212,7 @@ class Cache:
             return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
     @contextmanager
-    def _claim(self, entry: Entry) -> Iterator[BinaryIO | None]:
+    def _claim(self, entry: FileEntry) -> Iterator[BinaryIO | None]:
         """The file to write it into, ours alone; None if another one has it, or it is here by now."""
         path = self.path(entry)
         part = path.with_name(path.name + PART)
@@ -225,11 +225,11 @@ class Cache:
             else:
                 yield f
 
-    def _bring(self, entry: Entry, part: BinaryIO, fetch: Fetch, stop: Event) -> None:
+    def _bring(self, entry: FileEntry, part: BinaryIO, fetch: Fetch, stop: Event) -> None:
         path = self.path(entry)
         aside = path.with_name(path.name + PART)
         try:
-            with full_disk_is_a_sentence(aside):
+            with report_full_disk(aside):
                 self._reserve(entry["size"], part, stop)
                 fetch(part)
                 part.flush()
@@ -273,12 +273,12 @@ class Cache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _files(self) -> Iterator[Kept]:
+    def _files(self) -> Iterator[CachedFile]:
         for path in self.folder.iterdir():
             if OURS.fullmatch(path.name):
                 with suppress(FileNotFoundError):  # removed meanwhile
                     info = path.stat()
-                    yield Kept(0 if path.suffix == PART else info.st_mtime, info.st_size, path)
+                    yield CachedFile(0 if path.suffix == PART else info.st_mtime, info.st_size, path)
 
 
 def _remove_unused(path: Path) -> bool:

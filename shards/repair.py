@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-from arcshard.alone import alone
 from arcshard.console import UserError, progress
-from arcshard.files import sync_folder, write_text
-from arcshard.full_disk import full_disk_is_a_sentence
+from arcshard.files import folder_lock, report_full_disk, sync_folder, write_text
 from shards.content import ShardContent, read_shard
 from shards.format import (
     CLASSES,
@@ -34,7 +32,7 @@ from shards.format import (
     shard_name,
     truths_name,
 )
-from shards.manifest import Entry, LostManifest, entry_faults, file_entry, read_manifest, write_manifest
+from shards.manifest import FileEntry, LostManifest, entry_faults, file_entry, read_manifest, write_manifest
 from shards.tables import RowFile, Tables, labels_of, new_rows, read_table, read_tables
 from shards.verify import class_faults, key_faults, label_faults, truth_faults
 
@@ -80,13 +78,13 @@ class RebuiltSplit:
     split: str
     counts: dict[str, int] | None = None
     """Samples and shards; None if a tar is damaged, which makes index and labels impossible."""
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, FileEntry] = field(default_factory=dict)
     """What dataset.json must say of the files that are sound or rebuilt."""
     lost: list[str] = field(default_factory=list)
     """A sentence for each damaged tar."""
 
 
-def rebuild_split(folder: Path, work: Path, split: str, shards: int, packed: dict[str, Entry] | None,
+def rebuild_split(folder: Path, work: Path, split: str, shards: int, packed: dict[str, FileEntry] | None,
                   workers: int) -> RebuiltSplit:
     """Write into `work` what the tars of a split give: index, labels, and each .idx that `folder` has not so.
 
@@ -125,7 +123,7 @@ def _write_idx(folder: Path, work: Path, tar: Path, content: ShardContent, resul
     result.entries |= {tar.name: content.entry, idx: file_entry(there)}
 
 
-def _damage(content: ShardContent, tar: Path, packed: dict[str, Entry] | None) -> str | None:
+def _damage(content: ShardContent, tar: Path, packed: dict[str, FileEntry] | None) -> str | None:
     """Why nothing can be made of a tar."""
     faults = [f"{tar.name}: {fault}" for fault in content.faults]
     if packed is not None and tar.name in packed:
@@ -155,7 +153,7 @@ ONLY_COPY = "nothing else holds what it said: bring it back from a copy"
 
 
 def rest_faults(path: Path, names: set[str], splits: list[RebuiltSplit], tables: list[Tables],
-                packed: dict[str, Entry] | None) -> list[str]:
+                packed: dict[str, FileEntry] | None) -> list[str]:
     """A sentence for each fault that repair cannot mend, but for the damaged tars themselves.
 
     names: files that belong to the dataset; tables: of the whole splits, as rebuilt; packed: dataset.json's entries,
@@ -179,7 +177,7 @@ def count_classes(path: Path) -> int | None:
         return None
 
 
-def _left_over(path: Path, split: RebuiltSplit, names: set[str], packed: dict[str, Entry]) -> Iterator[str]:
+def _left_over(path: Path, split: RebuiltSplit, names: set[str], packed: dict[str, FileEntry]) -> Iterator[str]:
     """Tables and .idx that would have to be rebuilt from a damaged tar."""
     own = {name for name in names if name.startswith((f"{split.split}-", f"{split.split}.")) and is_derived(name)}
     for name in sorted(own - split.entries.keys()):
@@ -187,7 +185,7 @@ def _left_over(path: Path, split: RebuiltSplit, names: set[str], packed: dict[st
             yield f"{name}: cannot be rebuilt, since a tar that it describes is damaged"
 
 
-def _only_copies(path: Path, names: set[str], packed: dict[str, Entry]) -> Iterator[str]:
+def _only_copies(path: Path, names: set[str], packed: dict[str, FileEntry]) -> Iterator[str]:
     """Files that no tar can give, where they are not as they were packed."""
     for name in sorted(name for name in names if not is_derived(name) and not name.endswith(".tar")):
         if not (path / name).is_file():
@@ -235,7 +233,7 @@ def repair(path: str | Path, workers: int = 1) -> Repair:
     """
     path = Path(path)
     _read(path)  # a folder that is no dataset is not touched
-    with full_disk_is_a_sentence(path), alone(path):
+    with report_full_disk(path), folder_lock(path):
         manifest, work = _read(path), path / REPAIRING
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
@@ -257,7 +255,7 @@ def _read(path: Path) -> Manifest | None:
 
 
 def _repair(path: Path, work: Path, manifest: Manifest | None, workers: int) -> Repair:
-    packed: dict[str, Entry] | None = manifest["files"] if manifest else None
+    packed: dict[str, FileEntry] | None = manifest["files"] if manifest else None
     shards = _shards(packed or os.listdir(path))
     if not shards:
         raise UserError(f"a dataset is rebuilt from its tars, but {path} has none: pack it again")
@@ -285,7 +283,7 @@ def _shards(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _names(path: Path, shards: dict[str, int], packed: dict[str, Entry] | None) -> set[str]:
+def _names(path: Path, shards: dict[str, int], packed: dict[str, FileEntry] | None) -> set[str]:
     """Files that belong to a dataset of these shards."""
     names = {CLASSES, REJECTED}
     for split, count in shards.items():

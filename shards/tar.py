@@ -24,7 +24,7 @@ KINDS = {tarfile.AREGTYPE: "a file in the format before ustar", tarfile.LNKTYPE:
          tarfile.GNUTYPE_SPARSE: "a sparse file"}
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A photo (extension jpg) or label (cls): its key, its bytes, and where they begin in the tar."""
 
     key: str
@@ -38,14 +38,14 @@ class Member(NamedTuple):
         return f"{self.key}.{self.extension}"
 
 
-class Fault(NamedTuple):
+class TarFault(NamedTuple):
     """What a shard may not hold, and where its header begins in the tar."""
 
     offset: int
     text: str
 
 
-def members(tar: HashingStream) -> Iterator[Member | Fault]:
+def members(tar: HashingStream) -> Iterator[TarMember | TarFault]:
     """All members and faults in the order of the tar, which is read to its end, one member at a time.
 
     Behind a damaged header the walk goes on at the next whole one.
@@ -60,44 +60,44 @@ def members(tar: HashingStream) -> Iterator[Member | Fault]:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
         except tarfile.HeaderError as error:
             if not lost:
-                yield Fault(offset, f"a damaged tar header ({error})")
+                yield TarFault(offset, f"a damaged tar header ({error})")
             lost = True
         else:
             lost = False
             yield from _content(tar, header, offset)
-    yield Fault(tar.size, "truncated: a tar ends with two blocks of zeros")
+    yield TarFault(tar.size, "truncated: a tar ends with two blocks of zeros")
 
 
-def _content(tar: HashingStream, header: tarfile.TarInfo, offset: int) -> Iterator[Member | Fault]:
+def _content(tar: HashingStream, header: tarfile.TarInfo, offset: int) -> Iterator[TarMember | TarFault]:
     """Read what follows a header: the member, unless the tar ends within it, or why it may not be there."""
     name = MEMBER.fullmatch(header.name)
     if not 0 <= header.size <= MAX_SIZE:
-        yield Fault(offset, f"member {header.name!r} of {header.size} bytes: a photo has at most {MAX_SIZE}")
+        yield TarFault(offset, f"member {header.name!r} of {header.size} bytes: a photo has at most {MAX_SIZE}")
         _skip(tar, header.size)
     elif header.type == tarfile.XHDTYPE:
         yield from _pax_faults(offset, tar.read(_padded(header.size))[:header.size])
     elif header.type != tarfile.REGTYPE:
         kind = KINDS.get(header.type, f"of type {header.type!r}")
-        yield Fault(offset, f"member {header.name!r} is {kind}: only plain files may be there")
+        yield TarFault(offset, f"member {header.name!r} is {kind}: only plain files may be there")
         _skip(tar, header.size)
     elif name is None:
-        yield Fault(offset, f"member {header.name!r} must be KEY.jpg or KEY.cls, KEY being {KEY_RULE}")
+        yield TarFault(offset, f"member {header.name!r} must be KEY.jpg or KEY.cls, KEY being {KEY_RULE}")
         _skip(tar, header.size)
     else:
         data = tar.read(_padded(header.size))
         if len(data) == _padded(header.size):
-            yield Member(name[1], name[2], offset + TAR_BLOCK, data[:header.size])
+            yield TarMember(name[1], name[2], offset + TAR_BLOCK, data[:header.size])
 
 
-def _pax_faults(offset: int, content: bytes) -> Iterator[Fault]:
+def _pax_faults(offset: int, content: bytes) -> Iterator[TarFault]:
     try:
         odd = {*_pax_keywords(content)} - HARMLESS_PAX
     except ValueError:
-        yield Fault(offset, "a damaged PAX header")
+        yield TarFault(offset, "a damaged PAX header")
         return
     if odd:
         words = b", ".join(sorted(odd)).decode("utf-8", "backslashreplace")
-        yield Fault(offset, f"a PAX header that says {words}, which DALI reads wrong: only ustar headers may be there")
+        yield TarFault(offset, f"a PAX header that says {words}, which DALI reads wrong: only ustar is allowed")
 
 
 def _pax_keywords(content: bytes) -> Iterator[bytes]:
@@ -110,16 +110,16 @@ def _pax_keywords(content: bytes) -> Iterator[bytes]:
         content = content[length:]
 
 
-def _end_faults(tar: HashingStream) -> Iterator[Fault]:
+def _end_faults(tar: HashingStream) -> Iterator[TarFault]:
     """Read the rest behind the first block of zeros: at least one more, and nothing else."""
     start = tar.size - TAR_BLOCK
     more = False
     while chunk := tar.read(CHUNK):
         more = more or any(chunk)
     if more:
-        yield Fault(start, "more behind the block of zeros that ends the tar")
+        yield TarFault(start, "more behind the block of zeros that ends the tar")
     elif tar.size - start < 2 * TAR_BLOCK:
-        yield Fault(start, "truncated: a tar ends with two blocks of zeros")
+        yield TarFault(start, "truncated: a tar ends with two blocks of zeros")
 
 
 def _skip(tar: HashingStream, size: int) -> None:

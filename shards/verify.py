@@ -30,7 +30,7 @@ from shards.format import (
     shard_name,
     truths_name,
 )
-from shards.manifest import Entry, entry_faults, file_entry, read_manifest
+from shards.manifest import FileEntry, entry_faults, file_entry, read_manifest
 from shards.remote import WrongBytes, download
 from shards.tables import RowFile, Tables, labels_of, read_table, read_tables, read_truths, repeated_keys
 
@@ -64,7 +64,7 @@ def _sizes(url: str) -> dict[str, int]:
         return {info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(path, detail=True)}
 
 
-def _remote_listing_faults(files: dict[str, Entry], sizes: dict[str, int]) -> Iterator[str]:
+def _remote_listing_faults(files: dict[str, FileEntry], sizes: dict[str, int]) -> Iterator[str]:
     for name in sorted(sizes.keys() - {MANIFEST, *files}):
         yield f"{name}: an extra file that {MANIFEST} does not list"
     for name, entry in sorted(files.items()):
@@ -74,7 +74,7 @@ def _remote_listing_faults(files: dict[str, Entry], sizes: dict[str, int]) -> It
             yield f"{name}: has {sizes[name]} bytes, was packed with {entry['size']}"
 
 
-def _content_faults(url: str, name: str, entry: Entry) -> list[str]:
+def _content_faults(url: str, name: str, entry: FileEntry) -> list[str]:
     with open(os.devnull, "wb") as nowhere:
         try:
             download(f"{url}/{name}", entry, nowhere, Event())
@@ -96,8 +96,8 @@ class ShardCheck:
     folder: Path
     split: str
     number: int
-    tar: Entry
-    idx: Entry
+    tar: FileEntry
+    idx: FileEntry
     index: RowFile | None
     """None: the index is not sound enough to be compared."""
     first: int

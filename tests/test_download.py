@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import preprocess.fetching.download
 import preprocess.fetching.retry
 from arcshard.console import UserError
-from preprocess.fetch import full_disk_is_a_sentence
+from preprocess.fetch import report_full_disk
 from preprocess.fetching.download import PartFile, download
 from preprocess.fetching.source import ServedFile, read_record, write_record
 from tests.kaggle_server import DATA, SIGNATURE, Kaggle, running, zip_bytes
@@ -237,11 +237,11 @@ def test_what_is_there_needs_no_space(kaggle, part, get, monkeypatch):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_a_sentence(tmp_path, code):
-    with pytest.raises(UserError, match="the disk must have room for .*, but writing ended with: "):
-        with full_disk_is_a_sentence(tmp_path):
+def test_a_report_full_disk(tmp_path, code):
+    with pytest.raises(UserError, match="no room left for "):
+        with report_full_disk(tmp_path):
             raise OSError(code, "No space")
-    with pytest.raises(PermissionError), full_disk_is_a_sentence(tmp_path):
+    with pytest.raises(PermissionError), report_full_disk(tmp_path):
         raise PermissionError(errno.EACCES, "no")
 
 

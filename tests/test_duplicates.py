@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from arcshard.alone import alone
 from arcshard.console import UserError
+from arcshard.files import folder_lock
 from pages import duplicates as duplicates_page
 from preprocess import duplicates as duplicates_command
 from preprocess.dedup import hashes
@@ -565,17 +565,17 @@ def test_a_missing_library_is_a_sentence(duplicates, refused, monkeypatch):
 def test_a_second_call_on_one_report_is_refused(duplicates, tmp_path, refused):
     store = tmp_path / "duplicates.csv.hashes"
     store.mkdir()
-    with alone(store):
-        refused(duplicates(), f"only one process may write into a folder, but another one writes into {store}: wait")
+    with folder_lock(store):
+        refused(duplicates(), f"{store} is locked: another process writes into it")
     assert duplicates().returncode == 0
 
 
-def test_a_full_disk_is_a_sentence(leaky, tmp_path, monkeypatch):
+def test_a_report_full_disk(leaky, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(duplicates_command, "write_report", full)
     monkeypatch.setattr(sys, "argv", [SCRIPT, "--samples", f"{leaky}/samples.csv", "--images", f"{leaky}/photos",
                                       "--out", f"{tmp_path}/d.csv"])
-    with pytest.raises(UserError, match="d.csv, but writing ended with: No space left on device; make space and run"):
+    with pytest.raises(UserError, match="d.csv .No space left on device.: make space and run"):
         duplicates_command.main()

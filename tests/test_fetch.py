@@ -118,7 +118,7 @@ def test_a_full_disk_keeps_what_came(kaggle, fetch, out):
     limit = HALF // 4096 * 4096
     done = fetch(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.returncode == 2
-    assert f"the disk must have room for {out}, but writing ended with: File too large; make space" in done.stderr
+    assert f"no room left for {out} (File too large): make space" in done.stderr
     assert (out / f"{NAME}.part").stat().st_size == limit
     assert fetch().returncode == 0 and (out / NAME).read_bytes() == DATA
     assert kaggle.gets[-1]["Range"] == f"bytes={limit}-"
@@ -128,7 +128,7 @@ def test_the_second_fetcher_is_refused(kaggle, start, fetch, refused, out):
     kaggle.faults.append(("stall", HALF))
     first = start(KAGGLE_API_TOKEN=TOKEN)
     wait_for_bytes(out / f"{NAME}.part", 1)
-    refused(fetch(), f"only one process may write into a folder, but another one writes into {out}: wait for it")
+    refused(fetch(), f"{out} is locked: another process writes into it")
     assert first.poll() is None
     first.kill()
     first.communicate()

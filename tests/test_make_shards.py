@@ -269,7 +269,7 @@ def test_a_second_packer_is_refused(raw, tmp_path):
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
         assert refusal(make(raw, tmp_path)) == (
-            f"only one process may write into a folder, but another one writes into {tmp_path}: wait for it")
+            f"{tmp_path} is locked: another process writes into it; wait until it ends")
     finally:
         os.close(handle)
 
@@ -303,8 +303,8 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(raw, pack
     monkeypatch.setattr(LocalOutput, "free_bytes", lambda output: None)  # as if others had filled it meanwhile
     with pytest.raises(UserError) as error:
         pack(samples, [raw / "img"], out, PackOptions(shard_size=7), Engine(2))
-    assert str(error.value) == (f"the disk must have room for {out}, but writing ended with: No space left on "
-                                "device; make space and run the same command again")
+    assert str(error.value) == (f"no room left for {out} (No space left on device): "
+                                "make space and run the same command again")
     assert [path.name for path in out.iterdir()] == [".packing"] and list((out / ".packing").glob("train-*"))
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert make(raw, out, "--workers", "1").returncode == 0

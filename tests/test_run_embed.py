@@ -8,10 +8,10 @@ import torch.nn.functional as F
 
 import retrieval.__main__ as command
 from arcshard import checkpoint
-from arcshard.alone import alone
 from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
 from arcshard.distributed import World
+from arcshard.files import folder_lock
 from loader import View
 from model import ModelConfig, build_embedder
 from retrieval import Embeddings, nearest
@@ -132,7 +132,7 @@ def test_a_broken_network_is_a_sentence_and_leaves_no_store(run_folder, dataset_
 
 
 def test_two_writers_are_refused(run_folder, dataset_path, tmp_path):
-    with alone(tmp_path), pytest.raises(UserError, match="another one writes into"):
+    with folder_lock(tmp_path), pytest.raises(UserError, match="is locked: another process writes into it"):
         write_split(load_model(run_folder), Dataset(dataset_path, "val"), tmp_path)
 
 

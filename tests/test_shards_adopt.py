@@ -280,7 +280,7 @@ def test_two_calls_do_not_disturb_each_other(tars, tmp_path):
     handle = os.open(tmp_path / ".out.adopting", os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="only one process may write into a folder, but another one writes into"):
+        with pytest.raises(UserError, match="is locked: another process writes into it"):
             adopt({"train": tars}, tmp_path / "out")
     finally:
         os.close(handle)
@@ -301,8 +301,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tars, small_disk):
     with pytest.raises(UserError) as error:
         adopt({"train": tars}, small_disk / "out")
-    assert str(error.value) == (f"the disk must have room for {small_disk}/out, but writing ended with: No space "
-                                "left on device; make space and run the same command again")
+    assert str(error.value) == (f"no room left for {small_disk}/out (No space left on device): "
+                                "make space and run the same command again")
     assert list(small_disk.iterdir()) == []
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     adopt({"train": tars}, small_disk / "out")

@@ -179,7 +179,7 @@ def test_it_gives_way_to_a_packer(copy):
     handle = os.open(copy, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="only one process may write into a folder, but another one writes into"):
+        with pytest.raises(UserError, match="is locked: another process writes into it"):
             repair(copy)
     finally:
         os.close(handle)

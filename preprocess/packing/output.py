@@ -16,9 +16,8 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import fsspec
 
-from arcshard.alone import alone
 from arcshard.console import UserError
-from arcshard.files import sync_folder, whole_file
+from arcshard.files import folder_lock, sync_folder, whole_file
 from shards.format import UNFINISHED
 
 # A finished shard waits in a folder of its own until the dataset is published: .packing/train-000012/ holds shard.tar,
@@ -157,7 +156,7 @@ class LocalOutput:
     def lock(self) -> Iterator[None]:
         """Creates the folder if it is missing."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with alone(self.path):
+        with folder_lock(self.path):
             yield
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import pandas as pd
 
 from arcshard.console import UserError, progress, size_text
-from arcshard.full_disk import DISK_FULL, full_disk_is_a_sentence
+from arcshard.files import DISK_FULL, report_full_disk
 from preprocess.engine import Engine, run_tasks
 from preprocess.packing.estimate import estimate
 from preprocess.packing.existing import ExistingDataset, refuse_without_dataset, rows_to_add, with_addition
@@ -57,7 +57,7 @@ def pack(samples: pd.DataFrame, images: Sequence[str | Path], out: str | Path, o
     """
     check_samples(samples)
     output = open_output(out)
-    with full_disk_is_a_sentence(output.url), output.lock():
+    with report_full_disk(output.url), output.lock():
         finish(output)
         existing = ExistingDataset(output)
         if append:

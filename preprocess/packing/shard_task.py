@@ -19,7 +19,7 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.output import IDX, LABELS, PART, ROWS, TAR, Output
 from preprocess.sources import PhotoLocation
 from shards.format import idx_text, shard_name
-from shards.manifest import Entry, HashingStream, file_entry
+from shards.manifest import FileEntry, HashingStream, file_entry
 from shards.writer import Sample, Stream, write_tar
 
 
@@ -89,7 +89,7 @@ def _samples(task: ShardTask, rejected: dict[str, str]) -> Iterator[Sample]:
             rejected[key] = str(reason)
 
 
-def _write_part(folder: Path, tar: Entry, rows: np.ndarray, labels: np.ndarray, rejected: dict[str, str]) -> None:
+def _write_part(folder: Path, tar: FileEntry, rows: np.ndarray, labels: np.ndarray, rejected: dict[str, str]) -> None:
     (folder / IDX).write_text(idx_text(rows, labels))
     np.save(folder / ROWS, rows)
     np.save(folder / LABELS, labels)

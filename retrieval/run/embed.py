@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from arcshard import distributed
-from arcshard.alone import alone
 from arcshard.console import UserError, check_least, progress
 from arcshard.distributed import World
-from arcshard.files import whole_file
+from arcshard.files import folder_lock, whole_file
 from arcshard.memory import keep_freed_memory
 from loader import Loader
 from retrieval.run.model import RunModel, Tta, add_checkpoint, add_tta, embed_views, load_model
@@ -49,7 +48,7 @@ def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "flo
     """
     path.mkdir(parents=True, exist_ok=True)
     parts = Parts(path, provenance_of(model, dataset), len(dataset), dtype, part_rows)
-    with alone(path) if world.is_main else nullcontext():
+    with folder_lock(path) if world.is_main else nullcontext():
         if world.is_main:
             parts.begin()
         world.wait()
