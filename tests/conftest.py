@@ -3,13 +3,13 @@ import io
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from preprocess.engine import Engine
@@ -25,8 +25,10 @@ def pytest_configure() -> None:
 
     Property tests have no deadline: an example may take long on a busy machine, and pytest-timeout ends what hangs.
     """
-    settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("no deadline")
+    with suppress(ImportError):  # a machine with a GPU and no network may have just what tests/test_gpu.py needs
+        from hypothesis import HealthCheck, settings
+        settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("no deadline")
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
