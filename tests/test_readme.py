@@ -58,7 +58,7 @@ def test_nothing_is_left_to_fill_in():
 def test_files_that_a_page_links_or_names_exist(page):
     text = page.read_text()
     links = [target for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in target]
-    named = re.findall(r"\b(?:configs|docs|tests|benchmarks|preprocess)/[\w.-]+\.(?:py|md|yaml|sh)\b", text)
+    named = re.findall(r"\b(?:configs|docs|tests|benchmarks|preprocess)/[a-z0-9][\w.-]*\.(?:py|md|yaml|sh)\b", text)
     assert links or named or page.name != "README.md"
     for path in [*(page.parent / link for link in links), *(ROOT / name for name in named)]:
         assert path.exists(), path

@@ -51,8 +51,9 @@ def test_collects_the_run_and_its_dataset(finished_run, dataset_path):
 def test_a_query_is_shown_with_its_own_photo(finished_run, dataset_path):
     photos = Dataset(dataset_path, "test")
     keys = [key.decode() for key in photos.index["key"]]
-    for queries in collect(finished_run, dataset_path).queries.values():
-        assert all(query.photo == photos.read(keys.index(query.key)) for query in queries)
+    shown = {query.key: query.photo for queries in collect(finished_run, dataset_path).queries.values()
+             for query in queries}
+    assert shown == {key: photos.read(keys.index(key)) for key in shown} and len(shown) == 9
 
 
 def test_cosines_to_right_and_wrong_neighbors_are_apart(finished_run, dataset_path):
