@@ -79,13 +79,13 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
         raise UserError(f"{out} has no eval.json: run evaluate.py first")
     split = "test" if "test" in trained else next(iter(trained))
     queries, model = Dataset(data, split), checkpoint.fingerprint(out, name)
-    asked, known = (stored_embeddings(out, dataset, model) for dataset in (queries, gallery))
+    embeddings = stored_embeddings(out, queries, model), stored_embeddings(out, gallery, model)
     return ReportData(
         run=out.name, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
         rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
         metrics=log.read(out) + log.read(out, log.VALIDATION),
         views=training_views(gallery, config), split=split,
-        cosines=cosines_of(asked, known), queries=answered_queries(asked, known, queries, gallery))
+        cosines=cosines_of(*embeddings), queries=answered_queries(*embeddings, queries, gallery))
 
 
 def summary(data: ReportData) -> str:
@@ -118,26 +118,26 @@ def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8
     return (255 * pixels).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def cosines_of(asked: Embeddings, known: Embeddings) -> dict[str, NDArray[np.float32]]:
+def cosines_of(queries: Embeddings, gallery: Embeddings) -> dict[str, NDArray[np.float32]]:
     """Cosines (n,), n > 0, of up to SAMPLED random queries to the nearest photo of their landmark and of another."""
-    rows = np.random.default_rng(0).permutation(len(asked.keys))[:SAMPLED]
-    labels = asked.labels[rows]
-    own, other = own_and_other(asked.vectors[rows], labels, known.vectors, known.labels)
+    rows = np.random.default_rng(0).permutation(len(queries.keys))[:SAMPLED]
+    labels = queries.labels[rows]
+    own, other = own_and_other(queries.vectors[rows], labels, gallery.vectors, gallery.labels)
     kinds = {"own landmark": own, "another": other[labels >= 0], "no landmark": other[labels < 0]}
     return {label: cosines[cosines > -np.inf] for label, cosines in kinds.items() if (cosines > -np.inf).any()}
 
 
-def answered_queries(asked: Embeddings, known: Embeddings, queries: Dataset,
-                     gallery: Dataset) -> dict[str, list[ShownQuery]]:
+def answered_queries(queries: Embeddings, gallery: Embeddings, query_photos: Dataset,
+                     gallery_photos: Dataset) -> dict[str, list[ShownQuery]]:
     """Queries worth a look under their headings, with their neighbors in the gallery."""
-    cosines, rows = nearest(asked.vectors, known.vectors, min(NEIGHBORS, len(known.keys)))
-    is_landmark = asked.labels >= 0
-    right = is_landmark & (known.labels[rows[:, 0]] == asked.labels)
+    cosines, rows = nearest(queries.vectors, gallery.vectors, min(NEIGHBORS, len(gallery.keys)))
+    is_landmark = queries.labels >= 0
+    right = is_landmark & (gallery.labels[rows[:, 0]] == queries.labels)
 
     def query(i: int) -> ShownQuery:
-        found = [ShownNeighbor(gallery.read(row), known.landmark_ids[row], cosine)
+        found = [ShownNeighbor(gallery_photos.read(row), gallery.landmark_ids[row], cosine)
                  for row, cosine in zip(rows[i].tolist(), cosines[i].tolist())]
-        return ShownQuery(queries.read(i), asked.keys[i], asked.landmark_ids[i], found)
+        return ShownQuery(query_photos.read(i), queries.keys[i], queries.landmark_ids[i], found)
 
     chosen = choose_queries(cosines[:, 0], right, is_landmark)
     return {heading: [query(i) for i in picked.tolist()] for heading, picked in chosen.items()}

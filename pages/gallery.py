@@ -22,8 +22,8 @@ class TracedNeighbor:
     """Id and name, "" for none."""
     right: bool
     score: float
-    was: int
-    """Its place in the list before the step, from 1; 0: it was not there."""
+    previous_place: int
+    """Its place in the list before the step, from 1; 0 if it was not there."""
     inliers: int | None
     """None where photos were not compared."""
 
@@ -34,28 +34,28 @@ class TracedCandidate:
     landmark: str
     right: bool
     score: float
-    was: int
+    previous_place: int
     """As a neighbor's."""
-    was_score: float | None
+    previous_score: float | None
 
 
 @dataclass(frozen=True)
 class TracedStep:
-    """What a step made of a query."""
+    """What a step did to a query."""
     name: str
     lists: list[list[TracedNeighbor]]
-    """A list for each model, or one of all, best first; empty where the step left them as they were."""
+    """A list for each model, or one for all, best first; empty if the step changed nothing."""
     candidates: list[TracedCandidate]
-    """Best first; empty where the step left them as they were."""
+    """Best first; empty if the step changed nothing."""
     rank: int
-    """Place of the right landmark among the candidates, from 1; 0: it is not there."""
+    """Place of the right landmark among the candidates, from 1; 0 if it is not there."""
     place: int
-    """Place of the answer among those to all queries, by score, from 1; 0: there is none."""
+    """Place of the answer among the answers to all queries, by score, from 1; 0 if there is none."""
 
 
 @dataclass(frozen=True)
 class TracedQuery:
-    """A query and its way to the answer."""
+    """A query, and how each step changed its answer."""
     photo: bytes
     key: str
     landmark: str
@@ -66,11 +66,11 @@ class TracedQuery:
     changed: bool
     """Whether a step changed the answer."""
     steps: list[TracedStep]
-    """The first is what the embeddings say without any."""
+    """The first is the search by embeddings alone."""
 
     @property
     def kinds(self) -> list[str]:
-        """By which the page filters."""
+        """The kinds that the page can filter by."""
         kinds = {"changed": self.changed, "missed": self.landmark != "" and not self.right, "none": self.landmark == ""}
         return [kind for kind, holds in kinds.items() if holds]
 
@@ -90,7 +90,7 @@ class ConfusedPair:
 class GalleryData:
     """All that the page shows."""
     who: str
-    """Who answers: run and list of steps."""
+    """The run and the pipeline that answer."""
     split: str
     num_queries: int
     """Of the split, shown or not."""

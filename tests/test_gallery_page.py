@@ -23,7 +23,7 @@ def query(key, landmark, answer, changed, photo="cyan"):
     right = landmark != "" and landmark == answer
     found = [TracedNeighbor(jpeg("lime"), "g1", answer, right, .9, 0, None),
              TracedNeighbor(jpeg("lime"), "g2", "9", False, .8, 0, 7)]
-    moved = [replace(found[1], was=2), replace(found[0], was=1, score=-.25)]
+    moved = [replace(found[1], previous_place=2), replace(found[0], previous_place=1, score=-.25)]
     return TracedQuery(jpeg(photo), key, landmark, answer, right, changed, [
         TracedStep("nearest neighbors", [found], [TracedCandidate(answer, right, .9, 0, None)], 2, 12),
         TracedStep("concatenate", [], [], 2, 12),

@@ -59,10 +59,11 @@ def test_steps_show_what_they_moved_and_nothing_else(shown, asked, snapshots, da
         for place, neighbor in enumerate(local.lists[0]):
             row = found.rows[q, place]
             assert neighbor.photo == gallery.read(row) and neighbor.key == gallery.index["key"][row].decode()
-            assert neighbor.was == before.rows[q].tolist().index(row) + 1 and neighbor.inliers == (q + row) % 7
+            assert neighbor.previous_place == before.rows[q].tolist().index(row) + 1
+            assert neighbor.inliers == (q + row) % 7
             assert neighbor.landmark == gallery.landmark_ids[gallery.labels[row]]
             assert neighbor.right == (neighbor.landmark == shown[1][key].landmark)
-        assert len(local.lists[0]) == NEIGHBORS and {neighbor.was for neighbor in first.lists[0]} == {0}
+        assert len(local.lists[0]) == NEIGHBORS and {neighbor.previous_place for neighbor in first.lists[0]} == {0}
 
 
 def test_candidates_know_where_they_were(shown, asked, snapshots, datasets):
@@ -71,7 +72,7 @@ def test_candidates_know_where_they_were(shown, asked, snapshots, datasets):
         for place, candidate in enumerate(shown[1][key].steps[3].candidates):
             label = int(snapshots[3].candidates.labels[q, place])
             assert candidate.landmark == datasets[1].landmark_ids[label]
-            assert (candidate.was, candidate.was_score) == (known.index(label) + 1,
+            assert (candidate.previous_place, candidate.previous_score) == (known.index(label) + 1,
                                                             snapshots[2].candidates.scores[q, known.index(label)])
 
 
