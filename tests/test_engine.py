@@ -17,6 +17,7 @@ from arcshard.files import sha256
 from preprocess.engine import Engine, run_tasks
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
+from tests.deadly_tasks import attempt_or_die, die, die_once
 
 BIN = Path(sys.executable).parent
 OPTIONS = PackOptions(shard_size=10)
@@ -57,19 +58,6 @@ def dask_cluster(tmp_path_factory):
         process.wait()
 
 
-def die_once(task: Path) -> str | None:
-    """Kills its worker when it does the task for the first time."""
-    if not task.exists():
-        task.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task.name
-
-
-def die(task: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return task
-
-
 def test_dask_gives_the_same_bytes(photos, packed, dask_cluster, tmp_path):
     pack(photos[1], [photos[0]], tmp_path / "out", OPTIONS, Engine(backend="dask", scheduler=dask_cluster))
     assert digests(tmp_path / "out") == packed
@@ -105,7 +93,7 @@ def test_workers_that_always_die_end_in_a_sentence():
 
 def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos, tmp_path, monkeypatch):
     """One shard's photos kill; the others are kept, and the sentence names it."""
-    monkeypatch.setattr(preprocess.packing.pack, "_attempt", _attempt_or_die)
+    monkeypatch.setattr(preprocess.packing.pack, "_attempt", attempt_or_die)
     with pytest.raises(UserError) as error:
         pack(photos[1], [photos[0]], tmp_path / "out", OPTIONS, Engine(2))
     assert str(error.value) == ("workers died 3 times on train-000003, out of memory or at a photo: give --workers 1, "
@@ -114,15 +102,6 @@ def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos
     assert "train-000003" not in kept and {"train-000000", "train-000001", "train-000002"} <= kept
     monkeypatch.undo()
     assert pack(photos[1], [photos[0]], tmp_path / "out", OPTIONS, Engine(2))
-
-
-def _attempt_or_die(task):
-    from preprocess.packing.pack import _attempt, note_attempt
-    if (task.split, task.number) != ("train", 3):
-        return _attempt(task)
-    if note_attempt(task.output, "train-000003"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return _attempt(task)
 
 
 @pytest.mark.parametrize("options, sentence", [

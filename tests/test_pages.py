@@ -148,7 +148,7 @@ def test_photos_that_all_fail_are_answered_empty(page, run_folder, dataset_path,
 
 def test_wrong_paths_are_one_sentence(page, run_folder, dataset_path, queries, tmp_path):
     nowhere, out = tmp_path / "nowhere", tmp_path / "s.csv"
-    refused(page(evaluate_page, "--run", nowhere, "--data", dataset_path), "there is none in")
+    refused(page(evaluate_page, "--run", nowhere, "--data", dataset_path), "has no checkpoint.pt")
     refused(page(evaluate_page, "--run", run_folder, "--data", nowhere), "there is no folder")
     predict = ("--run", run_folder, "--index", dataset_path, "--out", out, "--images")
     refused(page(predict_page, *predict, nowhere), "is no folder")
