@@ -47,19 +47,23 @@ class ConfigParser(ArgumentParser):
         return self.parse_string(yaml.safe_dump(read_preset(Path(path)), sort_keys=False), **options)
 
     def read(self, words: list[str]) -> Namespace:
-        """Parse the command line. Raises UserError for a preset that is none."""
+        """Parse the command line: checked values, no dataclasses yet. Raises UserError for a preset that is none."""
         try:
             return self.parse_args(words)
         except (ValueError, TypeError) as error:  # YAML that is no mapping or no text
             raise UserError(" ".join(str(error).split())) from error
 
-    def build(self, values: dict[str, Any], context: str = "") -> Namespace:
-        """Check the values and make dataclasses of them. Raises UserError with the dataclass's own sentence."""
-        self.context = context
+    def build(self, values: Namespace, context: str = "") -> Namespace:
+        """Make dataclasses of checked values. Raises UserError with the dataclass's own sentence."""
         try:
-            return self.instantiate(self.parse_object(values))
+            return self.instantiate(values)
         except (ValueError, TypeError) as error:  # a dataclass's refusal
             raise UserError(context + " ".join(str(error).split())) from error
+
+    def build_object(self, values: dict[str, Any], context: str) -> Namespace:
+        """Check the values and make dataclasses of them. context: how a sentence begins about what is wrong."""
+        self.context = context
+        return self.build(self.parse_object(values), context)
 
 
 def as_plain(**sections: Any) -> dict[str, Any]:

@@ -25,13 +25,12 @@ class Updates:
     def __init__(self, backbone: str, num_classes: int, example: Batch, c: TrainConfig, world: World):
         step = build_step(ModelConfig(backbone=backbone, weights="none"), HeadConfig(), np.ones(num_classes, int), c,
                           world).train()
-        self.state = TrainState(step, build_optimizer(step, step.embedder.backbone, c), averaged(step, c, None),
-                               KeptBuffers(step), scale=None, updates=0)
-        self.forward, self.c, self.world = parallel(step, c, world, lambda: example), c, world
+        self.state = TrainState(c, world, step, build_optimizer(step, step.embedder.backbone, c),
+                                averaged(step, c, None), KeptBuffers(step), scale=None, updates=0)
+        self.forward = parallel(self.state, lambda: example)
 
     def __call__(self, batch: Batch) -> None:
-        position = (self.state.updates + 1) * self.c.global_batch
-        update(self.state, self.forward, batch, position, self.c, self.world)
+        update(self.state, self.forward, batch, (self.state.updates + 1) * self.state.c.global_batch)
 
 
 def waited(batches: list[Batch]) -> float:

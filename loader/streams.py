@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcshard.console import UserError
+from arcshard.fields import RUNTIME, WITH_DATA
 from loader.draws import SeedChannel, hash64
 from loader.order import sample_at
 from shards import Dataset
@@ -27,17 +28,17 @@ EVALUATION_WINDOW = 4  # shards that evaluation fetches at a time: it mixes noth
 class Selection:
     """Which photos an epoch holds."""
 
-    subset: str | None = None
+    subset: str | None = field(default=None, metadata=RUNTIME)
     """File with the keys of the photos to draw from, one on each line; null: all."""
-    block: str | None = None
+    block: str | None = field(default=None, metadata=RUNTIME)
     """File with the keys of photos never to draw, one on each line."""
-    per_class: int | None = None
+    per_class: int | None = field(default=None, metadata=WITH_DATA)
     """Largest number of images of a class in an epoch: a larger class shows others in the next epoch, each equally
     often; null: no limit."""
-    balance: float = 1.0
+    balance: float = field(default=1.0, metadata=WITH_DATA)
     """A class with n images in an epoch gets a share proportional to n^balance: 1 is no change, 0 the same for every
     class; the length of an epoch stays."""
-    mix: dict[str, float] = field(default_factory=dict)
+    mix: dict[str, float] = field(default_factory=dict, metadata=RUNTIME)
     """Other datasets, and how many times an epoch shows each of their photos, {data/full: 0.5}. Classes are joined by
     landmark_id; those that --data lacks come after its own. The fields above apply to each dataset."""
 

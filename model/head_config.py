@@ -1,6 +1,6 @@
 """The head's options, and its builder."""
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from arcshard.distributed import World
+from arcshard.fields import RUNTIME
 from model.heads import AdaFace, ArcFace, CosFace, MarginHead, check_scale
 from model.margins import fixed_adacos_scale, log_weights, power_margins, range_margins
 from model.sharding import ClassShard
@@ -56,7 +57,7 @@ class HeadConfig:
     focal: float = 0.0
     """A photo's loss L is weighted by (1 - exp(-L))^focal, so that easy photos count less; 0, or at least 1 (usual: 2).
     """
-    sharded: bool = False
+    sharded: bool = field(default=False, metadata=RUNTIME)
     """Each rank holds only its part of the classes, for so many that weight, momentum and gradient of the head do not
     fit on one GPU. The result is the same; checkpoints hold the whole head."""
     negatives: float = 1.0

@@ -96,7 +96,7 @@ def monitor(mean: float, easy: bool = False) -> CollapseMonitor:
     """Of a run with three classes and photos that are as bright as `mean` says."""
     head = HeadConfig(scale=30.0, easy_margin=easy)
     stage = SimpleNamespace(c=TrainConfig(), class_sizes=np.array([1, 2, 3]),
-                             args=SimpleNamespace(model=SimpleNamespace(weights="timm"), head=head))
+                            config=SimpleNamespace(model=SimpleNamespace(weights="timm"), head=head))
     embedder = SimpleNamespace(mean=torch.full((3,), 0.5 - 0.25 * mean), std=torch.full((3,), 0.25))
     return CollapseMonitor(stage, SimpleNamespace(head=build_head(head, 4, 3), embedder=embedder))
 

@@ -8,7 +8,7 @@ import timm
 from arcshard.config import as_plain, differences
 from loader import View
 from model import HeadConfig, ModelConfig
-from training.config import SECTIONS, TrainConfig, read_arguments
+from training.config import SECTIONS, TrainConfig, may_change, read_arguments
 
 VIEWS = sorted((Path(__file__).parent.parent / "configs" / "views").glob("*.yaml"))
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -18,28 +18,32 @@ def arguments(*words):
     return read_arguments(["--data", "d", "--out", "o", *map(str, words)])
 
 
+def first_stage(*words):
+    return next(iter(arguments(*words).stages.values()))
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_presets_are_valid_and_flags_win_over_them(preset):
-    args = arguments("--config", preset, "--train.lr", "0.123")
-    assert isinstance(args.train, TrainConfig) and args.train.lr == 0.123
-    assert args.model != ModelConfig() or args.head != HeadConfig(), "a preset that changes nothing is none"
+    first = first_stage("--config", preset, "--train.lr", "0.123")
+    assert isinstance(first.train, TrainConfig) and first.train.lr == 0.123
+    assert first.model != ModelConfig() or first.head != HeadConfig(), "a preset that changes nothing is none"
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_the_backbone_of_a_preset_is_one_that_timm_has_weights_for(preset):
-    backbone = arguments("--config", preset).model.backbone
+    backbone = first_stage("--config", preset).model.backbone
     assert timm.is_model(backbone) and ("." not in backbone or backbone in timm.list_models(pretrained=True))
 
 
 @pytest.mark.parametrize("views", VIEWS, ids=lambda path: path.stem)
 def test_presets_of_views_come_on_top_of_another(views):
-    args = arguments("--config", PRESETS[0], "--config", views)
-    assert args.model == arguments("--config", PRESETS[0]).model and args.view != View()
+    first = first_stage("--config", PRESETS[0], "--config", views)
+    assert first.model == first_stage("--config", PRESETS[0]).model and first.view != View()
 
 
 def test_without_a_preset_the_dataclasses_hold_the_defaults():
-    args = arguments()
-    assert {name: args[name] for name in SECTIONS} == {name: section() for name, section in SECTIONS.items()}
+    first = first_stage()
+    assert {name: getattr(first, name) for name in SECTIONS} == {name: section() for name, section in SECTIONS.items()}
 
 
 def test_help_explains_every_field(capsys):
@@ -72,3 +76,10 @@ def test_a_value_that_has_a_new_name_is_refused_with_it(word, tmp_path, capsys):
         arguments("--config", tmp_path / "stages.yaml", word, "held")
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "held is now frozen" in said and len(said.splitlines()) == 1
+
+
+def test_what_may_differ_when_a_run_continues():
+    always = may_change(allow_changed_data=False)
+    assert {"train.device", "train.global_batch", "loader.num_threads", "cache.window", "head.sharded", "select.mix",
+            "stage.data"} < always and not {"train.lr", "train.size", "head.margin", "select.balance"} & always
+    assert may_change(allow_changed_data=True) - always == {"select.per_class", "select.balance"}

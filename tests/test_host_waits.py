@@ -123,7 +123,7 @@ def test_a_whole_update_stays_on_the_device(model, jitter, optimizer, tmp_path):
     world = World(0, 1, torch.device("cuda"))
     with FakeTensorMode(allow_non_fake_inputs=False):
         updater = build_optimizer(moved(step), step.embedder.backbone, TrainConfig(optimizer=optimizer))
-        buffers, scale, log = KeptBuffers(step), LossScale(world), MetricsLog(tmp_path, 0, world)
+        buffers, scale, log = KeptBuffers(step), LossScale(world), MetricsLog(tmp_path, world)
         with OnDevice() as watch:
             for number in range(2):
                 step.head.set_margin(0.1 * number)

@@ -52,7 +52,8 @@ FIRST_PLACE = {  # number: backbone, exponent of GeM, framing, side before and a
 def test_the_presets_of_the_first_place_are_its_seven_configurations(number):
     """What their configs/config1.py to config7.py say, whatever a preset takes over from another."""
     preset, = (path for path in PRESETS if path.name.startswith(f"first-place-{number}-"))
-    given, common = read(preset), read(PRESETS[[path.stem for path in PRESETS].index("first-place-1-seresnext101")])
+    first = PRESETS[[path.stem for path in PRESETS].index("first-place-1-seresnext101")]
+    given, common = (read(path).stages["main"] for path in (preset, first))
     backbone, pooling, framing, whole, side, margin, batch = FIRST_PLACE[number]
     assert (given.model.backbone.partition(".")[0], given.model.pooling) == (backbone, pooling)
     assert (given.view.framing, given.view.side, given.train.size) == (framing, pytest.approx(side / whole, abs=5e-4),
@@ -72,7 +73,8 @@ def test_a_preset_is_laid_over_the_one_that_it_names(tmp_path):
     assert read_preset(tmp_path / "c.yaml") == {
         "head": {"scale": 33, "margin": 0.3}, "view": {"flip": 0}, "stages": {"y": {"lr": 3}}}
     args = read(tmp_path / "b.yaml")
-    assert (args.head.scale, args.head.margin, list(args.stages)) == (33, 0.3, ["z", "a"])
+    assert [(name, stage.head.scale, stage.head.margin) for name, stage in args.stages.items()] == [
+        ("z", 33, 0.3), ("a", 33, 0.3)]
     assert read(tmp_path / "below" / "a.yaml", "--config", tmp_path / "c.yaml") == read(tmp_path / "c.yaml")
 
 

@@ -325,8 +325,8 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
     (["--train.momentum", "1"], "train.momentum lie in [0, 1); got 0.0001 and 1"),
     (["--loader.num_threads", "0"], "loader.num_threads must be positive"),
     (["--train.micro_batch", "0"], "train.micro_batch must be positive, or null for all at once; got 0"),
-    (["--train.micro_batch", "8"], "train.micro_batch must divide each rank's part of the global batch; got 8 for 12 "
-                                   "images: choose 4, or another global_batch"),
+    (["--train.micro_batch", "8"], "train.micro_batch 8 does not divide the 12 images of a rank's part of the global "
+                                   "batch: use 4, or another global_batch"),
     (["--train.device", "cuda"], "needs a GPU for each process of this node"),
     (["--model.dim", "0"], "model.dim must be positive; got 0"),
     (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
@@ -426,9 +426,9 @@ def test_adamw_with_scaled_losses_from_class_means_resumes_exactly(train_here, s
     """
     begun, begin = [], training_state.begin_at_means
 
-    def begin_and_note(course, step):
+    def begin_and_note(stage, step):
         before = step.head.weight.detach().clone()
-        begin(course, step)
+        begin(stage, step)
         begun.append(F.cosine_similarity(step.head.weight, before).max().item())
 
     monkeypatch.setattr(training_state, "begin_at_means", begin_and_note)
@@ -580,7 +580,7 @@ def test_on_a_gpu_a_line_has_what_the_device_waited(tmp_path, monkeypatch):
     """Two batches, 2 seconds: the host's share and the device's are of the same time."""
     clock = iter([0.0, 2.0, 2.0])
     monkeypatch.setattr(training_log.time, "perf_counter", lambda: next(clock))
-    log = training_log.MetricsLog(tmp_path, 0, World(0, 1, torch.device("cpu")))
+    log = training_log.MetricsLog(tmp_path, World(0, 1, torch.device("cpu")))
     batch = Batch(torch.zeros(3, 2, 2, 3), torch.zeros(3), torch.arange(3), torch.zeros(3, 3), 0, wait=0.1,
                   device_wait=Waited())
     for _ in range(2):
@@ -595,7 +595,7 @@ def test_metrics_lines_after_the_checkpoint_are_dropped(tmp_path):
     lines = [{"position": p, "loss": 1.0} for p in (12, 24, 36)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / training_log.NAME).write_text(text + '{"position": 48, "lo')
-    training_log.MetricsLog(tmp_path, 24, World(0, 1, torch.device("cpu")))
+    training_log.MetricsLog(tmp_path, World(0, 1, torch.device("cpu"))).truncate_after(24)
     assert training_log.read(tmp_path) == lines[:2]
 
 
@@ -713,7 +713,7 @@ def test_a_stage_on_other_classes_takes_its_centers_along(train_here, staged, tm
     pack(kept.assign(label=5 - kept["label"]), [folder], tmp_path / "ds", PackOptions(), Engine())
     other = [*staged, "--stages.high.data", tmp_path / "ds", "--stages.high.lr", "1e-9"]
     refused(train_here(tmp_path / "run", *other), "stages.high keeps the classes of the stage before it, which had 6; "
-            "its dataset has 4 or others: say classes remap or new")
+            "its dataset has 4 or others: set classes to remap or new")
     assert not (tmp_path / "run").exists(), "said before the first stage"
     train_here(tmp_path / "low", *staged, "--stages.high.epochs", "0.1", "--train.keep", "2")
     low = checkpoint.load(tmp_path / "low", "checkpoint-000000000060.pt").weights.head["weight"]

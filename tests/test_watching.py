@@ -18,7 +18,8 @@ BATCH = Batch(torch.zeros(12, 2, 2, 3), torch.zeros(12), torch.arange(12), torch
 
 def train(run, kind, position, end, shift=0.0):
     """A run from `position` to `end` images: a line of 12 images each, validated every 24."""
-    log = MetricsLog(run, position, ALONE)
+    log = MetricsLog(run, ALONE)
+    log.truncate_after(position)
     with watched(log, kind):
         while position < end:
             position += 12

@@ -1,22 +1,17 @@
 """What a stage leaves on disk beside its log, and the work that is due when an epoch ends."""
 import math
-from pathlib import Path
 
 import torch
-from jsonargparse import Namespace
 
 from arcshard import checkpoint
 from arcshard.checkpoint import Checkpoint
 from model.batchnorm import batchnorms, estimate_statistics
 from model.stats import EmbeddingStats
 from shards import Dataset
-from training import log as training_log
-from training.config import sections_of
-from training.log import VALIDATION, MetricsLog
-from training.monitor import BadSteps
+from training.log import VALIDATION, read
 from training.optim import whole_state
 from training.schedules import passed
-from training.stage import StageRun, as_saved, images_ahead, make_loader
+from training.stage import StageRun, images_ahead, make_loader
 from training.state import TrainState
 from training.step import Step, autocast, float_buffers, train_mode
 
@@ -30,11 +25,11 @@ def validate(stage: StageRun, step: Step) -> dict[str, float | None]:
     val_recall@1: share whose nearest center is their own, a cheap stand-in for evaluate.py's. The others are those of
     `EmbeddingStats`, over the photos with a landmark; None where there is none.
     """
-    args, c, world = stage.args, stage.c, stage.world
+    config, c, world = stage.config, stage.c, stage.world
     head, right, seen = step.head.whole(), 0, 0
     stats = EmbeddingStats(len(stage.class_sizes), world)
     step.eval()
-    for batch in make_loader(Dataset(args.data, "val", args.cache), args, c, world, train=False):
+    for batch in make_loader(Dataset(config.data, "val", config.cache), config, stage.seed, world, train=False):
         with autocast(c, world):
             embeddings = step.embedder(batch.images, batch.jitter)
         cosines, known = head.cosines(embeddings), batch.labels >= 0
@@ -47,46 +42,47 @@ def validate(stage: StageRun, step: Step) -> dict[str, float | None]:
 
 
 class Checkpointer:
-    """Checkpoints and validations of a stage. All ranks must call its methods together.
+    """Writes the checkpoints and validations of a stage. All ranks must call its methods together."""
 
-    Args:
-        run: what `read_arguments` returned.
-        bad_steps: asked before a checkpoint is written, so that none comes of a bad update.
-    """
-
-    def __init__(self, run: Namespace, stage: StageRun, state: TrainState, log: MetricsLog, bad_steps: BadSteps):
-        self.run, self.out, self.stage, self.state = run, Path(run.out), stage, state
-        self.log, self.bad_steps = log, bad_steps
+    def __init__(self, stage: StageRun, state: TrainState):
+        self.stage, self.state, self.out = stage, state, stage.run.out
 
     def after_step(self, start: int, stopping: bool) -> None:
         """Do what is due after the step of the images from `start` to the loader's position.
 
         stopping: a signal asked to end.
         """
-        stage, c, position = self.stage, self.stage.c, self.stage.loader.position
-        epoch_ended = stage.trained or passed(start, position, stage.epoch)
+        stage, c, end = self.stage, self.stage.c, self.stage.loader.position
+        epoch_ended = stage.trained or passed(start, end, stage.epoch)
         if epoch_ended and c.precise_batchnorm:
             self.estimate_statistics()
-        if stage.trained or stopping or passed(start, position, c.checkpoint_every * stage.epoch) or (
+        if stage.trained or stopping or passed(start, end, c.checkpoint_every * stage.epoch) or (
                 c.best != "none" and epoch_ended):
             self.save()
         if stage.has_val and epoch_ended and not stopping:
             self.validate()
 
     def save(self) -> None:
-        """Write a checkpoint of the run after the latest update."""
-        stage, state, head = self.stage, self.state, self.state.step.head
-        self.bad_steps.check(state.updates, stage.position, stage=stage.name)
-        # on all ranks, as the line before
-        unlogged, moments, weights = self.log.state_dict(), whole_state(state.optimizer, head), state.step.weights()
-        average = state.average.module.weights() if state.average else None
+        """Write a checkpoint of the run after the latest update, unless that was a bad one that ends the run."""
+        stage, state = self.stage, self.state
+        stage.bad_steps.check(state.updates, stage.run_position, stage=stage.name)
+        saved = self.checkpoint()
         if stage.world.is_main:
-            checkpoint.save(self.out, Checkpoint(
-                **as_saved(sections_of(self.run), stage.name), weights=weights, average=average,
-                packing=stage.dataset.manifest["packing"], landmark_ids=stage.loader.dataset.landmark_ids,
-                step=state.updates, position=stage.position, log=unlogged, loader=stage.loader.state_dict(),
-                optimizer=moments, loss_scale=state.scale.state_dict() if state.scale else None))
-            checkpoint.keep(self.out, stage.position, stage.c.keep)
+            checkpoint.save(self.out, saved)
+            checkpoint.keep(self.out, stage.run_position, stage.c.keep)
+
+    def checkpoint(self) -> Checkpoint:
+        """Of the run as it is now."""
+        stage, state, stages = self.stage, self.state, list(self.stage.run.stages)
+        begun = stages[:stages.index(stage.name) + 1]
+        return Checkpoint(
+            config=stage.run.stages[stage.name].as_plain(), stage=stage.name,
+            stages={name: stage.run.stages[name].as_plain() for name in begun},
+            packing=stage.dataset.manifest["packing"], landmark_ids=stage.loader.dataset.landmark_ids,
+            step=state.updates, position=stage.run_position, log=stage.log.state_dict(),
+            loader=stage.loader.state_dict(), optimizer=whole_state(state.optimizer, state.step.head),
+            weights=state.step.weights(), average=state.average.module.weights() if state.average else None,
+            loss_scale=state.scale.state_dict() if state.scale else None)
 
     def validate(self) -> None:
         """Add a line to RUN/validation.jsonl, and let the checkpoint be the best one if its figure is."""
@@ -94,11 +90,11 @@ class Checkpointer:
         stage.world.share(float_buffers(self.state.evaluated))
         figures = validate(stage, self.state.evaluated)
         train_mode(self.state.step, c, stage.epochs_done)
-        earlier = [line for line in training_log.read(self.out, VALIDATION) if line["stage"] == stage.name]
+        earlier = [line for line in read(self.out, VALIDATION) if line["stage"] == stage.name]
         if c.best != "none" and stage.world.is_main and all(figures[c.best] > line[c.best] for line in earlier):
             checkpoint.keep_as_best(self.out)
-        self.log.append(VALIDATION, stage=stage.name, step=self.state.updates, position=stage.position,
-                        epoch=stage.epochs_done, **figures)
+        stage.log.append(VALIDATION, stage=stage.name, step=self.state.updates, position=stage.run_position,
+                         epoch=stage.epochs_done, **figures)
 
     def estimate_statistics(self) -> None:
         """Compute the running statistics of what learns them anew, over the images that come next."""

@@ -1,120 +1,30 @@
-"""Options of the training loop."""
+"""The options of train.py: sections of dataclasses, and stages that differ from the run in some of them."""
 import copy
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import Namespace
 
-from arcshard.config import ConfigParser
+from arcshard.checkpoint import Config
+from arcshard.config import ConfigParser, as_plain
 from arcshard.console import UserError
+from arcshard.fields import RUNTIME, WITH_DATA
 from loader import LoaderConfig, Selection, View
 from model import HeadConfig, ModelConfig
 from shards import CacheConfig
 
-# Stages of a run: a named mapping, in which each stage holds what differs from the run's own options.
-#
-# stages:
-# low: {epochs: 10, size: 256}
-# high: {epochs: 6, size: 448, lr: 0.01, head: {margin: 0.4}, data: data/full, classes: remap}
-#
-# A stage's bare names are those of train; head, select and view are sections of their own; data and classes say what
-# it
-# trains on. On the command line --stages.high.lr 0.02 changes one field of one stage, whatever the presets say. Each
-# stage begins with the weights of the one before, a new optimizer, and schedules and epochs of its own.
-
-ONLY = "main"  # the stage of a run that names none
-FLAG = "--stages."
-OF_THE_RUN = ("seed", "device")  # of train: a stage cannot have its own
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """What a stage has beside its share of the other sections."""
-
-    data: str | None = None
-    """Its dataset folder; null: --data."""
-    classes: Literal["keep", "remap", "new"] = "keep"
-    """What becomes of the head's centers when the stage begins: keep: the classes are the same; remap: each takes its
-    centers along by its landmark id, new classes begin with random ones; new: all do (3rd place 2020)."""
-
-    def __post_init__(self) -> None:
-        if self.classes not in ("keep", "remap", "new"):
-            raise ValueError(f"classes must be keep, remap or new; got {self.classes!r}")
-
-
-def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:
-    """Take the flags of single stages' fields out of the command line: the other words, and (path, value) of each."""
-    rest, changes, given = [], [], iter(words)
-    for word in given:
-        if not word.startswith(FLAG):
-            rest.append(word)
-            continue
-        path, equals, text = word.removeprefix(FLAG).partition("=")
-        if not equals and (text := next(given, "--")).startswith("--"):
-            raise UserError(f"{word} needs a value, as in {FLAG}high.lr 0.01")
-        if "." not in path:
-            raise UserError(f"{word} must name a field of a stage, as in {FLAG}high.lr 0.01")
-        changes.append((path.split("."), yaml.safe_load(text)))
-    return rest, changes
-
-
-def merge(stages: dict[str, Any], changes: list[tuple[list[str], Any]]) -> dict[str, Any]:
-    """The mapping with the command line's changes in it. Raises UserError if they name a stage that it lacks."""
-    merged = copy.deepcopy(stages)
-    for (name, *path, field), value in changes:
-        if name not in merged:
-            raise UserError(f"{FLAG}{name}: stages are those of the preset: {', '.join(merged) or 'it has none'}")
-        section = merged[name]
-        for part in path:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise UserError(f"{FLAG}{'.'.join([name, *path, field])}: {part} is no section of a stage")
-        section[field] = value
-    return merged
-
-
-def options(name: str, diff: dict[str, Any], run: dict[str, Any]) -> tuple[StageConfig, dict[str, Any]]:
-    """A stage's own part, and the run's sections ({section: {field: value}}) with its differences in them.
-
-    Raises UserError for what a stage cannot have.
-    """
-    own, sections = {}, copy.deepcopy(run)
-    for key, value in diff.items():
-        if key in ("data", "classes"):
-            own[key] = value
-        elif key == "model" or key in OF_THE_RUN or key == "train":
-            raise UserError(f"stages.{name}.{key}: " + (
-                "a stage's bare names are those of train: leave out train" if key == "train" else
-                f"all stages of a run have the same {key}: give it to the run"))
-        elif key in sections:
-            if not isinstance(value, dict):
-                raise UserError(f"stages.{name}.{key} must be a mapping of its fields; got {value!r}")
-            sections[key] |= value
-        else:
-            sections["train"][key] = value
-    try:
-        return StageConfig(**own), sections
-    except ValueError as error:
-        raise UserError(f"stages.{name}: {error}") from None
-
-
-def check_classes(name: str, classes: str, before: list[str], now: list[str]) -> None:
-    """Raise UserError if the head is to be kept though the landmark ids, in the order of the labels, are others."""
-    if classes == "keep" and before != now:
-        raise UserError(f"stages.{name} keeps the classes of the stage before it, which had {len(before):,}; its "
-                        f"dataset has {len(now):,} or others: say classes remap or new")
-
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The run."""
+    """How a stage trains."""
 
     epochs: float = 10.0
     """Passes over the training split."""
-    global_batch: int = 256
+    global_batch: int = field(default=256, metadata=RUNTIME)
     """Images an update, over all ranks; a multiple of their number."""
-    micro_batch: int | None = None
+    micro_batch: int | None = field(default=None, metadata=RUNTIME)
     """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
     the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
     batchnorm: Literal["learned", "frozen", "synced"] = "learned"
@@ -154,32 +64,32 @@ class TrainConfig:
     ema: float | None = None
     """Half-life, in images, of an average of the weights that is validated, evaluated and used to answer; early on a
     tenth of the images seen, if that is less; null: the weights themselves. An epoch or two is a good value."""
-    on_bad_loss: Literal["stop", "skip"] = "stop"
+    on_bad_loss: Literal["stop", "skip"] = field(default="stop", metadata=RUNTIME)
     """What a loss or gradient that is not finite does: end the run, or leave that update out (RUN/bad-batches.jsonl has
     its photos; 20 such updates in a row end the run as well). Noticed without delay, named at the next log line."""
     seed: int = 0
     """Chooses the initial weights, the order and every random view."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=RUNTIME)
     """auto (CUDA where there is a GPU), cpu or cuda."""
-    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    amp: Literal["auto", "none", "bf16", "fp16"] = field(default="auto", metadata=RUNTIME)
     """Number format of the network's matrix products; weights and head stay in float32. fp16 multiplies the loss so
     that small gradients survive, for GPUs that lack bf16; auto: bf16 on CUDA, none on the CPU."""
-    compile: Literal["auto", "always", "never"] = "auto"
+    compile: Literal["auto", "always", "never"] = field(default="auto", metadata=RUNTIME)
     """Whether torch.compile makes the step; auto: on CUDA, if it is faster in a measurement at the start, and never on
     the CPU, where it costs minutes and gains nothing. Where it fails, one sentence says so and the plain step runs."""
-    rank_timeout: float = 600.0
+    rank_timeout: float = field(default=600.0, metadata=RUNTIME)
     """Seconds after which a rank that does not answer ends the run; before the first step it is half an hour."""
-    log_every: int = 10
+    log_every: int = field(default=10, metadata=RUNTIME)
     """Updates between two lines of metrics.jsonl."""
-    checkpoint_every: float = 1.0
+    checkpoint_every: float = field(default=1.0, metadata=RUNTIME)
     """Epochs between two checkpoints."""
-    watch: Literal["none", "tensorboard", "wandb", "both"] = "none"
+    watch: Literal["none", "tensorboard", "wandb", "both"] = field(default="none", metadata=RUNTIME)
     """Where the lines of metrics.jsonl and validation.jsonl go as well: RUN/tensorboard, Weights & Biases (which sends
     them to its server; WANDB_MODE=offline keeps them in RUN/wandb), or both. The x axis is images seen."""
 
-    keep: int = 1
+    keep: int = field(default=1, metadata=RUNTIME)
     """Checkpoints that stay: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
-    best: Literal["none", "val_recall@1"] = "none"
+    best: Literal["none", "val_recall@1"] = field(default="none", metadata=RUNTIME)
     """Figure of RUN/validation.jsonl whose best checkpoint stays as well, as RUN/checkpoint-best.pt."""
 
     def __post_init__(self) -> None:
@@ -207,28 +117,90 @@ class TrainConfig:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"train.device must be auto, cpu or cuda; got {self.device!r}")
 
-
-# What may differ when a run continues: the rest would make it another run. Where lists of keys and other datasets lie
-# does not matter: the loader's state knows what they hold, and in which windows shards are read.
-MAY_CHANGE = {"select.subset", "select.block", "select.mix", "stage.data", "head.sharded"} | {
-    f"cache.{name}" for name in ("folder", "size_gb", "window")} | {
-    f"loader.{name}" for name in ("num_threads", "hw_decoder_load", "tune")} | {
-    f"train.{name}" for name in ("global_batch", "micro_batch", "device", "amp", "compile", "log_every",
-                                 "checkpoint_every", "on_bad_loss", "keep", "best", "rank_timeout", "watch")}
-OF_DATA = {"select.per_class", "select.balance"}  # and these with --allow-changed-data
-
-Stages = dict[str, dict[str, Any]]
-"""Name -> dataclasses by section, in order."""
+    def micro_batches(self, ranks: int) -> int:
+        """How many micro-batches a rank takes for an update. Raises UserError if its images do not divide evenly."""
+        part = self.global_batch // ranks
+        micro_batch = self.micro_batch or part
+        if part % micro_batch:
+            raise UserError(f"train.micro_batch {micro_batch} does not divide the {part} images of a rank's part of "
+                            f"the global batch: use {math.gcd(micro_batch, part)}, or another global_batch")
+        return part // micro_batch
 
 
-# The command line of train.py: sections of options, and stages that differ from the run in some of them.
+ONLY = "main"  # the stage of a run that names none
+FLAG = "--stages."
+OF_THE_RUN = ("seed", "device")  # of train: a stage cannot have its own
+STAGES_HELP = """Stages of a run by name, each with what differs from the run's own options:
+stages:
+  low: {epochs: 10, size: 256}
+  high: {epochs: 6, size: 448, lr: 0.01, head: {margin: 0.4}, data: data/full, classes: remap}
+Bare names are those of train; head, select and view are sections of their own; data and classes say what the stage
+trains on. --stages.high.lr 0.02 changes one field of one stage. Each stage begins with the weights of the one before, a
+new optimizer, and schedules and epochs of its own."""
 
-SECTIONS = {"model": ModelConfig, "head": HeadConfig, "select": Selection, "view": View, "cache": CacheConfig,
-            "loader": LoaderConfig, "train": TrainConfig}
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What a stage has beside its share of the other sections."""
+
+    data: str | None = field(default=None, metadata=RUNTIME)
+    """Its dataset folder; null: --data."""
+    classes: Literal["keep", "remap", "new"] = "keep"
+    """What becomes of the head's centers when the stage begins: keep: the classes are the same; remap: each takes its
+    centers along by its landmark id, new classes begin with random ones; new: all do (3rd place 2020)."""
+
+    def __post_init__(self) -> None:
+        if self.classes not in ("keep", "remap", "new"):
+            raise ValueError(f"classes must be keep, remap or new; got {self.classes!r}")
 
 
-def read_arguments(words: list[str], description: str | None = None) -> Namespace:
-    """The command line; `stages` maps names to Namespaces of the same sections, with `data` and `stage`."""
+@dataclass(frozen=True)
+class StageConfig:
+    """All options of a stage: the run's with its own differences in them."""
+
+    data: str
+    """Dataset to train on: folder or s3://…"""
+    stage: StageOptions
+    model: ModelConfig
+    head: HeadConfig
+    select: Selection
+    view: View
+    cache: CacheConfig = field(metadata=RUNTIME)
+    loader: LoaderConfig = field(metadata=RUNTIME)
+    train: TrainConfig
+
+    def as_plain(self) -> Config:
+        """The sections as a checkpoint holds them."""
+        return as_plain(stage=self.stage, **{name: getattr(self, name) for name in SECTIONS})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The command line of train.py."""
+
+    out: Path
+    allow_changed_data: bool
+    stages: dict[str, StageConfig]
+    """By name, in order; a run that names none has one."""
+
+    @property
+    def device(self) -> str:
+        """auto, cpu or cuda: of all stages."""
+        return next(iter(self.stages.values())).train.device
+
+
+SECTIONS: dict[str, Any] = {f.name: f.type for f in fields(StageConfig) if is_dataclass(f.type) and f.name != "stage"}
+
+
+def may_change(allow_changed_data: bool) -> set[str]:
+    """The options, as section.field, that may differ when a run continues."""
+    marks = [RUNTIME, WITH_DATA] if allow_changed_data else [RUNTIME]
+    return {f"{section.name}.{f.name}" for section in fields(StageConfig) if is_dataclass(section.type)
+            for f in fields(section.type) if section.metadata in marks or f.metadata in marks}
+
+
+def read_arguments(words: list[str], description: str | None = None) -> RunConfig:
+    """The command line, presets included. Raises UserError or exits with one sentence for what is wrong in it."""
     words, changes = split_flags(words)
     parser = ConfigParser(prog="train.py", description=description)
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
@@ -238,18 +210,76 @@ def read_arguments(words: list[str], description: str | None = None) -> Namespac
                         help="continue on another dataset or selection, of as many classes")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
-    parser.add_argument("--stages", type=dict[str, dict[str, Any]], default={}, help=__doc__)
+    parser.add_argument("--stages", type=dict[str, dict[str, Any]], default={}, help=STAGES_HELP)
     given = parser.read(words)
-    args = parser.build(given.as_dict() | {"config": None})
-    args.stages = {}
-    for name, diff in merge(given.stages, changes).items() or [(ONLY, {})]:
-        own, sections = options(name, diff, {name: given[name].as_dict() for name in SECTIONS})
-        args.stages[name] = parser.build(given.as_dict() | sections | {"config": None},
-                                         "" if name == ONLY else f"stages.{name}: ")
-        args.stages[name].stage, args.stages[name].data = own, own.data or args.data
-    return args
+    run = parser.build(given)
+    stages = {}
+    for name, diff in merge(given.stages, changes).items():
+        own, sections = stage_options(name, diff, {name: given[name].as_dict() for name in SECTIONS})
+        built = parser.build_object({"data": run.data, "out": run.out, **sections}, f"stages.{name}: ")
+        stages[name] = StageConfig(own.data or run.data, own, **{name: built[name] for name in SECTIONS})
+    only = StageConfig(run.data, StageOptions(), **{name: run[name] for name in SECTIONS})
+    return RunConfig(Path(run.out), run.allow_changed_data, stages or {ONLY: only})
 
 
-def sections_of(run: Namespace) -> Stages:
-    """The options of each stage, as `read_arguments` returned them."""
-    return {name: {section: args[section] for section in ("stage", *SECTIONS)} for name, args in run.stages.items()}
+def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:
+    """Take the flags of single stages' fields out of the command line: the other words, and (path, value) of each."""
+    rest, changes, given = [], [], iter(words)
+    for word in given:
+        if not word.startswith(FLAG):
+            rest.append(word)
+            continue
+        path, equals, text = word.removeprefix(FLAG).partition("=")
+        if not equals and (text := next(given, "--")).startswith("--"):
+            raise UserError(f"{word} needs a value, as in {FLAG}high.lr 0.01")
+        if "." not in path:
+            raise UserError(f"{word} must name a field of a stage, as in {FLAG}high.lr 0.01")
+        changes.append((path.split("."), yaml.safe_load(text)))
+    return rest, changes
+
+
+def merge(stages: dict[str, Any], changes: list[tuple[list[str], Any]]) -> dict[str, Any]:
+    """The mapping with the command line's changes in it. Raises UserError if they name a stage that it lacks."""
+    merged = copy.deepcopy(stages)
+    for (name, *path, key), value in changes:
+        if name not in merged:
+            raise UserError(f"{FLAG}{name}: stages are those of the preset: {', '.join(merged) or 'it has none'}")
+        section = merged[name]
+        for part in path:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UserError(f"{FLAG}{'.'.join([name, *path, key])}: {part} is no section of a stage")
+        section[key] = value
+    return merged
+
+
+def stage_options(name: str, diff: dict[str, Any], run: Config) -> tuple[StageOptions, Config]:
+    """A stage's own part, and the run's sections ({section: {field: value}}) with its differences in them.
+
+    Raises UserError for what a stage cannot have.
+    """
+    own, sections = {}, copy.deepcopy(run)
+    for key, value in diff.items():
+        if key in ("data", "classes"):
+            own[key] = value
+        elif key == "model" or key in OF_THE_RUN or key == "train":
+            raise UserError(f"stages.{name}.{key}: " + (
+                "a stage's bare names are those of train: leave out train" if key == "train" else
+                f"all stages of a run have the same {key}: give it to the run"))
+        elif key in sections:
+            if not isinstance(value, dict):
+                raise UserError(f"stages.{name}.{key} must be a mapping of its fields; got {value!r}")
+            sections[key] |= value
+        else:
+            sections["train"][key] = value
+    try:
+        return StageOptions(**own), sections
+    except ValueError as error:
+        raise UserError(f"stages.{name}: {error}") from None
+
+
+def check_classes(name: str, classes: str, before: list[str], now: list[str]) -> None:
+    """Raise UserError if the head is to be kept though the landmark ids, in the order of the labels, are others."""
+    if classes == "keep" and before != now:
+        raise UserError(f"stages.{name} keeps the classes of the stage before it, which had {len(before):,}; its "
+                        f"dataset has {len(now):,} or others: set classes to remap or new")

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from arcshard.console import UserError
 from arcshard.distributed import World
@@ -33,24 +34,26 @@ class MetricsLog:
 
     Args:
         run: folder of the run.
-        position: where the run continues; lines beyond it, that a killed run left, are dropped.
         state: `state_dict` of the checkpoint that it continues from, so that lines cover the same steps.
     """
 
-    def __init__(self, run: Path, position: int, world: World, state: dict[str, float] | None = None):
-        self.run, self.position, self.world = run, position, world
+    def __init__(self, run: Path, world: World, state: dict[str, float] | None = None):
+        self.run, self.world, self.position = run, world, 0
         self.loss = self.wait_share = math.nan  # of the last line; on CUDA, what the device waited
         self.sinks: list[Sink] = []  # that get each line as well, on the main rank
-        if world.is_main:
-            for name in (NAME, VALIDATION, BAD):
-                if lines := read(run, name):
-                    kept = [line for line in lines if line["position"] <= position]
-                    write_text(run / name, "".join(json.dumps(line) + "\n" for line in kept))
         self._restart()
         if state:
             self._loss += state["loss"]
             self._steps = int(state["steps"])
             self._skipped += int(state["skipped"])
+
+    def truncate_after(self, position: int) -> None:
+        """Drop the lines beyond `position`, images of the run, left by a killed process; this one continues there."""
+        self.position = position
+        for name in (NAME, VALIDATION, BAD) if self.world.is_main else ():
+            if lines := read(self.run, name):
+                kept = [line for line in lines if line["position"] <= position]
+                write_text(self.run / name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def count(self, loss: torch.Tensor, bad: torch.Tensor, batch: Batch) -> None:
         """Take in one step of this rank. loss: scalar; bad: bool scalar, leaves it out of the mean."""
@@ -116,6 +119,60 @@ def read(run: Path, name: str = NAME) -> list[dict[str, Any]]:
     return [{RENAMED.get(key, key): value for key, value in json.loads(line).items()} for line in lines]
 
 
+# Updates whose loss or gradient is not finite: noticed on the device, named at the next line of the log.
+
+PATIENCE = 20  # bad updates in a row that even "skip" does not outlast
+
+
+class BadSteps:
+    """The bad ones among the updates since the last `check`, which alone waits for the device.
+
+    All ranks must note the same flags: a loss that is not finite on one rank makes the mean gradient so on all
+    (`poison`).
+
+    Args:
+        log: where they are written down.
+        loader: its stream, dataset and position tell which photos an update saw.
+        policy: "stop" ends the run at the first one, "skip" counts it and goes on.
+    """
+
+    def __init__(self, log: MetricsLog, loader: Any, policy: Literal["stop", "skip"]):
+        self.log, self.loader, self.policy = log, loader, policy
+        self._flags: list[Tensor] = []
+        self._in_a_row = 0
+
+    def note(self, bad: Tensor) -> None:
+        """Take in one update; bad: bool scalar on any device."""
+        self._flags.append(bad)
+
+    def check(self, step: int, position: int, **where: Any) -> None:
+        """Write down the photos of each bad update. Raises UserError if the policy is to stop, or none is good.
+
+        step, position: of the run after the latest update. where: further keys of the record.
+        """
+        flags = torch.stack(self._flags).tolist() if self._flags else []
+        self._flags.clear()
+        for ago, bad in zip(range(len(flags) - 1, -1, -1), flags):
+            self._in_a_row = self._in_a_row + 1 if bad else 0
+            if bad:
+                self._record(step, position, ago, where)
+
+    def _record(self, step: int, position: int, ago: int, where: dict[str, Any]) -> None:
+        size, loader = self.loader.global_batch, self.loader
+        end = loader.position - ago * size
+        ids = loader.stream.sample_at(torch.arange(end - size, end).numpy())
+        self.log.append(BAD, **where, step=step - ago, position=position - ago * size, ids=ids.tolist(),
+                        keys=[key.decode() for key in loader.dataset.index[ids]["key"]])
+        said = (f"the loss or its gradient is not finite in step {step - ago}, whose photos are the last line of "
+                f"{self.log.run / BAD}")
+        if self.policy == "stop":
+            raise UserError(f"{said}: lower train.lr or head.margin, or leave such updates out with train.on_bad_loss "
+                            "skip")
+        if self._in_a_row == PATIENCE:
+            raise UserError(f"{said}, as in the {PATIENCE - 1} before, which were left out: lower train.lr or "
+                            "head.margin")
+
+
 # TensorBoard and Weights & Biases: the numbers of the run's logs as curves over images seen.
 
 KINDS = {"none": (), "tensorboard": ("tensorboard",), "wandb": ("wandb",), "both": ("tensorboard", "wandb")}
@@ -133,7 +190,7 @@ def watched(log: MetricsLog, kind: str) -> Iterator[None]:
             importlib.import_module(package)
         except ImportError as error:
             raise UserError(f"train.watch {kind} needs the package {package}, which is missing: "
-                            "pip install -e '.[watch]', or say none") from error
+                            "pip install -e '.[watch]', or set it to none") from error
     with ExitStack() as stack:
         if log.world.is_main:
             log.sinks = [stack.enter_context(SINKS[package](log)) for package in KINDS[kind]]

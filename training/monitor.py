@@ -5,71 +5,12 @@ Which of them tell a stuck run from a slow one is tried out in docs/arcface-conv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from arcshard.console import UserError
 from model.augment import prepare
 from model.margins import fixed_adacos_scale
-from training.log import BAD, MetricsLog
 from training.stage import StageRun
 from training.step import Step
-
-# Updates whose loss or gradient is not finite: noticed on the device, named at the next line of the log.
-
-PATIENCE = 20  # bad updates in a row that even "skip" does not outlast
-
-
-class BadSteps:
-    """The bad ones among the updates since the last `check`, which alone waits for the device.
-
-    All ranks must note the same flags: a loss that is not finite on one rank makes the mean gradient so on all
-    (`poison`).
-
-    Args:
-        log: where they are written down.
-        loader: its stream, dataset and position tell which photos an update saw.
-        policy: "stop" ends the run at the first one, "skip" counts it and goes on.
-    """
-
-    def __init__(self, log: MetricsLog, loader: Any, policy: Literal["stop", "skip"]):
-        self.log, self.loader, self.policy = log, loader, policy
-        self._flags: list[Tensor] = []
-        self._in_a_row = 0
-
-    def note(self, bad: Tensor) -> None:
-        """Take in one update; bad: bool scalar on any device."""
-        self._flags.append(bad)
-
-    def check(self, step: int, position: int, **where: Any) -> None:
-        """Write down the photos of each bad update. Raises UserError if the policy is to stop, or none is good.
-
-        step, position: of the run after the latest update. where: further keys of the record.
-        """
-        flags = torch.stack(self._flags).tolist() if self._flags else []
-        self._flags.clear()
-        for ago, bad in zip(range(len(flags) - 1, -1, -1), flags):
-            self._in_a_row = self._in_a_row + 1 if bad else 0
-            if bad:
-                self._record(step, position, ago, where)
-
-    def _record(self, step: int, position: int, ago: int, where: dict[str, Any]) -> None:
-        size, loader = self.loader.global_batch, self.loader
-        end = loader.position - ago * size
-        ids = loader.stream.sample_at(torch.arange(end - size, end).numpy())
-        self.log.append(BAD, **where, step=step - ago, position=position - ago * size, ids=ids.tolist(),
-                        keys=[key.decode() for key in loader.dataset.index[ids]["key"]])
-        said = (f"the loss must stay finite, but it or its gradient was not in step {step - ago}, whose photos are the "
-                f"last line of {self.log.run / BAD}")
-        if self.policy == "stop":
-            raise UserError(f"{said}: lower train.lr or head.margin, or leave such updates out with train.on_bad_loss "
-                            "skip")
-        if self._in_a_row == PATIENCE:
-            raise UserError(f"{said}, as in the {PATIENCE - 1} before, which were left out: lower train.lr or "
-                            "head.margin")
-
 
 # What ArcFace's loss is where nothing has been learned, to tell a run that is stuck from one that is slow.
 #
@@ -221,7 +162,7 @@ class CollapseMonitor:
             self.input_seen = True
             if odd := odd_input(*self._input(batch)):
                 return f"{odd}: little can be learned from it"
-        level = resting_level(len(self.stage.class_sizes), collapsed, self.stage.args.head.easy_margin)
+        level = resting_level(len(self.stage.class_sizes), collapsed, self.stage.config.head.easy_margin)
         if not is_stuck(self.losses, level.loss):
             return None
         self.losses.clear()
@@ -234,6 +175,6 @@ class CollapseMonitor:
         return float(pixels.mean()), float(pixels.std())
 
     def _circumstances(self, batch: Any) -> Circumstances:
-        c, model = self.stage.c, self.stage.args.model
+        c, model = self.stage.c, self.stage.config.model
         return Circumstances(*self._input(batch), model.weights, c.frozen, c.optimizer, c.lr, c.backbone_lr, c.clip,
                              float(self.step.head.scale), len(self.stage.class_sizes))

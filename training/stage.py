@@ -1,74 +1,35 @@
-"""One stage of a run before anything is built: its data, and from where to where it trains."""
+"""One stage of a run before its network is built: its options, its data, and where it stands."""
 import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonargparse import Namespace
 
 from arcshard import checkpoint
 from arcshard.checkpoint import Checkpoint
-from arcshard.config import as_plain, differences
+from arcshard.config import differences
 from arcshard.console import UserError
 from arcshard.distributed import World
 from loader import GrowingSize, Loader, tune
 from loader.draws import SeedChannel, hash64
 from loader.mixture import mixed
 from shards import Dataset, splits
-from training import log
-from training.config import MAY_CHANGE, OF_DATA, ONLY, Stages, TrainConfig, check_classes
+from training.config import ONLY, RunConfig, StageConfig, TrainConfig, check_classes, may_change
+from training.log import VALIDATION, BadSteps, MetricsLog, read
 from training.schedules import passed
-from training.step import micro_batches
-
-# What ties a run to its checkpoint: the configuration that it began with, and the stage that it was in.
 
 
-def as_saved(stages: Stages, name: str) -> dict[str, Any]:
-    """The configuration as a checkpoint of stage `name` holds it: of this stage, and of all that have begun."""
-    plain = {stage: as_plain(**sections) for stage, sections in stages.items()}
-    begun = list(plain)[:list(plain).index(name) + 1]
-    return {"stage": name, "config": plain[name], "stages": {stage: plain[stage] for stage in begun}}
-
-
-def saved_state(out: Path, stages: Stages, allow_changed_data: bool) -> Checkpoint | None:
-    """The checkpoint to continue from, if there is one. Raises UserError if it belongs to another configuration."""
-    if not (out / checkpoint.NAME).exists():
-        return None
-    saved = checkpoint.load(out)
-    begun = list(saved.stages)
-    if list(stages)[:len(begun)] != begun:
-        raise UserError(f"a run continues with the stages that it has begun, but those in {out} are {', '.join(begun)} "
-                        f"and now there are {', '.join(stages)}: only later stages may change")
-    may_change = MAY_CHANGE | (OF_DATA if allow_changed_data else set())
-    ours = as_saved(stages, begun[-1])["stages"]
-    changed = [change if name == ONLY else f"stages.{name}: {change}" for name in begun
-               for change in differences(saved.stages[name], ours[name], may_change)]
-    if changed:
-        raise UserError(f"a run continues with the configuration it began with, but in {out} {'; '.join(changed)}: "
-                        "give the old values, or another --out")
-    return saved
-
-
-def owes_validation(out: Path, saved: Checkpoint, epoch: int, finished: bool) -> bool:
-    """Whether the step that the checkpoint ends with also ends an epoch, which nobody validated."""
-    position = saved.loader["position"]
-    ended = finished or passed(position - saved.config["train"]["global_batch"], position, epoch)
-    lines = log.read(out, log.VALIDATION)
-    return ended and all(line["position"] != saved.position for line in lines)
-
-
-@dataclass
+@dataclass(frozen=True)
 class StageRun:
-    """Positions and epochs are the stage's own, counted in images."""
+    """A stage of a run. Positions and epochs are the stage's, counted in images, unless the name says run."""
 
     name: str
-    args: Namespace
-    """Options of the stage."""
-    c: TrainConfig
-    """Those of its training, with its seed."""
+    run: RunConfig
+    config: StageConfig
+    seed: int
+    """Of this stage's order and views; config.train.seed is the run's."""
     world: World
     dataset: Dataset
     """Its train split."""
@@ -77,12 +38,16 @@ class StageRun:
     """Its position is where the stage stands."""
     class_sizes: np.ndarray
     """Photos of each class that may be drawn, (C,)."""
-    before: int
+    images_before: int
     """Images of earlier stages."""
     continues: bool
     """Whether it began in an earlier process."""
-    owes_validation: bool
-    """Whether that one ended between a checkpoint and its validation."""
+    log: MetricsLog
+    bad_steps: BadSteps
+
+    @property
+    def c(self) -> TrainConfig:
+        return self.config.train
 
     @property
     def epoch(self) -> int:
@@ -103,9 +68,9 @@ class StageRun:
         return self.loader.position / self.epoch
 
     @property
-    def position(self) -> int:
+    def run_position(self) -> int:
         """Images that the run has seen."""
-        return self.before + self.loader.position
+        return self.images_before + self.loader.position
 
     @property
     def title(self) -> str:
@@ -113,64 +78,54 @@ class StageRun:
         return "" if self.name == ONLY else f"stage {self.name}: "
 
 
-def open_stage(run: Namespace, name: str, saved: Checkpoint | None, world: World) -> StageRun:
-    """The stage, from its own checkpoint, that of the stage before, or from the start.
+def open_stage(run: RunConfig, name: str, saved: Checkpoint | None, world: World) -> StageRun:
+    """The stage, to continue from its own checkpoint, or to begin after that of the stage before, or anew.
 
     Raises UserError for data that cannot be trained on, or that belong to another run.
     """
-    args, names = run.stages[name], list(run.stages)
-    c = replace(args.train, seed=stage_seed(args.train.seed, names.index(name)))
-    dataset = Dataset(args.data, "train", args.cache)
-    loader = make_loader(dataset, args, c, world, selection=args.select)
-    stage = StageRun(name, args, c, world, dataset, "val" in splits(args.data, args.cache), loader,
-                    images_of_classes(loader), before=0, continues=bool(saved and saved.stage == name),
-                    owes_validation=False)
-    if saved and stage.continues:
+    config = run.stages[name]
+    seed = stage_seed(config.train.seed, list(run.stages).index(name))
+    dataset = Dataset(config.data, "train", config.cache)
+    loader = make_loader(dataset, config, seed, world, selection=config.select)
+    continues = saved is not None and saved.stage == name
+    if saved and continues:
         loader.load_state_dict(saved.loader, run.allow_changed_data)
-        stage.owes_validation = stage.has_val and owes_validation(Path(run.out), saved, stage.epoch, stage.trained)
-    if saved:
-        stage.before = saved.position - loader.position
-    return stage
+    log = MetricsLog(run.out, world, saved.log if saved else None)
+    return StageRun(name, run, config, seed, world, dataset, "val" in splits(config.data, config.cache), loader,
+                    images_of_classes(loader), saved.position - loader.position if saved else 0, continues, log,
+                    BadSteps(log, loader, config.train.on_bad_loss))
 
 
-def tune_loader(stage: StageRun) -> None:
-    """Find the fastest resources of this rank's loader, say them, and let the stage's other loaders have them."""
-    loader = stage.loader
-    stage.world.log(f"fastest on this rank: {tune(loader)[0]}")
-    stage.args.loader = replace(stage.args.loader, num_threads=loader.num_threads,
-                                 hw_decoder_load=loader.hw_decoder_load)
+def stage_seed(seed: int, number: int) -> int:
+    """A stage is another seed: its stream and its views are its own; those of the first are the run's."""
+    return seed if number == 0 else int(hash64(seed, SeedChannel.STAGE, number)[0] >> 1)
 
 
-def check_stages(to_do: dict[str, Namespace], saved: Checkpoint | None, world: World) -> None:
-    """Raise UserError for what would otherwise come up when the stages before it have taken their days."""
-    before: list[str] | None = None
-    for name, args in to_do.items():
-        micro_batches(args.train, world)
-        if args.train.batchnorm == "synced" and world.device.type != "cuda":
-            raise UserError("train.batchnorm synced needs CUDA, but this run is on the CPU: use learned or frozen")
-        ids = mixed(Dataset(args.data, "train", args.cache), args.select).landmark_ids
-        if before is not None:
-            check_classes(name, args.stage.classes, before, ids)
-        before = saved.landmark_ids if saved and name == saved.stage else ids
-
-
-def make_loader(dataset: Dataset, args: Namespace, c: TrainConfig, world: World, **options: Any) -> Loader:
+def make_loader(dataset: Dataset, config: StageConfig, seed: int, world: World, **options: Any) -> Loader:
     """This rank's loader of the stage's images. Raises UserError if the ranks do not divide the global batch."""
+    c = config.train
     if c.global_batch % world.size:
-        raise UserError(f"train.global_batch must be a multiple of the number of ranks; got {c.global_batch} for "
-                        f"{world.size} ranks: choose {c.global_batch // world.size * world.size or world.size}")
+        raise UserError(f"train.global_batch is not a multiple of the number of ranks: {c.global_batch} for "
+                        f"{world.size} ranks; use {c.global_batch // world.size * world.size or world.size}")
     size = c.size if c.first_size is None else GrowingSize(c.first_size, c.size, c.size_warmup * c.epochs)
-    return Loader(dataset, batch_size=c.global_batch // world.size, size=size, seed=c.seed, rank=world.rank,
-                  world_size=world.size, device="gpu" if world.device.type == "cuda" else "cpu",
-                  view=args.view, num_threads=args.loader.num_threads, hw_decoder_load=args.loader.hw_decoder_load,
-                  **options)
+    return Loader(dataset, batch_size=c.global_batch // world.size, size=size, seed=seed, rank=world.rank,
+                  world_size=world.size, device="gpu" if world.device.type == "cuda" else "cpu", view=config.view,
+                  num_threads=config.loader.num_threads, hw_decoder_load=config.loader.hw_decoder_load, **options)
 
 
 def images_ahead(stage: StageRun, count: int) -> Iterator[Any]:
     """The batches of at least so many images that training draws next, which it will draw all the same."""
-    ahead = make_loader(stage.dataset, stage.args, stage.c, stage.world, selection=stage.args.select)
+    ahead = make_loader(stage.dataset, stage.config, stage.seed, stage.world, selection=stage.config.select)
     ahead.position = stage.loader.position
     return itertools.islice(ahead, math.ceil(count / ahead.global_batch))
+
+
+def tuned(stage: StageRun) -> StageRun:
+    """The stage with the fastest threads and decoder of this rank, for its other loaders too; prints them."""
+    loader = stage.loader
+    stage.world.log(f"fastest on this rank: {tune(loader)[0]}")
+    fastest = replace(stage.config.loader, num_threads=loader.num_threads, hw_decoder_load=loader.hw_decoder_load)
+    return replace(stage, config=replace(stage.config, loader=fastest))
 
 
 def images_of_classes(loader: Loader) -> np.ndarray:
@@ -183,6 +138,44 @@ def images_of_classes(loader: Loader) -> np.ndarray:
     return np.bincount(labels, minlength=loader.dataset.num_classes)
 
 
-def stage_seed(seed: int, number: int) -> int:
-    """A stage is another seed: its stream and its views are its own; those of the first are the run's."""
-    return seed if number == 0 else int(hash64(seed, SeedChannel.STAGE, number)[0] >> 1)
+# Continuing: what ties a run to its checkpoint is the configuration of the stages that have begun.
+
+
+def saved_state(run: RunConfig) -> Checkpoint | None:
+    """The checkpoint to continue from, if there is one. Raises UserError if it belongs to another configuration."""
+    if not (run.out / checkpoint.NAME).exists():
+        return None
+    saved = checkpoint.load(run.out)
+    begun = list(saved.stages)
+    if list(run.stages)[:len(begun)] != begun:
+        raise UserError(f"the run in {run.out} has begun the stages {', '.join(begun)}, but now they are "
+                        f"{', '.join(run.stages)}: only later stages may change")
+    changed = [change if name == ONLY else f"stages.{name}: {change}" for name in begun
+               for change in differences(saved.stages[name], run.stages[name].as_plain(),
+                                         may_change(run.allow_changed_data))]
+    if changed:
+        raise UserError(f"the configuration differs from that of the run in {run.out}: {'; '.join(changed)}; "
+                        "give the old values, or another --out")
+    return saved
+
+
+def owes_validation(stage: StageRun, saved: Checkpoint | None) -> bool:
+    """Whether the checkpoint's last update ended an epoch that nobody validated, as a kill came between the two."""
+    if saved is None or not stage.continues or not stage.has_val:
+        return False
+    end = stage.loader.position
+    ended = stage.trained or passed(end - saved.config["train"]["global_batch"], end, stage.epoch)
+    return ended and all(line["position"] != saved.position for line in read(stage.run.out, VALIDATION))
+
+
+def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world: World) -> None:
+    """Raise UserError for what would otherwise come up when the stages before it have taken their days."""
+    before: list[str] | None = None
+    for name, config in to_do.items():
+        config.train.micro_batches(world.size)
+        if config.train.batchnorm == "synced" and world.device.type != "cuda":
+            raise UserError("train.batchnorm synced needs CUDA, but this run is on the CPU: use learned or frozen")
+        ids = mixed(Dataset(config.data, "train", config.cache), config.select).landmark_ids
+        if before is not None:
+            check_classes(name, config.stage.classes, before, ids)
+        before = saved.landmark_ids if saved and name == saved.stage else ids

@@ -30,7 +30,6 @@ from training.step import (
     choose_form,
     float_buffers,
     may_compile,
-    micro_batches,
     train_mode,
 )
 
@@ -51,7 +50,7 @@ def begin_at_means(stage: StageRun, step: Step) -> None:
 
 def watched(stage: StageRun) -> Iterator[Any]:
     """The batches, with a bar."""
-    count = min(stage.epoch, stage.args.head.init_images or stage.epoch)
+    count = min(stage.epoch, stage.config.head.init_images or stage.epoch)
     size = stage.loader.global_batch
     with progress(total=math.ceil(count / size) * size, unit="images", what="class means",
                   disable=not stage.world.is_main) as bar:
@@ -62,8 +61,10 @@ def watched(stage: StageRun) -> Iterator[Any]:
 
 @dataclass
 class TrainState:
-    """The parts that an update changes."""
+    """What an update changes, and how it is made."""
 
+    c: TrainConfig
+    world: World
     step: Step
     optimizer: torch.optim.Optimizer
     average: AveragedWeights[Step] | None
@@ -77,19 +78,22 @@ class TrainState:
     frozen: bool = False
     """Whether every BatchNorm has been frozen since the process began."""
 
+    def __post_init__(self) -> None:
+        self.micro_batches = self.c.micro_batches(self.world.size)
+
     @property
     def evaluated(self) -> Step:
         """What is validated."""
         return self.average.module if self.average else self.step
 
-    def set_mode(self, c: TrainConfig, world: World, epoch: float) -> None:
+    def set_mode(self, epoch: float) -> None:
         """Let learn what learns in this epoch. All ranks must call; they freeze BatchNorm with rank 0's statistics."""
-        frozen = c.batchnorm_frozen_from is not None and epoch >= c.batchnorm_frozen_from
+        frozen = self.c.batchnorm_frozen_from is not None and epoch >= self.c.batchnorm_frozen_from
         if frozen and not self.frozen:
-            world.share(float_buffers(self.step))
+            self.world.share(float_buffers(self.step))
             self.buffers.keep()
         self.frozen = frozen
-        train_mode(self.step, c, epoch)
+        train_mode(self.step, self.c, epoch)
 
 
 def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
@@ -97,27 +101,27 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
 
     Raises UserError if the checkpoint has other classes.
     """
-    args, c, world = stage.args, stage.c, stage.world
-    torch.manual_seed(c.seed)  # the same weights on every rank
-    step = build_step(replace(args.model, weights="none") if saved else args.model, args.head, stage.class_sizes, c,
-                      world)
+    config, c, world = stage.config, stage.c, stage.world
+    torch.manual_seed(stage.seed)  # the same weights on every rank
+    model = replace(config.model, weights="none") if saved else config.model
+    step = build_step(model, config.head, stage.class_sizes, c, world)
     optimizer = build_optimizer(step, step.embedder.backbone, c)
     if saved and stage.continues:
         resume(step, optimizer, saved)
     elif saved:
         step.embedder.load_state_dict(saved.weights.embedder)
-        if args.stage.classes != "new":
+        if config.stage.classes != "new":
             before, ours = saved.landmark_ids, stage.loader.dataset.landmark_ids
             remap_centers(step.head, saved.weights.head, len(before), label_map(before, ours))
-    if args.head.init == "means" and not stage.continues and (not saved or args.stage.classes == "new"):
+    if config.head.init == "means" and not stage.continues and (not saved or config.stage.classes == "new"):
         begin_at_means(stage, step)
     average = averaged(step, c, saved if stage.continues else None)
     scale = LossScale(world) if c.amp == "fp16" else None
     if scale and saved and saved.loss_scale:
         scale.load_state_dict(saved.loss_scale)
-    correct_momentum(step, micro_batches(c, world))
+    correct_momentum(step, c.micro_batches(world.size))
     train_mode(step, c, stage.epochs_done)
-    return TrainState(step, optimizer, average, KeptBuffers(step), scale, saved.step if saved else 0)
+    return TrainState(c, world, step, optimizer, average, KeptBuffers(step), scale, saved.step if saved else 0)
 
 
 def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World) -> Step:
@@ -150,37 +154,38 @@ def averaged(step: Step, c: TrainConfig, saved: Checkpoint | None) -> AveragedWe
     return average
 
 
-def parallel(step: Step, c: TrainConfig, world: World, example: Callable[[], Any]) -> nn.Module:
+def parallel(state: TrainState, example: Callable[[], Any]) -> nn.Module:
     """The step as it is called: compiled where that is faster, gradients averaged over the ranks.
 
     example: gives a batch, to try compilation on.
     """
+    step, c, world = state.step, state.c, state.world
     torch.backends.cudnn.benchmark = c.first_size is None  # shapes are fixed: look for the fastest convolutions once
     module: Any = step
     if may_compile(c, world):
         batch = example()
-        size = len(batch.labels) // micro_batches(c, world)
+        size = len(batch.labels) // state.micro_batches
         module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
         world.log(said)
     if world.size > 1:
         keep_out_of_ddp(module, step.head.sharded_parameters)
         on_gpu = world.device.type == "cuda"
+        # Each rank keeps running statistics of its own; rank 0's are shared where they are used, not in every step.
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
-                                         gradient_as_bucket_view=True)
+                                         broadcast_buffers=False, gradient_as_bucket_view=True)
     return module
 
 
-# One update of everything that training changes, without waiting for the device.
+def update(state: TrainState, forward: Any, batch: Batch, end: int) -> tuple[Tensor, Tensor]:
+    """Update all that training changes, without waiting for the device.
 
-def update(state: TrainState, forward: Any, batch: Batch, position: int, c: TrainConfig, world: World
-           ) -> tuple[Tensor, Tensor]:
-    """Returns this rank's mean loss and whether the update was bad and left out, scalars on the device.
+    Returns this rank's mean loss and whether the update was bad and left out, scalars on the device.
 
-    forward: what `parallel` made of the step. position: images of the stage, after this update.
+    forward: what `parallel` made of the step. end: images of the stage, with this batch.
     """
-    step, scale = state.step, state.scale
+    step, c, world, scale = state.step, state.c, state.world, state.scale
     world.share(step.head.statistics)
-    loss = backward(forward, batch, micro_batches(c, world), c, world, scale.value if scale else 1.0)
+    loss = backward(forward, batch, state.micro_batches, c, world, scale.value if scale else 1.0)
     if scale:
         scale.unscale(step.parameters())
     bad = clip(step.parameters(), step.head.sharded_parameters, c.clip)
@@ -189,6 +194,6 @@ def update(state: TrainState, forward: Any, batch: Batch, position: int, c: Trai
     if scale:
         bad = scale.update(bad, loss)
     if state.average:
-        state.average.update(c.global_batch, position)
+        state.average.update(c.global_batch, end)
     state.updates += 1
     return loss, bad

@@ -1,5 +1,4 @@
 """What a training step computes forward, as one module."""
-import math
 import statistics
 import time
 import warnings
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from arcshard.checkpoint import Weights
-from arcshard.console import UserError
 from arcshard.distributed import World
 from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
@@ -19,16 +17,6 @@ from model.heads import MarginHead
 from training.config import TrainConfig
 
 # One update's gradients, added up over micro-batches and averaged over the ranks.
-
-
-def micro_batches(c: TrainConfig, world: World) -> int:
-    """How many a rank's part of the global batch is cut into."""
-    part = c.global_batch // world.size
-    micro_batch = c.micro_batch or part
-    if part % micro_batch:
-        raise UserError(f"train.micro_batch must divide each rank's part of the global batch; got {micro_batch} for "
-                        f"{part} images: choose {math.gcd(micro_batch, part)}, or another global_batch")
-    return part // micro_batch
 
 
 def backward(forward: Any, batch: Any, parts: int, c: TrainConfig, world: World, scale: Tensor | float = 1.0) -> Tensor:
