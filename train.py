@@ -4,9 +4,9 @@ python train.py --config configs/demo.yaml --data data/demo/dataset --out runs/d
 torchrun --nproc-per-node 8 train.py --config configs/gldv2-r50.yaml --data data/gldv2 --out runs/r50
 python train.py --config configs/demo.yaml --data ... --out runs/lr --train.lr 0.2
 
-The same command continues a run that stopped, whatever the number of ranks, and says so when it is finished.
-SIGTERM and Ctrl-C write a checkpoint within a step, on several GPUs within ten. Exit codes: 0 trained, 2 a mistake in
-what was given, 3 another rank was lost, 128 + the signal's number if one stopped it; torchrun's own is 1 for all but 0.
+The same command continues a run that was stopped, on any number of ranks. SIGTERM and Ctrl-C write a checkpoint within
+one step, on several GPUs within ten. Exit codes: 0 trained, 2 a mistake in options or data, 3 another rank was lost,
+128 + the signal's number after a signal; torchrun itself exits with 1 for all but 0.
 """
 import signal
 import sys

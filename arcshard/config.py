@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from arcshard import renamed
@@ -16,10 +15,10 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class ConfigParser(ArgumentParser):
-    """jsonargparse that answers a wrong key or value in one sentence, with the nearest key that exists."""
+    """jsonargparse that refuses a wrong key or value in one sentence, with the nearest existing key."""
 
     context = ""
-    """What the values belong to, if not to the command line; begins the sentence."""
+    """Begins the sentence where the values are not from the command line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sentence = re.sub(r"Expected a <class '(\w+)'>", r"Expected \1", " ".join(message.split()))
@@ -36,18 +35,18 @@ class ConfigParser(ArgumentParser):
 
     def _nearest(self, sentence: str) -> str:
         group = re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", sentence)
-        unknown = re.search(r"unrecognized arguments: --([\w.]+)", sentence)
+        unknown = re.search(r"(?:unrecognized arguments: --|Option ')([\w.]+)", sentence)
         wrong = ".".join(group.groups()) if group else unknown[1] if unknown else None
         known = [a.dest for a in self._actions]
         close = difflib.get_close_matches(wrong, known, 1) if wrong else []
         return f"; did you mean {close[0]}?" if close else ""
 
     def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
-        """What jsonargparse asks for a file that --config names."""
-        return self.parse_string(yaml.safe_dump(read_preset(Path(path)), sort_keys=False), **options)
+        """Called by jsonargparse for each --config."""
+        return self.parse_object(read_preset(Path(path)), env=False, defaults=False, _skip_validation=True)
 
     def read(self, words: list[str]) -> Namespace:
-        """Parse the command line: checked values, no dataclasses yet. Raises UserError for a preset that is none."""
+        """Parse the command line: checked values, no dataclasses yet. Raises UserError for an invalid preset."""
         try:
             return self.parse_args(words)
         except (ValueError, TypeError) as error:  # YAML that is no mapping or no text

@@ -11,16 +11,16 @@ from model import HeadConfig, build_head
 from training.config import TrainConfig
 from training.monitor import (
     LINES,
-    Circumstances,
     CollapseMonitor,
     Level,
+    RunFacts,
     likely_causes,
     odd_input,
     resting_level,
     stuck_sentence,
 )
 
-SOUND = Circumstances(mean=-0.2, std=1.1, weights="timm", frozen="none", optimizer="sgd", lr=0.05, backbone_lr=1.0,
+SOUND = RunFacts(mean=-0.2, std=1.1, weights="timm", frozen="none", optimizer="sgd", lr=0.05, backbone_lr=1.0,
                       clip=5.0, scale=30.0, num_classes=1448)
 ONE_WAY = resting_level(64, 5.5, easy_margin=False)
 
@@ -28,9 +28,8 @@ ONE_WAY = resting_level(64, 5.5, easy_margin=False)
 def test_a_sound_run_has_none():
     assert likely_causes(SOUND) == []
     assert stuck_sentence(5.54, ONE_WAY, []) == (
-        "the loss rests at 5.54, and 5.50 is that of embeddings which all point one way: nothing is learned, and no "
-        "usual cause was found in input, frozen layers, train.lr, train.clip and head.scale, so see whether the labels "
-        "are right, or lower train.lr")
+        "nothing is learned: the loss stays at 5.54, near the 5.50 of embeddings which all point one way, and input, "
+        "frozen layers, train.lr, train.clip and head.scale show no usual cause; check the labels, or lower train.lr")
 
 
 @pytest.mark.parametrize("change, cause", [
@@ -42,15 +41,15 @@ def test_a_sound_run_has_none():
      "the backbone is frozen (train.frozen) with random weights (model.weights none)"),
     ({"frozen": "backbone"}, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
     ({"weights": "none", "backbone_lr": 0.1},
-     "train.backbone_lr 0.1 hardly moves a backbone of random weights (model.weights none): say 1"),
-    ({"lr": 1e-4}, "train.lr 0.0001 is below 0.001, the least that sgd is known to do with: raise it"),
-    ({"lr": 2.0}, "train.lr 2 is above 0.5, the most that sgd is known to do with: lower it"),
+     "train.backbone_lr 0.1 hardly moves a backbone of random weights (model.weights none): set it to 1"),
+    ({"lr": 1e-4}, "train.lr 0.0001 is below 0.001, the least that sgd is known to train with: raise it"),
+    ({"lr": 2.0}, "train.lr 2 is above 0.5, the most that sgd is known to train with: lower it"),
     ({"lr": 0.05, "optimizer": "adamw"},
-     "train.lr 0.05 is above 0.005, the most that adamw is known to do with: lower it"),
+     "train.lr 0.05 is above 0.005, the most that adamw is known to train with: lower it"),
     ({"clip": 0.01}, "train.clip 0.01 leaves little of the gradient: try 5"),
     ({"weights": "none", "scale": 64.0},
-     "the head's scale 64 is large for a backbone of random weights (model.weights none): say head.scale auto, here "
-     "10.3"),
+     "the head's scale 64 is large for a backbone of random weights (model.weights none): set head.scale to auto, "
+     "here 10.3"),
 ])
 def test_each_cause_is_named_alone(change, cause):
     assert likely_causes(replace(SOUND, **change)) == [cause]
@@ -59,7 +58,7 @@ def test_each_cause_is_named_alone(change, cause):
 def test_causes_that_come_together_are_all_named():
     causes = likely_causes(replace(SOUND, clip=0.01, lr=2.0))
     assert len(causes) == 2
-    assert stuck_sentence(5.0, ONE_WAY, causes).endswith(f"nothing is learned, likely because {'; '.join(causes)}")
+    assert stuck_sentence(5.0, ONE_WAY, causes).endswith(f"one way, likely because {'; '.join(causes)}")
 
 
 @pytest.mark.parametrize("change", [{"scale": 64.0}, {"weights": "none", "scale": 41.0},
@@ -111,7 +110,7 @@ def test_odd_input_is_said_at_the_first_line_and_once(batch):
     odd = monitor(-2.1)
     assert odd.warning(9.0, odd.collapsed_loss(), batch) == (
         "the network's input has mean -2.10 and deviation 1.00 instead of about 0 and 1 (are the photos normalized "
-        "twice, or nearly black?): little can be learned from it")
+        "twice, or nearly black?): the network can learn little from it")
     assert odd.warning(9.0, odd.collapsed_loss(), batch) is None
 
 

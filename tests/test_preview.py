@@ -68,8 +68,8 @@ def test_every_preset_of_views_draws(preset, preview, tmp_path):
 
 @pytest.mark.parametrize("words, sentence", [
     (["--photos", "0"], "--photos must be at least 1, not 0"),
-    (["--config", "no.yaml"], "a preset must be a YAML file of options, but no.yaml is none"),
-    (["--config", "README.md"], "a preset must be a YAML file of options, but README.md is none"),
+    (["--config", "no.yaml"], "no.yaml is not a preset, a YAML file of options"),
+    (["--config", "README.md"], "README.md is not a preset, a YAML file of options"),
     (["--split", "none"], "has no split 'none': choose one of"),
 ])
 def test_a_mistake_is_one_sentence(words, sentence, preview, capsys, tmp_path):

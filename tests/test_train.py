@@ -265,8 +265,8 @@ def test_a_rank_that_is_lost_ends_the_others_in_a_sentence(how, reason, tmp_path
         other.kill()
         other.wait()
     assert process.returncode == 3, said
-    assert said.splitlines()[-1] == (f"train.py: all ranks must live, but rank 0 lost another ({reason}): see what "
-                                     "that one said; the same command continues from the last checkpoint")
+    assert said.splitlines()[-1] == (f"train.py: rank 0 lost another ({reason}): see that rank's own message; "
+                                     "the same command continues from the last checkpoint")
 
 
 @pytest.mark.heavy
@@ -507,7 +507,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(train_here, stopped_after, t
     positions = [checkpoint.load(tmp_path / "run", name).loader["position"] for name in names]
     assert positions == [180, 240, 120, 240]
     assert load_model(tmp_path / "run", checkpoint.BEST).fingerprint != load_model(tmp_path / "run").fingerprint
-    with pytest.raises(console.UserError, match="has no x.pt: give checkpoint-000000000180.pt, checkpoint-0"):
+    with pytest.raises(console.UserError, match="has no x.pt: give --checkpoint one of checkpoint-000000000180.pt"):
         checkpoint.load(tmp_path / "run", "x.pt")
 
 
@@ -559,7 +559,7 @@ def test_a_folder_that_is_no_dataset_is_one_sentence(train, tmp_path, refused):
 
 def test_ranks_that_do_not_divide_the_batch_are_one_sentence(train, tmp_path):
     done = train(tmp_path / "run", "--train.global_batch", "13", ranks=2)
-    assert done.returncode == 1 and "must be a multiple of the number of ranks; got 13 for 2 ranks" in done.stderr
+    assert done.returncode == 1 and "is not a multiple of the number of ranks: 13 for 2 ranks" in done.stderr
 
 
 @pytest.mark.parametrize("start, end, every, expected", [
@@ -614,7 +614,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_photos(train_here
     """Step 2 is bad; the line after step 3 says so. No checkpoint comes of it, and the photos are those of step 2."""
     bad_step(monkeypatch, 2)
     done = train_here(tmp_path / "run", "--train.log_every", "3", "--train.checkpoint_every", "0.6")
-    assert done.returncode == 2 and "the loss must stay finite" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "the loss or its gradient is not finite in step 2" in done.stderr.splitlines()[-1]
     assert "in step 2, whose photos are the last line of" in done.stderr
     record, = training_log.read(tmp_path / "run", training_log.BAD)
     dataset = Dataset(dataset_path)
@@ -703,7 +703,7 @@ def test_a_frozen_backbone_stays_and_the_next_stage_can_be_added_later(train_her
     done = train_here(tmp_path / "run", *again)
     assert done.returncode == 0 and "stage third: trained" in done.stdout
     (tmp_path / "stages.yaml").write_text("stages: {other: {epochs: 1}}")
-    refused(train_here(tmp_path / "run", *staged), "has begun, but those in")
+    refused(train_here(tmp_path / "run", *staged), "has begun the stages low, high, third, but now they are other")
 
 
 def test_a_stage_on_other_classes_takes_its_centers_along(train_here, staged, tmp_path, photos, dataset_path, refused):
@@ -727,13 +727,13 @@ def test_a_stage_on_other_classes_takes_its_centers_along(train_here, staged, tm
     (["--stages.low.lrr", "1"], "stages.low: Group 'train' does not accept option 'lrr'; did you mean train.lr"),
     (["--stages.low.lr", "fast"], 'stages.low: Parser key "train.lr": Expected float. Got value: fast'),
     (["--stages.low.epochs", "0"], "stages.low: train.epochs must be positive; got 0"),
-    (["--stages.lo.lr", "1"], "--stages.lo: stages are those of the preset: low, high"),
+    (["--stages.lo.lr", "1"], "--stages.lo: the preset has no such stage; it has low, high"),
     (["--stages.low"], "--stages.low needs a value, as in --stages.high.lr 0.01"),
-    (["--stages.low", "1"], "--stages.low must name a field of a stage"),
+    (["--stages.low", "1"], "--stages.low names no field of a stage"),
     (["--stages.low.first_size.x", "1"], "--stages.low.first_size.x: first_size is no section of a stage"),
-    (["--stages.low.seed", "1"], "stages.low.seed: all stages of a run have the same seed: give it to the run"),
-    (["--stages.low.model.dim", "1"], "stages.low.model: all stages of a run have the same model"),
-    (["--stages.low.train.lr", "1"], "stages.low.train: a stage's bare names are those of train: leave out train"),
+    (["--stages.low.seed", "1"], "stages.low.seed: all stages of a run share seed: set it for the run"),
+    (["--stages.low.model.dim", "1"], "stages.low.model: all stages of a run share model"),
+    (["--stages.low.train.lr", "1"], "stages.low.train: leave out train: a stage's bare names are options of train"),
     (["--stages.low.view", "1"], "stages.low.view must be a mapping of its fields; got 1"),
     (["--stages.low.classes", "x"], "stages.low: classes must be keep, remap or new; got 'x'"),
     (["--stages.low.head.margin", "2"], "stages.low: margin is an angle in radians"),

@@ -1,1 +1,1 @@
-"""What trains: options, schedules, optimizer, the parts of a stage and what it leaves on disk. The loop is train.py."""
+"""Training: options, schedules, optimizer, the parts of a stage and its files. The loop is in train.py."""

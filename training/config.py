@@ -23,28 +23,28 @@ class TrainConfig:
     epochs: float = 10.0
     """Passes over the training split."""
     global_batch: int = field(default=256, metadata=RUNTIME)
-    """Images an update, over all ranks; a multiple of their number."""
+    """Images of an update over all ranks; a multiple of their number."""
     micro_batch: int | None = field(default=None, metadata=RUNTIME)
-    """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: all of
-    the part. Gradients add up to those of the whole, but BatchNorm sees these few images (see batchnorm)."""
+    """Images that a rank passes through the network at a time, a divisor of its part of global_batch; null: the whole
+    part. The gradients add up to those of the whole, but BatchNorm sees only these images (see batchnorm)."""
     batchnorm: Literal["learned", "frozen", "synced"] = "learned"
-    """learned: normalize by each micro-batch's own statistics; frozen: the backbone by those of its weights,
-    which is right where weights are tuned (docs/accumulation-and-batchnorm.md); a neck's BatchNorm still learns;
-    synced: by the statistics of all ranks' micro-batches together (torch's SyncBatchNorm, on CUDA alone)."""
+    """learned: normalize by each micro-batch's own statistics; frozen: the backbone by those of its pretrained weights,
+    better for fine-tuning (docs/accumulation-and-batchnorm.md), while a neck's BatchNorm still learns; synced: by the
+    statistics of all ranks' micro-batches together (torch's SyncBatchNorm, CUDA only)."""
     batchnorm_frozen_from: float | None = None
-    """Epoch from which every BatchNorm, the neck's too, normalizes by its running statistics, which stay as they are;
-    0: from the start; null: never."""
+    """Epoch from which every BatchNorm, also the neck's, normalizes by its running statistics and no longer updates
+    them; 0: from the start; null: never."""
     precise_batchnorm: int = 0
-    """Images, drawn as for training, over which the running statistics are computed anew at each epoch's end, before
-    the checkpoint and the validation; 0: they stay running averages."""
+    """Training images over which the running statistics are computed anew at each epoch's end, before the checkpoint
+    and the validation; 0: keep the running averages."""
     frozen: Literal["none", "backbone"] = "none"
-    """What does not learn, its BatchNorm statistics included: a stage with a new head may begin so."""
+    """What is not trained, its BatchNorm statistics included, as in a first stage with a new head."""
     size: int = 224
     """Side of the square images, pixels."""
     first_size: int | None = None
-    """Side at the beginning, from which it grows to size in steps of 32 pixels; null: size all along."""
+    """Side at the beginning, which grows to size in steps of 32 pixels; null: size from the start."""
     size_warmup: float = 0.5
-    """Share of the run after which the side is size, if first_size is given."""
+    """Share of the run after which the side has grown to size, if first_size is given."""
     lr: float = 0.05
     """Peak learning rate of neck and head, for this global batch (1st place 2020: 0.05)."""
     backbone_lr: float = 1.0
@@ -62,35 +62,34 @@ class TrainConfig:
     clip: float = 5.0
     """Largest norm of the gradient (1st place: 5)."""
     ema: float | None = None
-    """Half-life, in images, of an average of the weights that is validated, evaluated and used to answer; early on a
-    tenth of the images seen, if that is less; null: the weights themselves. An epoch or two is a good value."""
+    """Half-life, in images, of an average of the weights that is used to validate, evaluate and answer, or a tenth
+    of the images seen if that is less; null: no average. An epoch or two is a good value."""
     on_bad_loss: Literal["stop", "skip"] = field(default="stop", metadata=RUNTIME)
-    """What a loss or gradient that is not finite does: end the run, or leave that update out (RUN/bad-batches.jsonl has
-    its photos; 20 such updates in a row end the run as well). Noticed without delay, named at the next log line."""
+    """After a loss or gradient that is not finite: stop the run, or skip that update (RUN/bad-batches.jsonl names its
+    photos; 20 such updates in a row stop the run too). The message comes at the next log line."""
     seed: int = 0
-    """Chooses the initial weights, the order and every random view."""
+    """Determines the initial weights, the order and every random view."""
     device: str = field(default="auto", metadata=RUNTIME)
     """auto (CUDA where there is a GPU), cpu or cuda."""
     amp: Literal["auto", "none", "bf16", "fp16"] = field(default="auto", metadata=RUNTIME)
-    """Number format of the network's matrix products; weights and head stay in float32. fp16 multiplies the loss so
-    that small gradients survive, for GPUs that lack bf16; auto: bf16 on CUDA, none on the CPU."""
+    """Number format of the network's matrix products; weights and head stay in float32. fp16, for GPUs without bf16,
+    scales the loss so that small gradients survive; auto: bf16 on CUDA, none on the CPU."""
     compile: Literal["auto", "always", "never"] = field(default="auto", metadata=RUNTIME)
-    """Whether torch.compile makes the step; auto: on CUDA, if it is faster in a measurement at the start, and never on
-    the CPU, where it costs minutes and gains nothing. Where it fails, one sentence says so and the plain step runs."""
+    """Whether to use torch.compile; auto: on CUDA, if a measurement at the start finds it faster, and never on the CPU,
+    where it costs minutes and gains nothing. If it fails, a message says so and training goes on without it."""
     rank_timeout: float = field(default=600.0, metadata=RUNTIME)
-    """Seconds after which a rank that does not answer ends the run; before the first step it is half an hour."""
+    """Seconds after which a rank that does not answer ends the run; half an hour before the first step."""
     log_every: int = field(default=10, metadata=RUNTIME)
     """Updates between two lines of metrics.jsonl."""
     checkpoint_every: float = field(default=1.0, metadata=RUNTIME)
     """Epochs between two checkpoints."""
     watch: Literal["none", "tensorboard", "wandb", "both"] = field(default="none", metadata=RUNTIME)
-    """Where the lines of metrics.jsonl and validation.jsonl go as well: RUN/tensorboard, Weights & Biases (which sends
-    them to its server; WANDB_MODE=offline keeps them in RUN/wandb), or both. The x axis is images seen."""
-
+    """Also send the lines of metrics.jsonl and validation.jsonl to RUN/tensorboard, Weights & Biases (a server, unless
+    WANDB_MODE=offline keeps them in RUN/wandb), or both. The x axis is images seen."""
     keep: int = field(default=1, metadata=RUNTIME)
-    """Checkpoints that stay: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
+    """Checkpoints to keep: the latest, RUN/checkpoint.pt, and those before it, RUN/checkpoint-<images>.pt."""
     best: Literal["none", "val_recall@1"] = field(default="none", metadata=RUNTIME)
-    """Figure of RUN/validation.jsonl whose best checkpoint stays as well, as RUN/checkpoint-best.pt."""
+    """Figure of RUN/validation.jsonl whose best checkpoint is kept as well, as RUN/checkpoint-best.pt."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every", "keep",
@@ -141,13 +140,13 @@ new optimizer, and schedules and epochs of its own."""
 
 @dataclass(frozen=True)
 class StageOptions:
-    """What a stage has beside its share of the other sections."""
+    """Options that only a stage has."""
 
     data: str | None = field(default=None, metadata=RUNTIME)
     """Its dataset folder; null: --data."""
     classes: Literal["keep", "remap", "new"] = "keep"
-    """What becomes of the head's centers when the stage begins: keep: the classes are the same; remap: each takes its
-    centers along by its landmark id, new classes begin with random ones; new: all do (3rd place 2020)."""
+    """The head's centers when the stage begins: keep them, for the same classes; remap them by landmark id, with random
+    ones for new classes; or begin with new ones (3rd place 2020)."""
 
     def __post_init__(self) -> None:
         if self.classes not in ("keep", "remap", "new"):
@@ -200,14 +199,14 @@ def may_change(allow_changed_data: bool) -> set[str]:
 
 
 def read_arguments(words: list[str], description: str | None = None) -> RunConfig:
-    """The command line, presets included. Raises UserError or exits with one sentence for what is wrong in it."""
+    """The command line, presets included. Raises UserError, or exits with one sentence, if it is wrong."""
     words, changes = split_flags(words)
     parser = ConfigParser(prog="train.py", description=description)
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
     parser.add_argument("--data", type=str, required=True, help="dataset that make_shards.py wrote: folder or s3://…")
     parser.add_argument("--out", type=str, required=True, help="folder of this run")
     parser.add_argument("--allow-changed-data", action="store_true",
-                        help="continue on another dataset or selection, of as many classes")
+                        help="continue on another dataset or selection with the same number of classes")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     parser.add_argument("--stages", type=dict[str, dict[str, Any]], default={}, help=STAGES_HELP)
@@ -233,7 +232,7 @@ def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]
         if not equals and (text := next(given, "--")).startswith("--"):
             raise UserError(f"{word} needs a value, as in {FLAG}high.lr 0.01")
         if "." not in path:
-            raise UserError(f"{word} must name a field of a stage, as in {FLAG}high.lr 0.01")
+            raise UserError(f"{word} names no field of a stage: write it as in {FLAG}high.lr 0.01")
         changes.append((path.split("."), yaml.safe_load(text)))
     return rest, changes
 
@@ -243,7 +242,7 @@ def merge(stages: dict[str, Any], changes: list[tuple[list[str], Any]]) -> dict[
     merged = copy.deepcopy(stages)
     for (name, *path, key), value in changes:
         if name not in merged:
-            raise UserError(f"{FLAG}{name}: stages are those of the preset: {', '.join(merged) or 'it has none'}")
+            raise UserError(f"{FLAG}{name}: the preset has no such stage; it has {', '.join(merged) or 'none'}")
         section = merged[name]
         for part in path:
             section = section.setdefault(part, {})
@@ -254,7 +253,7 @@ def merge(stages: dict[str, Any], changes: list[tuple[list[str], Any]]) -> dict[
 
 
 def stage_options(name: str, diff: dict[str, Any], run: Config) -> tuple[StageOptions, Config]:
-    """A stage's own part, and the run's sections ({section: {field: value}}) with its differences in them.
+    """A stage's own options, and the run's sections ({section: {field: value}}) with its differences merged in.
 
     Raises UserError for what a stage cannot have.
     """
@@ -264,8 +263,8 @@ def stage_options(name: str, diff: dict[str, Any], run: Config) -> tuple[StageOp
             own[key] = value
         elif key == "model" or key in OF_THE_RUN or key == "train":
             raise UserError(f"stages.{name}.{key}: " + (
-                "a stage's bare names are those of train: leave out train" if key == "train" else
-                f"all stages of a run have the same {key}: give it to the run"))
+                "leave out train: a stage's bare names are options of train" if key == "train" else
+                f"all stages of a run share {key}: set it for the run"))
         elif key in sections:
             if not isinstance(value, dict):
                 raise UserError(f"stages.{name}.{key} must be a mapping of its fields; got {value!r}")

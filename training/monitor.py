@@ -1,6 +1,6 @@
-"""Notices input that nothing is learned from, and a loss that rests where nothing is learned, and looks for the cause.
+"""Warns of input that is not normalized, and of a loss that stays where nothing is learned, with the likely cause.
 
-Which of them tell a stuck run from a slow one is tried out in docs/arcface-convergence.md.
+docs/arcface-convergence.md measures which signs tell a stuck run from a slow one.
 """
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from model.margins import fixed_adacos_scale
 from training.stage import StageRun
 from training.step import Step
 
-# What ArcFace's loss is where nothing has been learned, to tell a run that is stuck from one that is slow.
+# Reference losses: ArcFace's loss where nothing has been learned, to tell a stuck run from a slow one.
 #
 # A loss that rests at `collapsed` means that all embeddings and all class centers point one way: the margin costs
 # least there, and its gradient points back to it. C classes, s scale, m margin in radians, d size of the embedding.
@@ -22,7 +22,7 @@ NEAR, FLAT = 0.03, 0.01  # shares of the level
 
 
 def uniform_loss(num_classes: int) -> float:
-    """Of one who gives every class the same chance: ln C."""
+    """With the same probability for every class: ln C."""
     return math.log(num_classes)
 
 
@@ -64,13 +64,13 @@ class Level:
 
     loss: float
     of: str
-    """What has it, in words."""
+    """Which embeddings have it, in words."""
 
 
 def resting_level(num_classes: int, collapsed: float, easy_margin: bool) -> Level:
-    """Where a run that learns nothing pays least.
+    """The lowest loss of a run that learns nothing.
 
-    With the easy margin, embeddings at right angles to every center pay for no margin: ln C, below `collapsed`.
+    With the easy margin, embeddings at right angles to every center pay no margin: ln C, below `collapsed`.
     """
     if easy_margin:
         return Level(uniform_loss(num_classes), "embeddings at right angles to every center")
@@ -78,8 +78,8 @@ def resting_level(num_classes: int, collapsed: float, easy_margin: bool) -> Leve
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """What a run was doing when it got stuck."""
+class RunFacts:
+    """What the likely causes are found from."""
 
     mean: float
     """Of the network's input, all channels; a normalized photo has about 0,"""
@@ -111,7 +111,7 @@ def odd_input(mean: float, std: float) -> str | None:
             "normalized twice, or nearly black?)")
 
 
-def likely_causes(at: Circumstances) -> list[str]:
+def likely_causes(at: RunFacts) -> list[str]:
     """A clause for each usual cause that is there, with what to do."""
     low, high = LR[at.optimizer]
     auto = fixed_adacos_scale(at.num_classes) if at.num_classes >= 3 else math.inf
@@ -121,52 +121,53 @@ def likely_causes(at: Circumstances) -> list[str]:
         (frozen and random, "the backbone is frozen (train.frozen) with random weights (model.weights none)"),
         (frozen and not random, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
         (random and not frozen and at.backbone_lr < SHARE,
-         f"train.backbone_lr {at.backbone_lr:g} hardly moves a backbone of random weights (model.weights none): say 1"),
-        (at.lr < low, f"train.lr {at.lr:g} is below {low:g}, the least that {at.optimizer} is known to do with: "
+         f"train.backbone_lr {at.backbone_lr:g} hardly moves a backbone of random weights (model.weights none): set it "
+         "to 1"),
+        (at.lr < low, f"train.lr {at.lr:g} is below {low:g}, the least that {at.optimizer} is known to train with: "
                       "raise it"),
-        (at.lr > high, f"train.lr {at.lr:g} is above {high:g}, the most that {at.optimizer} is known to do with: "
+        (at.lr > high, f"train.lr {at.lr:g} is above {high:g}, the most that {at.optimizer} is known to train with: "
                        "lower it"),
         (at.clip < CLIP, f"train.clip {at.clip:g} leaves little of the gradient: try 5"),
         (random and at.scale > SCALE * auto,
-         f"the head's scale {at.scale:g} is large for a backbone of random weights (model.weights none): say "
-         f"head.scale auto, here {auto:.1f}"),
+         f"the head's scale {at.scale:g} is large for a backbone of random weights (model.weights none): set "
+         f"head.scale to auto, here {auto:.1f}"),
     ]
     return [cause for there, cause in checked if there]
 
 
 def stuck_sentence(loss: float, level: Level, causes: list[str]) -> str:
-    """What to tell the user of a run that is stuck."""
+    """The warning about a run that is stuck."""
     found = ("likely because " + "; ".join(causes)) if causes else (
-        "and no usual cause was found in input, frozen layers, train.lr, train.clip and head.scale, so see whether the "
-        "labels are right, or lower train.lr")
-    return f"the loss rests at {loss:.2f}, and {level.loss:.2f} is that of {level.of}: nothing is learned, {found}"
+        "and input, frozen layers, train.lr, train.clip and head.scale show no usual cause; check the labels, or lower "
+        "train.lr")
+    return f"nothing is learned: the loss stays at {loss:.2f}, near the {level.loss:.2f} of {level.of}, {found}"
 
 
 class CollapseMonitor:
-    """The losses of the log's lines beside the one where nothing is learned. Its methods read the device."""
+    """Compares the logged losses with the one where nothing is learned. Its methods wait for the device."""
 
     def __init__(self, stage: StageRun, step: Step):
         self.stage, self.step = stage, step
-        self.losses: list[float] = []  # since one sentence has said that they are stuck
+        self.losses: list[float] = []  # since the last warning
         self.input_seen = False
 
     def collapsed_loss(self) -> float:
-        """The collapsed loss with the scale and the margin of now."""
+        """The collapsed loss with the present scale and margin."""
         head, sizes = self.step.head, self.stage.class_sizes
         return collapsed_loss(len(sizes), float(head.scale), head.cost_of_one(sizes), head.smoothing)
 
     def warning(self, loss: float, collapsed: float, batch: Any) -> str | None:
-        """Take in the loss of a line; what to tell of odd input, once, or of a stuck run. batch: the latest."""
+        """Take in the loss of a line; a warning about odd input, once, or about a stuck run. batch: the latest."""
         self.losses.append(loss)
         if not self.input_seen:
             self.input_seen = True
             if odd := odd_input(*self._input(batch)):
-                return f"{odd}: little can be learned from it"
+                return f"{odd}: the network can learn little from it"
         level = resting_level(len(self.stage.class_sizes), collapsed, self.stage.config.head.easy_margin)
         if not is_stuck(self.losses, level.loss):
             return None
         self.losses.clear()
-        return stuck_sentence(loss, level, likely_causes(self._circumstances(batch)))
+        return stuck_sentence(loss, level, likely_causes(self._facts(batch)))
 
     def _input(self, batch: Any) -> tuple[float, float]:
         """Mean and deviation of what the network is given."""
@@ -174,7 +175,7 @@ class CollapseMonitor:
         pixels = prepare(batch.images, batch.jitter, embedder.mean, embedder.std)
         return float(pixels.mean()), float(pixels.std())
 
-    def _circumstances(self, batch: Any) -> Circumstances:
+    def _facts(self, batch: Any) -> RunFacts:
         c, model = self.stage.c, self.stage.config.model
-        return Circumstances(*self._input(batch), model.weights, c.frozen, c.optimizer, c.lr, c.backbone_lr, c.clip,
+        return RunFacts(*self._input(batch), model.weights, c.frozen, c.optimizer, c.lr, c.backbone_lr, c.clip,
                              float(self.step.head.scale), len(self.stage.class_sizes))
