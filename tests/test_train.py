@@ -327,7 +327,7 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
     (["--train.micro_batch", "0"], "train.micro_batch must be positive, or null for all at once; got 0"),
     (["--train.micro_batch", "8"], "train.micro_batch 8 does not divide the 12 images of a rank's part of the global "
                                    "batch: use 4, or another global_batch"),
-    (["--train.device", "cuda"], "needs a GPU for each process of this node"),
+    (["--train.device", "cuda"], "there is no GPU for process 0 of this node: train.device cuda needs a GPU for each"),
     (["--model.dim", "0"], "model.dim must be positive; got 0"),
     (["--train.first_size", "64"], "train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got"),
     (["--select.balance", "2"], "select.balance must lie in [0, 1]; got 2.0"),

@@ -1,4 +1,4 @@
-"""What a stage leaves on disk beside its log, and the work that is due when an epoch ends."""
+"""Checkpoints, and the work at an epoch's end: validation and recomputed BatchNorm statistics."""
 import math
 
 import torch
@@ -14,8 +14,6 @@ from training.schedules import passed
 from training.stage import StageRun, images_ahead, make_loader
 from training.state import TrainState
 from training.step import Step, autocast, float_buffers, train_mode
-
-# What is measured at an epoch's end, cheaply; evaluate.py has the real figures.
 
 
 @torch.inference_mode()
@@ -97,7 +95,7 @@ class Checkpointer:
                          epoch=stage.epochs_done, **figures)
 
     def estimate_statistics(self) -> None:
-        """Compute the running statistics of what learns them anew, over the images that come next."""
+        """Compute anew the running statistics that are not frozen, over the images that come next."""
         stage, c, step, world = self.stage, self.stage.c, self.state.evaluated, self.stage.world
         train_mode(step, c, stage.epochs_done)
         layers = [layer for layer in batchnorms(step) if layer.training]

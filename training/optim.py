@@ -1,4 +1,4 @@
-"""The optimizer of a training step's parameters, which can leave out an update without asking the device."""
+"""The optimizer and what belongs to it: averaged weights, loss scale, clipping, a sharded head's state. None waits."""
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +13,12 @@ from arcshard.distributed import World
 from model.heads import MarginHead
 from training.config import TrainConfig
 
-# A sharded head in training: its optimizer's state is whole in a checkpoint, so that any number of ranks can go on
-# from it, and DDP leaves its weight alone.
+# A sharded head: its optimizer's state is whole in a checkpoint, so that any number of ranks can continue from it, and
+# DDP leaves its weight alone.
 
 
 def whole_state(optimizer: torch.optim.Optimizer, head: MarginHead) -> dict[str, Any]:
-    """optimizer.state_dict() as if one rank held all the centers; all ranks must ask."""
+    """optimizer.state_dict() as if one rank held all the centers; all ranks must call."""
     return _changed(optimizer.state_dict(), optimizer, head, head.shard.whole)
 
 
@@ -27,12 +27,12 @@ def own_state(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: Mar
     return _changed(state, optimizer, head, head.shard.own)
 
 
-def keep_out_of_ddp(module: nn.Module, spread: Sequence[Tensor]) -> None:
+def keep_out_of_ddp(module: nn.Module, sharded: Sequence[Tensor]) -> None:
     """Let DDP neither send around nor average these parameters of `module`, nor its buffers; call it before wrapping.
 
     DDP would send the running statistics with each step; rank 0's are shared where they are used instead.
     """
-    names = [name for name, p in module.named_parameters() if any(p is s for s in spread)]
+    names = [name for name, p in module.named_parameters() if any(p is s for s in sharded)]
     names += [name for name, _ in module.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
 
@@ -49,7 +49,7 @@ def _changed(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: Marg
     return {**state, "state": {**state["state"], number: kept}}
 
 
-# An average of the weights over the last images seen: usually better than the weights themselves.
+# Averaged weights: usually better than the weights themselves.
 
 M = TypeVar("M", bound=nn.Module)
 SHARE = 0.1  # of the images seen so far that the half-life may not exceed
@@ -93,7 +93,7 @@ class AveragedWeights(Generic[M]):
             torch._foreach_copy_(averages, counts)
 
 
-# The factor on a float16 run's losses, without which small gradients would be rounded to 0.
+# Loss scale: the factor on a float16 run's losses, without which small gradients would be rounded to 0.
 
 START, GROWTH, INTERVAL = 65536.0, 2.0, 2000  # of torch.amp.GradScaler
 
@@ -103,7 +103,7 @@ class LossScale:
 
     torch.amp.GradScaler's rule (Micikevicius et al., "Mixed precision training", ICLR 2018, section 3.2). Its class
     asks each rank's own gradients, of which a sharded head's differ; this one takes the decision that all ranks share.
-    All is done on the device; all ranks must call `update`.
+    It stays on the device; all ranks must call `update`.
     """
 
     def __init__(self, world: World):
@@ -145,19 +145,17 @@ class LossScale:
             getattr(self, name).copy_(value)
 
 
-# The gradient's norm, kept small, where some parameters are spread over the ranks.
-
-def clip_grad_norm(parameters: Iterable[Tensor], spread: Sequence[Tensor], norm: float) -> Tensor:
+def clip_grad_norm(parameters: Iterable[Tensor], sharded: Sequence[Tensor], norm: float) -> Tensor:
     """Scale the gradients so that together they have at most this norm; returns the norm before, on the device.
 
-    spread: those of the parameters of which each rank holds a part, with the gradient of that part: their squares are
+    sharded: those of the parameters of which each rank holds a part, with the gradient of that part: their squares are
     added up over the ranks, which must all call. Without any it is torch's clip_grad_norm_, bit for bit.
     """
-    if not spread:
+    if not sharded:
         return nn.utils.clip_grad_norm_(parameters, norm)
     parameters = list(parameters)
-    same = [p for p in parameters if not any(p is s for s in spread)]
-    squares = _norm(spread).square()
+    same = [p for p in parameters if not any(p is s for s in sharded)]
+    squares = _norm(sharded).square()
     dist.all_reduce(squares)
     total = (squares + _norm(same).square()).sqrt()
     nn.utils.clip_grads_with_norm_(parameters, norm, total)
@@ -200,13 +198,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Update, or change nothing where `bad` (bool scalar on the parameters' device) is true; then forget the gradients.
 
-    The same door of torch's fused optimizers that its GradScaler uses: the kernel reads the flag, the host need not.
+    By the attribute of torch's fused optimizers that its GradScaler uses: the kernel reads the flag, the host need not.
     """
     optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def clip(parameters: Iterable[Tensor], spread: Sequence[Tensor], norm: float) -> Tensor:
+def clip(parameters: Iterable[Tensor], sharded: Sequence[Tensor], norm: float) -> Tensor:
     """clip_grad_norm; returns whether the gradients are not finite, a bool scalar on the device, alike on all ranks."""
-    return ~clip_grad_norm(parameters, spread, norm).isfinite()
+    return ~clip_grad_norm(parameters, sharded, norm).isfinite()

@@ -1,4 +1,4 @@
-"""What a stage trains: network, head, optimizer and average, new or as a checkpoint holds them."""
+"""What a stage trains, network, head, optimizer and average, and how an update changes them."""
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,8 +32,6 @@ from training.step import (
     may_compile,
     train_mode,
 )
-
-# Class centers that begin where the untrained network puts the classes' photos.
 
 
 def begin_at_means(stage: StageRun, step: Step) -> None:
@@ -87,7 +85,7 @@ class TrainState:
         return self.average.module if self.average else self.step
 
     def set_mode(self, epoch: float) -> None:
-        """Let learn what learns in this epoch. All ranks must call; they freeze BatchNorm with rank 0's statistics."""
+        """Set training mode for this epoch. All ranks must call; BatchNorm is frozen with rank 0's statistics."""
         frozen = self.c.batchnorm_frozen_from is not None and epoch >= self.c.batchnorm_frozen_from
         if frozen and not self.frozen:
             self.world.share(float_buffers(self.step))
@@ -97,7 +95,7 @@ class TrainState:
 
 
 def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
-    """New from the seed, as saved, or as a stage takes over from the one before: its weights, not its optimizer.
+    """New from the seed, continued from the checkpoint, or with the weights, not the optimizer, of the stage before.
 
     Raises UserError if the checkpoint has other classes.
     """
@@ -137,7 +135,7 @@ def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c:
 def resume(step: Step, optimizer: torch.optim.Optimizer, saved: Checkpoint) -> None:
     """Load what the stage's own checkpoint holds. Raises UserError if it has other classes."""
     if len(saved.weights.head["weight"]) != step.head.num_centers:
-        raise UserError("a run continues with as many classes as it began with; its head has "
+        raise UserError("the dataset has other classes than the run: its head has "
                         f"{len(saved.weights.head['weight']):,} centers, and this dataset needs "
                         f"{step.head.num_centers:,}: give another --out")
     step.load_weights(saved.weights)

@@ -1,4 +1,4 @@
-"""What a training step computes forward, as one module."""
+"""A training step: forward as one module, backward over micro-batches, compiled where that is faster."""
 import statistics
 import time
 import warnings
@@ -15,8 +15,6 @@ from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
 from training.config import TrainConfig
-
-# One update's gradients, added up over micro-batches and averaged over the ranks.
 
 
 def backward(forward: Any, batch: Any, parts: int, c: TrainConfig, world: World, scale: Tensor | float = 1.0) -> Tensor:
@@ -40,7 +38,7 @@ def autocast(c: TrainConfig, world: World) -> torch.autocast:
 
 
 def poison(loss: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """What to begin the backward pass with: the scale, or NaN for a loss that is not finite."""
+    """The gradient to begin the backward pass with: the scale, or NaN for a loss that is not finite."""
     return torch.where(loss.isfinite(), scale, torch.nan)
 
 
@@ -60,7 +58,7 @@ class KeptBuffers:
         self.keep()
 
     def keep(self) -> None:
-        """Count what they are now as good."""
+        """Take their present values as good."""
         self._kept = self._flat()
 
     def restore_if_bad(self, bad: Tensor) -> None:
@@ -94,7 +92,7 @@ class Step(nn.Module):
 
 
 def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
-    """Let learn what learns in this epoch; the rest, and BatchNorm's statistics where they are frozen, stays."""
+    """Set training mode for this epoch, but eval mode for what is frozen."""
     step.train()
     if c.frozen == "backbone":
         step.embedder.backbone.eval()
@@ -104,19 +102,15 @@ def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
         freeze_statistics(step)
 
 
-# Whether the step runs compiled: measured before the first update, which leaves no trace.
-#
-# Embedder and head are a graph each: the head's gradient is then there before the backward pass of the backbone
-# begins,
-# and DDP sends it meanwhile. Of one graph DDP gets all gradients at its end (pytorch/pytorch#109774).
+# Compilation, decided by a measurement before the first update. Embedder and head are a graph each: then the head's
+# gradient is ready before the backward pass of the backbone begins, and DDP sends it meanwhile; from a single graph DDP
+# gets all gradients at its end (pytorch/pytorch#109774).
 
-# torch 2.14 looks at the gradient of what the embedder gives the head, which has none, when it traces the head.
+# When torch 2.14 traces the head, it looks at the gradient of the head's input, which is not a leaf and has none.
 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
 
 WARM_UP, TIMED = 3, 10  # passes
 LONGEST = 200  # characters of a reason
-
-
 NO_SYNCED = ("torch cannot compile a synced BatchNorm without breaking the graph, so with train.batchnorm synced only "
              "the head is compiled")
 
@@ -144,7 +138,7 @@ class CompiledStep(nn.Module):
 
 
 def may_compile(c: TrainConfig, world: World) -> bool:
-    """Whether there is something to choose."""
+    """Whether compilation is to be tried."""
     return c.compile == "always" or c.compile == "auto" and world.device.type == "cuda"
 
 
@@ -189,7 +183,7 @@ def seconds_of(form: Any, inputs: tuple[Tensor, ...], c: TrainConfig, world: Wor
 
 @contextmanager
 def unchanged(step: nn.Module) -> Iterator[None]:
-    """Forget what passes inside do to gradients, running statistics and the generators of random numbers."""
+    """Undo what passes inside do to gradients, running statistics and random number generators."""
     kept = [(buffer, buffer.clone()) for buffer in step.buffers()]
     with torch.random.fork_rng({p.device.index for p in step.parameters() if p.is_cuda}):
         yield
