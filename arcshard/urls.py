@@ -36,7 +36,7 @@ def filesystem(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
         mend = "pip install 'arcshard[s3]'" if protocol in S3_PROTOCOLS else error
         raise UserError(f"{url} cannot be read, since a package for {protocol}:// is not installed: {mend}") from None
     except ValueError as error:
-        raise UserError(f"{url} must have a protocol that fsspec knows, but has not ({error}): check it") from None
+        raise UserError(f"{url} has a protocol that fsspec does not know ({error}): check it") from None
 
 
 @contextmanager
@@ -47,8 +47,8 @@ def reaching(url: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{url} must be readable, but is not ({reason(error)}): check the address, your rights to it "
-                        "and the connection, then run the same command again") from error
+        raise UserError(f"{url} cannot be read ({reason(error)}): check the address, your rights to it and the "
+                        "connection, then run the same command again") from error
 
 
 def reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Make a dataset of WebDataset tars that are there, without packing them again.
+"""Make a dataset of existing WebDataset tars without packing them again.
 
-Every member is read and every photo decoded once, since what breaks the format would later break a DALI pipeline. The
-tars are hard-linked under their new names, copied only onto another disk, and never changed.
+Every member is read and every photo decoded once, since a photo that breaks the format would break the DALI pipeline
+during training. The tars are hard-linked under their new names (copied only to another disk) and never changed.
 """
 import csv
 import os
@@ -155,22 +155,22 @@ def _empty(folder: Path) -> None:
 
 def _refuse_paths(tars: Tars, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out must be a new folder, but {out} is there: choose another")
+        raise UserError(f"--out {out} exists already: choose a new folder")
     for tar in [tar for paths in tars.values() for tar in paths]:
         if not tar.is_file():
             raise UserError(f"there is no file {tar}: check the path")
         with open(tar, "rb") as f:
             start = f.read(6)
         if kind := next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None):
-            raise UserError(f"a shard is a plain tar, since a compressed one cannot be read from its middle, but {tar} "
-                            f"is packed by {kind}: unpack it to a .tar first")
+            raise UserError(f"{tar} is compressed with {kind}, so its samples cannot be read at random: decompress it to a "
+                            "plain .tar first")
 
 
 def _refuse_faults(faults: list[Refused]) -> None:
     if faults:
         tar, first, _ = faults[0]
-        raise UserError(f"a shard holds pairs KEY.jpg and KEY.cls, but {tar}: {first} (faults in all: "
-                        f"{sum(count for *_, count in faults):,}, tars that have any: {len(faults):,}): {REPACK}")
+        raise UserError(f"{tar} is not a valid shard: {first} ({sum(count for *_, count in faults):,} faults in "
+                        f"{len(faults):,} tars): {REPACK}")
 
 
 def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:
@@ -178,8 +178,7 @@ def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:
     for key, table, row in repeated_keys(tables):
         tar = _tar_of(tars, table, row)
         if key in places:
-            raise UserError(f"a key must occur once, but {places[key]} and {tar} hold a sample {key.decode()}: "
-                            f"{REPACK}")
+            raise UserError(f"{places[key]} and {tar} both hold a sample with the key {key.decode()}: {REPACK}")
         places[key] = tar
 
 

@@ -91,8 +91,8 @@ def read_remote_manifest(url: str) -> dict[str, Any]:
     """read_manifest of a folder in object storage."""
     text = read_object(f"{url}/{MANIFEST}", Event())
     if text is None:
-        raise UserError(f"a dataset is a folder that holds {MANIFEST}, but {url} has none: check the address, or wait "
-                        "until its packing ends")
+        raise UserError(f"{url} is not a dataset, it has no {MANIFEST}: check the address, or wait until its packing "
+                        "ends")
     return parse_manifest(text, url)
 
 

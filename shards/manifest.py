@@ -96,7 +96,7 @@ def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     try:
         manifest = json.loads(data)
     except ValueError:
-        raise LostManifest(f"{where}/{MANIFEST} must be JSON, but is not: {REMEDY}") from None
+        raise LostManifest(f"{where}/{MANIFEST} is not valid JSON: {REMEDY}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if isinstance(version, int) and version != FORMAT_VERSION:
         raise UserError(f"this arcshard reads datasets of format version {FORMAT_VERSION}, but {where} has "
@@ -163,12 +163,11 @@ def _is_count(value: Any, least: int) -> bool:
 
 def _missing(path: Path) -> UserError:
     if not path.is_dir():
-        return UserError("a dataset is a folder that preprocess/make_shards.py made, but there is no folder "
-                         f"{path}: check the path")
+        return UserError(f"there is no folder {path}: give a dataset that preprocess/make_shards.py wrote")
     if (path / UNFINISHED).is_dir():
         return UserError(f"{path} is not a dataset yet, its packing was interrupted: run the same make_shards.py "
                          "command again")
     if any(path.glob("*.tar")):
-        return LostManifest(f"a dataset is a folder that holds {MANIFEST}, but {path} has only the tars: {REMEDY}")
-    return UserError(f"a dataset is a folder that holds {MANIFEST}, but {path} has none: give the folder that "
-                     "preprocess/make_shards.py wrote")
+        return LostManifest(f"{path} has tars but no {MANIFEST}: {REMEDY}")
+    return UserError(f"{path} is not a dataset, it has no {MANIFEST}: give the folder that preprocess/make_shards.py "
+                     "wrote")

@@ -63,8 +63,8 @@ def download(url: str, entry: FileEntry, file: BinaryIO, stop: Event) -> None:
             stream.write(_read_range(url, start, min(BLOCK, entry["size"] - start), stop))
         if stream.sha256 == entry["sha256"]:
             return
-    raise WrongBytes(f"{url} must have the sha256 that dataset.json says, but has another, in {COPIES} downloads: put "
-                     "the packed file there again (python -m shards verify names all that differ)")
+    raise WrongBytes(f"{url} does not have the sha256 in dataset.json, in {COPIES} downloads: upload the packed file "
+                     "again (python -m shards verify names all files that differ)")
 
 
 def _read_range(url: str, start: int, size: int, stop: Event) -> bytes:
@@ -243,15 +243,15 @@ class Cache:
     def _reserve(self, size: int, part: BinaryIO, stop: Event) -> None:
         """Give `part` its full size, once there is room."""
         if size > self.limit:
-            raise UserError(f"the cache must have room for a whole shard or index, here {size_text(size)}, but may "
-                            f"hold {size_text(self.limit)}: raise cache.size_gb")
+            raise UserError(f"a whole shard or index ({size_text(size)}) does not fit into the cache of "
+                            f"{size_text(self.limit)}: raise cache.size_gb")
         part.truncate(0)
         waited = 0.0
         while not self._reserved(size, part):
             if waited >= PATIENCE:
-                raise UserError(f"the cache {self.folder} must have room for {size_text(size)}, but running processes "
-                                f"use the {size_text(self.limit)} that it may hold: raise cache.size_gb, lower "
-                                "cache.window, or give each run its own cache.folder")
+                raise UserError(f"no room for {size_text(size)} in the cache {self.folder}: running processes use all "
+                                f"{size_text(self.limit)} of it; raise cache.size_gb, lower cache.window, or give "
+                                "each run its own cache.folder")
             _pause(stop)
             waited += POLL
 

@@ -258,7 +258,7 @@ def _repair(path: Path, work: Path, manifest: Manifest | None, workers: int) -> 
     packed: dict[str, FileEntry] | None = manifest["files"] if manifest else None
     shards = _shards(packed or os.listdir(path))
     if not shards:
-        raise UserError(f"a dataset is rebuilt from its tars, but {path} has none: pack it again")
+        raise UserError(f"{path} has no tars to rebuild the dataset from: pack it again")
     splits = [rebuild_split(path, work, split, count, packed, workers) for split, count in shards.items()]
     tables = [read_tables(work, split.split, split.counts["shards"]) for split in splits if split.counts]
     names = _names(path, shards, packed)

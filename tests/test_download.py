@@ -237,7 +237,7 @@ def test_what_is_there_needs_no_space(kaggle, part, get, monkeypatch):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_report_full_disk(tmp_path, code):
+def test_a_full_disk_is_a_sentence(tmp_path, code):
     with pytest.raises(UserError, match="no room left for "):
         with report_full_disk(tmp_path):
             raise OSError(code, "No space")

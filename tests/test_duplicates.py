@@ -570,7 +570,7 @@ def test_a_second_call_on_one_report_is_refused(duplicates, tmp_path, refused):
     assert duplicates().returncode == 0
 
 
-def test_a_report_full_disk(leaky, tmp_path, monkeypatch):
+def test_a_full_disk_is_a_sentence(leaky, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

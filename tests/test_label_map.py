@@ -39,7 +39,7 @@ def test_a_dataset_and_its_sample_table_have_the_same_classes(photos, dataset_pa
 
 @pytest.mark.parametrize("old, sentence", [
     ("no.csv", "there is no file no.csv: check the path"),
-    ("preprocess", "a dataset is a folder that holds dataset.json, but preprocess has none: give the folder that "
+    ("preprocess", "preprocess is not a dataset, it has no dataset.json: give the folder that "
                    "preprocess/make_shards.py wrote"),
 ])
 def test_what_has_no_classes_is_refused(call, refused, tmp_path, old, sentence):

@@ -197,7 +197,7 @@ def test_a_shard_in_use_is_never_evicted(front, packed, config, monkeypatch):
     small = limited(config, packed, 2)
     holder, other = train(small), train(small)
     views = [holder.view(0), holder.view(10)]
-    with pytest.raises(UserError, match=r"must have room for \d+\.\d kB, but running processes use the .* raise "
+    with pytest.raises(UserError, match=r"no room for \d+\.\d kB in the cache .*: running processes use all .*; raise "
                                         "cache.size_gb, lower cache.window, or give each run its own cache.folder"):
         other.view(59)
     assert views[0].tobytes() == other.read(0) and front.gets[SHARDS[0]] == 1
@@ -258,9 +258,9 @@ def test_what_a_server_may_do_for_a_while(front, packed, config, faults):
     ("short", r"failed 12 times in a row, the last time with: [\d,]+ bytes came of the [\d,]+ from 0 on;"),
     ("cut", "failed 12 times in a row, the last time with: "),
     ("drop", "failed 12 times in a row, the last time with: "),
-    ("wrong", "must have the sha256 that dataset.json says, but has another, in 2 downloads: put the packed file"),
-    (404, "must be readable, but is not .*: check the address"),
-    (403, "must be readable, but is not .*: check the address, your rights to it"),
+    ("wrong", "does not have the sha256 in dataset.json, in 2 downloads: upload the packed file"),
+    (404, "cannot be read .*: check the address"),
+    (403, "cannot be read .*: check the address, your rights to it"),
 ])
 def test_what_a_server_may_not_do_for_ever_is_one_sentence(front, config, fault, sentence):
     loader = Loader(train(config), batch_size=2, size=16)
@@ -287,7 +287,7 @@ def test_a_server_that_is_gone_is_one_sentence(front, config, monkeypatch):
 def test_what_is_no_dataset_is_one_sentence(front, config):
     with pytest.raises(UserError, match="holds dataset.json, but s3://shards/none has none: check the address"):
         Dataset("s3://shards/none", "train", config)
-    with pytest.raises(UserError, match="must have a protocol that fsspec knows, but has not"):
+    with pytest.raises(UserError, match="has a protocol that fsspec does not know"):
         Dataset("nowhere://shards/none", "train", config)
     with pytest.raises(UserError, match=f"{URL} has no split 'dev': choose one of test, train, val"):
         Dataset(URL, "dev", config)

@@ -201,7 +201,7 @@ REFUSED = {
     "no photo at all": ([("a.jpg", b"<html>"), CLS], "member a.jpg cannot be decoded ("),
     "empty photo": ([("a.jpg", b""), CLS], "member a.jpg cannot be decoded ("),
     "no members": ([], "holds no sample"),
-    "twice": (pairs("b", "b"), "a key must occur once, but "),
+    "twice": (pairs("b", "b"), " both hold a sample with the key b"),
 }
 
 
@@ -240,8 +240,8 @@ def test_a_compressed_tar_is_refused(tars, tmp_path):
     (tmp_path / "a.tar").write_bytes(gzip.compress(tars[0].read_bytes()))
     with pytest.raises(UserError) as error:
         adopt({"train": [tmp_path / "a.tar"]}, tmp_path / "out")
-    assert str(error.value) == ("a shard is a plain tar, since a compressed one cannot be read from its middle, but "
-                                f"{tmp_path}/a.tar is packed by gzip: unpack it to a .tar first")
+    assert str(error.value) == (f"{tmp_path}/a.tar is compressed with gzip, so its samples cannot be read at random: "
+                                "decompress it to a plain .tar first")
 
 
 def test_the_same_key_in_two_tars_is_refused(tars, tmp_path):
@@ -254,7 +254,7 @@ def test_the_same_key_in_two_tars_is_refused(tars, tmp_path):
 
 def test_faults_are_counted(tmp_path):
     bad = [tar_of(tmp_path / f"{name}.tar", pairs(*keys)) for name, keys in (("x", ["A", "b", "C"]), ("y", ["D"]))]
-    with pytest.raises(UserError, match=r"\(faults in all: 6, tars that have any: 2\): unpack the tars and pack"):
+    with pytest.raises(UserError, match=r"\(6 faults in 2 tars\): unpack the tars and pack"):
         adopt({"train": bad}, tmp_path / "out")
 
 
@@ -263,7 +263,7 @@ def test_mistaken_paths_are_sentences(tars, tmp_path):
         adopt({"train": [*tars, tmp_path / "no.tar"]}, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
-    with pytest.raises(UserError, match=f"--out must be a new folder, but {tmp_path}/full is there: choose another"):
+    with pytest.raises(UserError, match=f"--out {tmp_path}/full exists already: choose a new folder"):
         adopt({"train": tars}, tmp_path / "full")
 
 

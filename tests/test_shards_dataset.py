@@ -168,10 +168,9 @@ def error_of(path: Path, split: str = "train") -> str:
 
 def test_mistakes_get_one_sentence(copy, tmp_path):
     assert error_of(tmp_path / "no") == (
-        "a dataset is a folder that preprocess/make_shards.py made, but there is no folder "
-        f"{tmp_path}/no: check the path")
+        f"there is no folder {tmp_path}/no: give a dataset that preprocess/make_shards.py wrote")
     assert error_of(tmp_path) == (
-        f"a dataset is a folder that holds dataset.json, but {tmp_path} has none: give the folder that "
+        f"{tmp_path} is not a dataset, it has no dataset.json: give the folder that "
         "preprocess/make_shards.py wrote")
     assert error_of(copy, "val") == f"{copy} has no split 'val': choose one of test, train"
     (tmp_path / ".packing").mkdir()
@@ -181,10 +180,10 @@ def test_mistakes_get_one_sentence(copy, tmp_path):
     assert error_of(copy) == (f"this arcshard reads datasets of format version 1, but {copy} has version 7: "
                               "pack it again, or use the arcshard that wrote it")
     (copy / "dataset.json").write_text('{"format_ver')
-    assert error_of(copy) == (f"{copy}/dataset.json must be JSON, but is not: rebuild it with python -m shards "
+    assert error_of(copy) == (f"{copy}/dataset.json is not valid JSON: rebuild it with python -m shards "
                               "repair")
     (copy / "dataset.json").unlink()
-    assert error_of(copy) == (f"a dataset is a folder that holds dataset.json, but {copy} has only the tars: "
+    assert error_of(copy) == (f"{copy} has tars but no dataset.json: "
                               "rebuild it with python -m shards repair")
 
 

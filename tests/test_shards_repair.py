@@ -160,7 +160,7 @@ def test_no_dataset_is_a_sentence_and_stays_untouched(copy, tmp_path):
     (copy / "dataset.json").write_text("{")
     for path in copy.glob("*.tar"):
         path.unlink()
-    with pytest.raises(UserError, match=f"a dataset is rebuilt from its tars, but {copy} has none: pack it again"):
+    with pytest.raises(UserError, match=f"{copy} has no tars to rebuild the dataset from: pack it again"):
         repair(copy)
 
 

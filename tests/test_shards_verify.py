@@ -486,8 +486,7 @@ def test_commands_and_their_exit_codes(copy, tmp_path):
 def test_wrong_usage_is_exit_code_2(copy, tmp_path):
     done = command("verify", tmp_path / "no")
     assert (done.returncode, done.stderr) == (
-        2, "shards: a dataset is a folder that preprocess/make_shards.py made, but there is no folder "
-           f"{tmp_path}/no: check the path\n")
+        2, f"shards: there is no folder {tmp_path}/no: give a dataset that preprocess/make_shards.py wrote\n")
     done = command("repair", copy, "--workers", 0)
     assert (done.returncode, done.stderr) == (2, "shards: --workers must be at least 1, not 0\n")
     assert command("verify").returncode == command("mend", copy).returncode == 2

@@ -98,7 +98,7 @@ def test_no_photo_is_left_out_because_the_process_or_the_disk_failed(tmp_path, c
     tar.unlink()
     with pytest.raises(UserError, match=r"/in, the photos' folder, is gone: bring it back"):
         place.read()
-    with pytest.raises(UserError, match=r"photos\.tar must be readable, but is not \(.*No such file"):
+    with pytest.raises(UserError, match=r"photos\.tar cannot be read \(.*No such file"):
         in_tar.read()
 
 
@@ -232,7 +232,7 @@ def test_a_protocol_without_its_package_names_what_to_install(cache, monkeypatch
     assert refusal(cache, "s3://b/x.zip") == (
         "s3://b/x.zip cannot be read, since a package for s3:// is not installed: pip install 'arcshard[s3]'")
     assert "a package for gs:// is not installed: Please install gcsfs" in refusal(cache, "gs://b/x.zip")
-    assert refusal(cache, "s4://b").startswith("s4://b must have a protocol that fsspec knows, but has not (")
+    assert refusal(cache, "s4://b").startswith("s4://b has a protocol that fsspec does not know (")
 
 
 def test_one_bad_archive_is_named_and_the_others_stay_indexed(tmp_path, cache):

@@ -96,13 +96,13 @@ def test_what_cannot_be_reached_is_a_sentence_and_rejects_no_photo(s3, tmp_path,
     places = [open_source([url], tmp_path, 1).locate(["x"], None)[0] for url in urls]
     assert [place.read() for place in places] == [b"photo", b"photo"]
     s3.rm("photos/lost.zip")
-    with pytest.raises(UserError, match=r"^s3://photos/lost\.zip must be readable, but is not \("):
+    with pytest.raises(UserError, match=r"^s3://photos/lost\.zip cannot be read \("):
         places[1].read()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    with pytest.raises(UserError, match=r"^s3://photos/lost/x\.jpg must be readable, but is not \(Could not connect"):
+    with pytest.raises(UserError, match=r"^s3://photos/lost/x\.jpg cannot be read \(Could not connect"):
         places[0].read()
 
 
