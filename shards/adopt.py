@@ -162,8 +162,8 @@ def _refuse_paths(tars: Tars, out: Path) -> None:
         with open(tar, "rb") as f:
             start = f.read(6)
         if kind := next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None):
-            raise UserError(f"{tar} is compressed with {kind}, so its samples cannot be read at random: decompress it to a "
-                            "plain .tar first")
+            raise UserError(f"{tar} is compressed with {kind}, so its samples cannot be read at random: decompress it "
+                            "to a plain .tar first")
 
 
 def _refuse_faults(faults: list[Refused]) -> None:
