@@ -285,7 +285,7 @@ def test_a_server_that_is_gone_is_one_sentence(front, config, monkeypatch):
 
 
 def test_what_is_no_dataset_is_one_sentence(front, config):
-    with pytest.raises(UserError, match="holds dataset.json, but s3://shards/none has none: check the address"):
+    with pytest.raises(UserError, match="s3://shards/none is not a dataset, it has no dataset.json: check the address"):
         Dataset("s3://shards/none", "train", config)
     with pytest.raises(UserError, match="has a protocol that fsspec does not know"):
         Dataset("nowhere://shards/none", "train", config)
@@ -478,7 +478,7 @@ def test_verify_names_what_differs_in_the_bucket(server, front, packed, capfd):
         "train-000003 (1).tar: an extra file that dataset.json does not list", "train-000003.tar: missing",
         f"train-000004.tar: has {size - 512} bytes, was packed with {size}",
         "classes.csv: its sha256 is not the one it was packed with"]
-    with pytest.raises(UserError, match="holds dataset.json, but s3://shards/none has none"):
+    with pytest.raises(UserError, match="s3://shards/none is not a dataset, it has no dataset.json"):
         verify_remote("s3://shards/none")
 
 

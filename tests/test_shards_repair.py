@@ -150,7 +150,7 @@ def test_a_damaged_tar_leaves_what_depends_on_it_and_no_more(whole, copy):
 
 def test_no_dataset_is_a_sentence_and_stays_untouched(copy, tmp_path):
     (tmp_path / "empty").mkdir()
-    for path, text in ((tmp_path / "no", "there is no folder"), (tmp_path / "empty", "it has no dataset.json: give the folder")):
+    for path, text in ((tmp_path / "no", "there is no folder"), (tmp_path / "empty", "it has no dataset.json")):
         with pytest.raises(UserError, match=text):
             repair(path)
     assert list((tmp_path / "empty").iterdir()) == []
