@@ -1,6 +1,6 @@
 """The memory of this process: how much it holds, and how the C library keeps it from step to step.
 
-No torch here: packing workers import this, and torch would add 0.3 GB and seconds to each of them.
+No torch here: packing workers import this, and a worker that loads torch holds 626 MB instead of 147.
 """
 import ctypes
 import os
