@@ -308,8 +308,8 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
     done = train_here(tmp_path / "run", "--train.epochs", "2.4", "--train.lr", "1e-9", "--head.scale", "2",
                       "--head.margin", "0", "--model.dim", "512")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("and 1.79 is that of embeddings which all point one way") == 1  # ln 6
-    assert "likely because train.lr 1e-09 is below 0.001, the least that sgd is known to do with" in done.stdout
+    assert done.stdout.count("near the 1.79 of embeddings which all point one way") == 1  # ln 6
+    assert "likely because train.lr 1e-09 is below 0.001, the least that sgd is known to train with" in done.stdout
     assert training_log.read(tmp_path / "run")[-1]["collapsed_loss"] == pytest.approx(math.log(6))
 
 
