@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -74,7 +75,7 @@ def test_a_damaged_photo_stops_the_contest(call, refused, listing, work):
     listing[1][1].write_bytes(whole[:-2000])
     done = call(PACKING, "--work", work, "--photos", 65, "--workers", 1, "--rounds", 1, "--against", "gray_check")
     listing[1][1].write_bytes(whole)
-    assert done.returncode == 2 and "every photo of a contest must be packed, but 63 of 64 were: see " in done.stderr
+    assert done.returncode == 2 and "only 63 of 64 photos were packed: see " in done.stderr
 
 
 def test_the_cheapest_check_decodes_every_photo_and_stops_at_a_damaged_one(listing, tmp_path):
@@ -124,7 +125,7 @@ def test_mistakes_are_one_sentence(call, refused, tmp_path, options, sentence):
 def test_a_peer_that_is_not_installed_is_named(call, refused, work):
     done = call(PACKING, "--work", work, "--photos", 65, "--resized", 65, "--workers", 1, "--rounds", 1,
                 "--against", "mds_writer", "--peers", sys.prefix)
-    assert done.returncode == 2 and "mds_writer.py ended with exit code 1 (ModuleNotFoundError: " in done.stderr
+    assert done.returncode == 2 and re.search("mds_writer.py failed .*ModuleNotFoundError: ", done.stderr)
 
 
 def test_install_names_the_system_packages_that_are_missing(tmp_path):

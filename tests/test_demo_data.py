@@ -3,7 +3,6 @@ import hashlib
 import importlib.metadata
 import io
 import itertools
-import os
 import re
 import sys
 from pathlib import Path
@@ -283,11 +282,13 @@ def test_mistakes_get_one_sentence(call, refused, tmp_path):
     refused(call(SCRIPT, "--out", tmp_path / "x", "--seed", "-1"), "--seed must be at least 0, not -1")
 
 
-def test_wrong_package_is_named(process, refused, tmp_path, monkeypatch):
+def test_wrong_package_is_named(call, refused, tmp_path, monkeypatch):
     metadata = tmp_path / "mvtb_data-1.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: mvtb-data\nVersion: 1.0\n")
-    done = process(SCRIPT, "--out", tmp_path / "x", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        done = call(SCRIPT, "--out", tmp_path / "x")
     refused(done, "(found: 1.0): run pip install 'arcshard[demo]'")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: (_ for _ in ()).throw(
         importlib.metadata.PackageNotFoundError(name)))
