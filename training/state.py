@@ -34,29 +34,6 @@ from training.step import (
 )
 
 
-def begin_at_means(stage: StageRun, step: Step) -> None:
-    """Turn each class's first center to the mean of its photos, over the first images of the training; in eval mode.
-
-    All ranks must call. A class that these images do not show keeps its random center.
-    """
-    step.eval()
-    with autocast(stage.c, stage.world):
-        means = class_means(lambda batch: step.embedder(batch.images, batch.jitter), watched(stage),
-                            len(stage.class_sizes), stage.world)
-    init_centers(step.head, means)
-
-
-def watched(stage: StageRun) -> Iterator[Any]:
-    """The batches, with a bar."""
-    count = min(stage.epoch, stage.config.head.init_images or stage.epoch)
-    size = stage.loader.global_batch
-    with progress(total=math.ceil(count / size) * size, unit="images", what="class means",
-                  disable=not stage.world.is_main) as bar:
-        for batch in images_ahead(stage, count):
-            yield batch
-            bar.update(size)
-
-
 @dataclass
 class TrainState:
     """What an update changes, and how it is made."""
@@ -152,6 +129,29 @@ def averaged(step: Step, c: TrainConfig, saved: Checkpoint | None) -> AveragedWe
     return average
 
 
+def begin_at_means(stage: StageRun, step: Step) -> None:
+    """Turn each class's first center to the mean of its photos, over the first images of the training; in eval mode.
+
+    All ranks must call. A class that these images do not show keeps its random center.
+    """
+    step.eval()
+    with autocast(stage.c, stage.world):
+        means = class_means(lambda batch: step.embedder(batch.images, batch.jitter), _first_batches(stage),
+                            len(stage.class_sizes), stage.world)
+    init_centers(step.head, means)
+
+
+def _first_batches(stage: StageRun) -> Iterator[Any]:
+    """Those that the means are taken over, with a progress bar."""
+    count = min(stage.epoch, stage.config.head.init_images or stage.epoch)
+    size = stage.loader.global_batch
+    with progress(total=math.ceil(count / size) * size, unit="images", what="class means",
+                  disable=not stage.world.is_main) as bar:
+        for batch in images_ahead(stage, count):
+            yield batch
+            bar.update(size)
+
+
 def parallel(state: TrainState, example: Callable[[], Any]) -> nn.Module:
     """The step as it is called: compiled where that is faster, gradients averaged over the ranks.
 
@@ -168,9 +168,8 @@ def parallel(state: TrainState, example: Callable[[], Any]) -> nn.Module:
     if world.size > 1:
         keep_out_of_ddp(module, step.head.sharded_parameters)
         on_gpu = world.device.type == "cuda"
-        # Each rank keeps running statistics of its own; rank 0's are shared where they are used, not in every step.
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
-                                         broadcast_buffers=False, gradient_as_bucket_view=True)
+                                         gradient_as_bucket_view=True)
     return module
 
 
