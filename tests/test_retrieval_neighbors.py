@@ -106,7 +106,7 @@ def test_a_gallery_of_half_precision_is_searched_as_the_numbers_it_holds(unit_ve
 BIG = """
 import resource, numpy as np
 from retrieval import nearest
-from retrieval.approximate import approximate
+from retrieval.search import approximate
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 nearest(np.zeros((8, 16), np.float32), np.zeros((99, 16), np.float32), 1)  # libraries' own memory
 queries, gallery = (np.random.default_rng(0).random((n, 16), np.float32) for n in (4000, 40_000))
