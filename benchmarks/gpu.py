@@ -19,8 +19,11 @@ trace.json.gz. Exit codes: 0 all marks met, 1 one missed or a part failed, 2 wro
 import argparse
 import json
 import multiprocessing
+import os
+import signal
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,9 +34,10 @@ from gpu_scale import Row, Scale, markdown, table
 from gpu_step import VARIANTS
 from machine import machine
 
-from arcshard.console import Parser, UserError, run
-from arcshard.files import write_text
+from arcshard.console import Parser, UserError, check_least, run
+from arcshard.files import report_full_disk, write_text
 from arcshard.memory import keep_freed_memory
+from shards import Dataset
 
 PACKAGES = ("torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "nvidia-cudnn-cu13", "timm",
             "opencv-python-headless", "pytorch-metric-learning")
@@ -42,18 +46,27 @@ PACKAGES = ("torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "nv
 def main() -> int:
     args = parse_args()
     scale = Scale.tiny(args) if args.dry_run else Scale.full(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the part that runs must not outlive this
     args.out.mkdir(parents=True, exist_ok=True)
-    about, rows = about_machine(), []
+    about: dict[str, Any] = about_machine() | scale.facts()
+    rows: list[Row] = []
+    save(args.out, about, rows)  # a folder that cannot be written to shows now
     for name in args.parts:
         began = time.perf_counter()
         found = in_a_process(name, scale, args.limit)
         rows += found
         print(f"\n{name}: {time.perf_counter() - began:.0f} s\n{table(found)}", flush=True)
-        write_text(args.out / "gpu.json", json.dumps({"machine": about, "scale": scale.facts(), "rows": [
-            row._asdict() for row in rows]}, indent=1) + "\n")
-        write_text(args.out / "gpu.md", markdown(about, scale.facts(), rows))
+        save(args.out, about, rows)
     print(f"\n{table(rows)}\n\n{args.out / 'gpu.md'} has this table, {args.out / 'gpu.json'} every figure")
     return int(any(row.met is False for row in rows))
+
+
+def save(out: Path, about: dict[str, Any], rows: list[Row]) -> None:
+    """Write what was found so far."""
+    with report_full_disk(out):
+        found = {"about": about, "rows": [row._asdict() for row in rows]}
+        write_text(out / "gpu.json", json.dumps(found, indent=1) + "\n")
+        write_text(out / "gpu.md", markdown(about, rows))
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,6 +82,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=420, help="seconds that a part may take (default: 420)")
     parser.add_argument("--dry-run", action="store_true", help="run every part at tiny sizes on a CPU")
     args = parser.parse_args()
+    check_least(args, 1, "batch_size", "size", "limit")
+    Dataset(args.data, "train")  # raises UserError before the first part takes its minutes
     if not args.dry_run and not torch.cuda.is_available():
         raise UserError("torch finds no GPU to use: --dry-run runs every part on the CPU")
     return args
@@ -94,20 +109,25 @@ def in_a_process(name: str, scale: Scale, limit: float) -> list[Row]:
     except EOFError:
         child.join()
         found = f"its process ended with code {child.exitcode}"
-    child.join(10)
-    child.kill()
-    child.join()
+    finally:  # whatever ended it, also Ctrl-C: nothing that the part started stays
+        assert child.pid
+        with suppress(ProcessLookupError):  # it has not come so far as to lead a group, or is gone with all it started
+            os.killpg(child.pid, signal.SIGKILL)
+        child.kill()
+        child.join()
     return found if isinstance(found, list) else [Row(name, "the whole part", found, "ends", False)]
 
 
 def measure(answer: Connection, name: str, scale: Scale) -> None:
+    os.setsid()  # a process group, which ends as one
     keep_freed_memory()
     if not scale.on_gpu:
         torch.compiler.set_stance("force_eager")  # compiling for a CPU takes minutes and shows nothing here
     try:
         answer.send(PARTS[name](scale))
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, UserError):
+            traceback.print_exc()
         answer.send(f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
 
 

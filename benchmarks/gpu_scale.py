@@ -114,9 +114,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells)
 
 
-def markdown(about: dict[str, Any], facts: dict[str, Any], rows: list[Row]) -> str:
+def markdown(about: dict[str, Any], rows: list[Row]) -> str:
     """The same for a page, under the machine and the sizes that it holds for."""
-    lines = [f"{listed(about)}.", "", f"{listed(facts)}.", "", "| part | what | found | expected | |",
-             "|---|---|---|---|---|"]
+    lines = [f"{listed(about)}.", "", "| part | what | found | expected | |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join((*row[:4], mark(row)))} |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -95,15 +95,17 @@ def both(scale: Scale) -> list[Row]:
     seconds = time.perf_counter() - began
     together, wait = scale.batch_size * len(seen) / seconds, waited(seen) / seconds
     hours = SCHEDULE / together / 3600
-    return [scale.row("both", "loader's setting", str(fastest)),
+    rows = [scale.row("both", "loader's setting", str(fastest)),
             scale.row("both", "step alone", f"{alone:,.0f} images/s"),
             scale.row("both", f"{len(seen)} steps with the loader", f"{together:,.0f} images/s"),
             scale.row("both", "together / alone", f"{together / alone:.3f}", f">= {TOGETHER}",
                       together / alone >= TOGETHER),
             scale.row("both", "the device waited", f"{wait:.2%}", f"< {DEVICE_WAIT:.0%}", wait < DEVICE_WAIT),
-            scale.row("both", "the host waited", f"{sum(batch.wait for batch in seen) / seconds:.2%}"),
-            scale.row("both", "10 epochs of 1,223,195 photos, by this rate",
-                      f"{hours:.1f} h on one such GPU, {hours / 8:.1f} h on eight that lose nothing to each other")]
+            scale.row("both", "the host waited", f"{sum(batch.wait for batch in seen) / seconds:.2%}")]
+    if scale.on_gpu:
+        rows.append(scale.row("both", "10 epochs of 1,223,195 photos, by this rate", f"{hours:.1f} h on one such GPU, "
+                              f"{hours / 8:.1f} h on eight that lose nothing to each other"))
+    return rows
 
 
 def trace(scale: Scale) -> list[Row]:

@@ -1,7 +1,11 @@
 """The benchmarks run and say what they promise; their figures are nobody's assertion."""
 import argparse
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -73,6 +77,25 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_of_the_table(gpu, module, 
     late, = benchmark.in_a_process("both", scale, 0.1)
     assert late.met is False and late.found == "took more than 0 s"
     assert module("gpu_scale").table([failed]).endswith("ends      MISSED")
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_nothing_that_a_part_started_outlives_a_benchmark_that_is_stopped(dataset_path, tmp_path):
+    command = [sys.executable, "benchmarks/gpu.py", "--data", dataset_path, "--out", tmp_path, "--dry-run", "--parts",
+               "both"]
+    process = subprocess.Popen(list(map(str, command)), cwd=Path(__file__).parents[1], stderr=subprocess.PIPE,
+                               text=True)
+    until = time.monotonic() + 120
+    while not (parts := [child for child in children(process.pid)
+                         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=60)[1].splitlines()[-1] == "interrupted" and process.returncode == 130
+    assert not any(Path(f"/proc/{part}").exists() for part in parts)
 
 
 def test_only_waits_of_the_updating_thread_within_an_update_count(gpu, module):

@@ -150,7 +150,7 @@ def test_the_command_writes_the_page(html, dataset_path, tmp_path, call, refused
     done = call("report.py", "--data", dataset_path, "--out", tmp_path / "x.html")
     assert (done.returncode, done.stdout) == (0, f"{info(dataset_path)}\npage: {tmp_path}/x.html\n")
     assert (tmp_path / "x.html").read_text() == html
-    refused(call("report.py", "--data", tmp_path, "--out", tmp_path / "y.html"), "has none: give the folder that")
+    refused(call("report.py", "--data", tmp_path, "--out", tmp_path / "y.html"), "give the folder that")
     refused(call("-m", "shards", "info", dataset_path, "--html", tmp_path / "y.html"),
             f"python report.py --data {dataset_path} --out {tmp_path}/y.html")
     refused(call("report.py", "--data", dataset_path), "give --out")
