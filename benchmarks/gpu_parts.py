@@ -1,5 +1,4 @@
 """The parts of benchmarks/gpu.py: each a function from a scale to findings."""
-import json
 import math
 import shutil
 import signal
@@ -15,11 +14,12 @@ from typing import Any
 
 import heads as heads_benchmark
 from gpu_scale import Row, Scale
-from gpu_step import both, step, trace
+from gpu_step import CLASSES, both, step, trace
 
 from loader import View, tune
 from loader.tuning import trial
 from shards import Dataset
+from training.log import read
 
 ROOT = Path(__file__).parents[1]
 PARITY, DECODE_RATE, HEADS_RATIO, GROWTH = 1.0, 7000, 1.5, 1.05
@@ -81,7 +81,7 @@ def heads(scale: Scale) -> list[Row]:
         import pytorch_metric_learning  # noqa: F401
     except ImportError:
         contenders.remove("pytorch-metric-learning")
-    classes = min(81_313, scale.most_classes)
+    classes = min(CLASSES, scale.most_classes)
     words = ["--classes", classes, "--rounds", 2 if scale.on_gpu else 1, "--repeats", 20 if scale.on_gpu else 1,
              "--device", "cuda" if scale.on_gpu else "cpu", "--batches", *scale.head_batches,
              "--contenders", *contenders]
@@ -109,7 +109,7 @@ def train(scale: Scale) -> list[Row]:
                *scale.train_options]
     stopped, lines = stop_after_lines(command, run)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    after = log_lines(run)
+    after = read(run)
     goes_on = stopped and done.returncode == 0 and len(after) > lines and all(
         line["loss"] is not None and math.isfinite(line["loss"]) for line in after)
     tests = subprocess.run([sys.executable, "-m", "pytest", "-q", "-o", "filterwarnings=", "-p", "no:cacheprovider",
@@ -124,17 +124,11 @@ def train(scale: Scale) -> list[Row]:
 def stop_after_lines(command: list[str], run: Path) -> tuple[bool, int]:
     """Whether SIGTERM ended the command as it should, and how many lines it had logged."""
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    while process.poll() is None and len(log_lines(run)) < LINES:
+    while process.poll() is None and len(read(run)) < LINES:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     said = process.communicate()[0]
-    return process.returncode == 128 + signal.SIGTERM and "the same command continues" in said, len(log_lines(run))
-
-
-def log_lines(run: Path) -> list[dict[str, Any]]:
-    """The whole lines of its log."""
-    log = run / "metrics.jsonl"
-    return [json.loads(line) for line in log.read_text().split("\n")[:-1]] if log.exists() else []
+    return process.returncode == 128 + signal.SIGTERM and "the same command continues" in said, len(read(run))
 
 
 def memory_rows(lines: list[dict[str, Any]], scale: Scale) -> list[Row]:

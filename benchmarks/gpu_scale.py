@@ -93,11 +93,6 @@ class Scale:
                 "dry run": "yes" if not self.on_gpu else ""}
 
 
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 # The findings as tables.
 
 

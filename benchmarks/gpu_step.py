@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from gpu_scale import Row, Scale, synchronize
+from gpu_scale import Row, Scale
 from torch._inductor import config as inductor
 from torch.profiler import ProfilerActivity, profile, record_function
-from updates import IN_FLIGHT, Updates, waited
+from updates import IN_FLIGHT, SCHEDULE, Updates, synchronize, waited
 
 from loader import Batch, tune
 from training.config import TrainConfig
@@ -18,7 +18,6 @@ from training.step import CompiledStep
 
 ROUNDS, WARM_UP, TRACED = 3, 5, 8
 CLASSES = 81_313  # of Google Landmarks v2 clean
-SCHEDULE = 10 * 1_223_195  # images: ten epochs of Google Landmarks without its classes of fewer than 15 photos
 STEP_RATE, TOGETHER, DEVICE_WAIT, FIRST_SECONDS = 2900, 0.95, 0.01, 120
 HEAD_MS = {81_313: 3.0, 203_094: 6.0}  # by number of classes
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
@@ -84,13 +83,9 @@ def both(scale: Scale) -> list[Row]:
     alone = rate_of(updates, cached, scale.steps)
     for batch in islice(batches, IN_FLIGHT):
         updates(batch)
-    seen: list[Batch] = []
     synchronize()
     began = time.perf_counter()
-    for batch in islice(batches, scale.steps_together):
-        updates(batch)
-        batch.images = cached.images  # so that those seen take no memory
-        seen.append(batch)
+    seen = updates.on(islice(batches, scale.steps_together))
     synchronize()
     seconds = time.perf_counter() - began
     together, wait = scale.batch_size * len(seen) / seconds, waited(seen) / seconds

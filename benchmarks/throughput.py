@@ -36,7 +36,7 @@ import torch
 from machine import listed, machine, median_range
 from matplotlib.figure import Figure
 from nvidia.dali import fn, pipeline_def, types
-from updates import IN_FLIGHT, Updates, waited
+from updates import IN_FLIGHT, SCHEDULE, Updates, synchronize, waited
 
 from arcshard import distributed
 from arcshard.console import Parser, check_least, progress, run
@@ -148,14 +148,7 @@ class Parts:
         for batch in islice(batches, IN_FLIGHT):
             self.step(batch)
         seen: list[Batch] = []
-
-        def both() -> None:
-            for batch in islice(batches, count):
-                self.step(batch)
-                batch.images = cached.images  # so that those seen take no memory
-                seen.append(batch)
-
-        rates["both"] = self.rate(both)
+        rates["both"] = self.rate(lambda: seen.extend(self.step.on(islice(batches, count))))
         share = waited(seen) * rates["both"] / (count * self.args.batch_size * self.world.size)
         return {**rates, "wait_share": self.world.sum(share)[0] / self.world.size}
 
@@ -214,11 +207,6 @@ def take(source: Iterator[Any], count: int) -> None:
     deque(islice(source, count), maxlen=0)
 
 
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def cores_a_rank() -> int:
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
@@ -228,7 +216,6 @@ def cores_a_rank() -> int:
 PACKAGES = ("torch", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "opencv-python-headless", "timm")
 PARTS = {"read": "order and read", "decode": "decode of crops", "loader": "whole loader", "dali": "DALI's own reader",
          "step": "training step", "both": "loader and step"}
-SCHEDULE = 10 * 1_223_195  # images: ten epochs of Google Landmarks without its classes of fewer than 15 photos
 BOUND = 0.95  # of its own rate that a step keeps which only computing limits
 BLUE, GRAY, INK = "#0b5cad", "#9aa4b0", "#24292f"
 

@@ -1,5 +1,8 @@
 """Training updates as train.py does them, on random weights, to be timed."""
+from collections.abc import Iterable
+
 import numpy as np
+import torch
 
 from arcshard.distributed import World
 from loader import Batch
@@ -10,6 +13,7 @@ from training.optim import build_optimizer
 from training.state import TrainState, averaged, build_step, parallel, update
 from training.step import KeptBuffers
 
+SCHEDULE = 10 * 1_223_195  # images: ten epochs of Google Landmarks without its classes of fewer than 15 photos
 IN_FLIGHT = PREFETCH + 2  # batches that the loader prepares ahead: in DALI, being resized, being planned
 
 
@@ -31,6 +35,20 @@ class Updates:
 
     def __call__(self, batch: Batch) -> None:
         update(self.state, self.forward, batch, (self.state.updates + 1) * self.state.c.global_batch)
+
+    def on(self, batches: Iterable[Batch]) -> list[Batch]:
+        """Update on each; returns them without their images, which would fill the memory."""
+        seen = []
+        for batch in batches:
+            self(batch)
+            batch.images = torch.empty(0)
+            seen.append(batch)
+        return seen
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def waited(batches: list[Batch]) -> float:
