@@ -2,6 +2,7 @@
 import io
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,12 @@ def pytest_configure() -> None:
         settings.load_profile("no deadline")
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with most heavy tests first: with two workers none is left with a long file at the end."""
+    heavy = Counter(item.path for item in items if item.get_closest_marker("heavy"))
+    items.sort(key=lambda item: -heavy[item.path])
 
 
 def photo(label: int, number: int) -> bytes:

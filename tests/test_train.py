@@ -135,6 +135,7 @@ def test_after_kill_9_it_continues_from_the_last_checkpoint_to_the_same_end(tmp_
     process = start(tmp_path / "run", dataset_path, *options)
     process.kill()
     process.communicate()
+    time.sleep(1)  # TensorBoard orders files by the second of their start, and then by process: this one is the older
     assert train(tmp_path / "run", *options).returncode == 0
     assert losses(tmp_path / "run") == losses(unbroken)
     drawn = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("train/loss")
