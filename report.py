@@ -6,7 +6,6 @@
 Prints the headline figures too. Before a run's page, call evaluate.py, with and without --untrained.
 """
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from retrieval.evaluation import own_and_other
 from retrieval.run.embed import store
 from retrieval.run.model import add_checkpoint
 from shards import Dataset
-from shards.format import REJECTED
 from shards.info import info as describe
 from training import log
 
@@ -82,7 +80,7 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     embeddings = stored_embeddings(out, queries, model), stored_embeddings(out, gallery, model)
     return ReportData(
         run=out.name, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
-        rejected=count_rejected(data), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
+        rejected=len(gallery.rejected()), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
         metrics=log.read(out) + log.read(out, log.VALIDATION),
         views=training_views(gallery, config), split=split,
         cosines=cosines_of(*embeddings), queries=answered_queries(*embeddings, queries, gallery))
@@ -102,11 +100,6 @@ def read_scores(path: Path) -> Scores:
         return json.loads(path.read_text()) if path.is_file() else {}
     except ValueError:
         raise UserError(f"{path} is not valid JSON: run evaluate.py again") from None
-
-
-def count_rejected(data: Path) -> int:
-    with open(data / REJECTED, newline="", encoding="utf-8") as f:
-        return sum(1 for _ in csv.DictReader(f))
 
 
 def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 class UserError(Exception):
-    """A mistake that its user can mend. The message says the rule, what was given and what to do."""
+    """A mistake that its user can mend. The message says what is wrong, where, what was given and what to do."""
 
     code = 2
     """Exit code of a command that ends with it."""

@@ -17,7 +17,7 @@ LogLines = Sequence[dict[str, Any]]
 
 METRICS = {"recall@1": "recall@1", "gap": "GAP", "gap_landmark_only": "GAP, landmarks only",
            "map@100": "mAP@100"}
-FAULTS = {"replaced": "rotten photos replaced", "skipped": "bad updates left out"}
+FAULTS = {"replaced": "damaged photos replaced", "skipped": "bad updates left out"}
 THUMBNAIL = 200  # pixels; twice what a phone shows, as sharp screens want
 
 

@@ -1,6 +1,4 @@
 """The submission of Google Landmark Recognition on Kaggle, and the files that the contest provides for it."""
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from arcshard.console import UserError
-from arcshard.files import write_text
+from arcshard.csv_table import read_table, write_table
 
+COLUMNS = ["id", "landmarks"]
 PUBLIC_TRAIN = 1_580_470  # photos of Google Landmark Recognition 2020 that anyone may see
 TEST_PHOTOS = 117_577  # of Google Landmarks v2, as https://github.com/cvdfoundation/google-landmark counts them
 RERUN_HOURS = 12  # that Kaggle gives the hidden rerun
@@ -17,12 +16,10 @@ RERUN_HOURS = 12  # that Kaggle gives the hidden rerun
 
 def read_sample(path: Path) -> list[str]:
     """Ids of a sample_submission.csv in its order. Raises UserError for another table and for an id twice."""
-    with open(path, newline="", encoding="utf-8-sig") as f:
-        rows = csv.DictReader(f)
-        if list(rows.fieldnames or []) != ["id", "landmarks"]:
-            raise UserError(f"{path} has the columns {','.join(rows.fieldnames or []) or 'none'}, not id,landmarks: "
-                            "give Kaggle's sample_submission.csv")
-        ids = [row["id"] for row in rows]
+    try:
+        ids = [id for id, _ in read_table(path, COLUMNS)]
+    except ValueError as error:
+        raise UserError(f"{path} {error}: give Kaggle's sample_submission.csv") from None
     twice = next((id for id, times in Counter(ids).items() if times > 1), None)
     if twice is not None:
         raise UserError(f"{path} has {twice} more than once: give Kaggle's file as it came")
@@ -64,12 +61,8 @@ def write_submission(path: str | Path, ids: Sequence[str], landmark_ids: Sequenc
     lengths and for a score that is not finite.
     """
     _check(ids, landmark_ids)
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["id", "landmarks"])
-    rows.writerows((i, _answer(landmark_id, score))
-                   for i, landmark_id, score in zip(ids, landmark_ids, scores, strict=True))
-    write_text(path, text.getvalue())
+    write_table(path, COLUMNS, ((i, _answer(landmark_id, score))
+                                for i, landmark_id, score in zip(ids, landmark_ids, scores, strict=True)))
 
 
 def _answer(landmark_id: str, score: float) -> str:

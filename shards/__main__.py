@@ -1,4 +1,4 @@
-"""Check a dataset, say what it is, mend it, or make one of tars that are there.
+"""Check a dataset, describe it, repair it, or make one of existing tars.
 
     python -m shards verify DATASET [--workers N]      exit code 0: whole, 1: faults, one a line, 2: wrong usage
     python -m shards info DATASET
@@ -11,25 +11,26 @@ from pathlib import Path
 
 import joblib
 
-from arcshard.console import Parser, UserError, run
+from arcshard.console import Parser, UserError, check_least, run
 from arcshard.urls import is_url
 from shards.adopt import adopt
 from shards.info import info
 from shards.repair import repair
-from shards.verify import verify, verify_remote
+from shards.verify import verify
+from shards.verify_remote import verify_remote
 
 
 def main() -> int:
     args = parse_args()
-    if getattr(args, "workers", 1) < 1:
-        raise UserError(f"--workers must be at least 1, not {args.workers}")
+    if args.command != "info":
+        check_least(args, 1, "workers")
     return {"verify": _verify, "info": _info, "repair": _repair, "adopt": _adopt}[args.command](args)
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(prog="python -m shards", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in (("verify", "re-read every byte and name each fault"), ("info", "say what a dataset is"),
+    for name, text in (("verify", "re-read every byte and name each fault"), ("info", "describe a dataset"),
                        ("repair", "rebuild index, labels, .idx and dataset.json from the tars")):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("dataset", help="folder of the dataset" + (", or s3://…" if name != "repair" else ""))

@@ -6,79 +6,29 @@ during training. The tars are hard-linked under their new names (copied only to 
 import csv
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from arcshard.console import UserError
-from arcshard.files import folder_lock, report_full_disk, sync_folder, whole_file, write_text
-from shards.content import ShardContent
+from arcshard.csv_table import write_table
+from arcshard.files import folder_lock, report_full_disk, sync_folder, whole_file
+from shards.entry import FileEntry, file_entry
 from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
-from shards.manifest import FileEntry, file_entry, write_manifest
-from shards.repair import found_packing, read_shards, write_index
-from shards.tables import Tables, labels_of, read_tables, repeated_keys, write_table
-
-# The classes of adopted tars: from a CSV file, or the labels' own numbers.
+from shards.manifest import write_manifest
+from shards.rebuild import RebuiltSplit, rebuild_split, unknown_packing
+from shards.tables import Tables, labels_of, read_tables, repeated_keys
 
 MAX_CLASSES = 10_000_000  # labels beyond are no numbers of classes: a head of 512 float32 each takes 20 GB
 NEEDED = {"label", "landmark_id"}
-
-
-def own_numbers(num_classes: int) -> list[tuple[str, str]]:
-    """landmark_id and name of each label where nobody has named them."""
-    return [(str(label), "") for label in range(num_classes)]
-
-
-def read_classes(path: Path) -> list[tuple[str, str]]:
-    """landmark_id and name of each label, from a CSV file with columns label, landmark_id and, if there, name.
-
-    Raises UserError unless its labels are 0 … C-1 and its landmark ids differ.
-    """
-    rows = sorted(_rows(path))
-    labels, ids = [row[0] for row in rows], [row[1] for row in rows]
-    if labels != [*range(len(rows))]:
-        wrong = next(number for number, label in enumerate(labels) if label != number)
-        raise UserError(f"the labels of --classes must be 0, 1, 2, …, each once, but row {wrong + 1} of {path} in the "
-                        f"order of its labels has {labels[wrong]}: number the classes so")
-    if len({*ids}) < len(ids):
-        raise UserError(f"a landmark_id must have one label, but {path} has one in several rows: keep one of them")
-    return [(landmark, name) for _, landmark, name in rows]
-
-
-def class_rows(names: list[tuple[str, str]], train_labels: np.ndarray) -> Iterator[tuple[int, str, int, str]]:
-    """Rows of classes.csv."""
-    images = np.bincount(train_labels[train_labels >= 0], minlength=len(names)).tolist()
-    return ((label, landmark, images[label], name) for label, (landmark, name) in enumerate(names))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """label, landmark_id, name."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            table = csv.DictReader(f)
-            if missing := NEEDED - {*(table.fieldnames or [])}:
-                raise UserError(f"{path} must have the columns label and landmark_id, but lacks "
-                                f"{', '.join(sorted(missing))}: check the path")
-            for row in table:
-                if not row["landmark_id"]:
-                    raise ValueError(f"label {row['label']} has no landmark_id")
-                yield int(row["label"] or ""), row["landmark_id"], row.get("name") or ""
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: check --classes") from None
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} must be a CSV file in UTF-8 whose labels are numbers, but is not ({error}): "
-                        "mend it") from None
-
-
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 CHUNK = 2**22  # bytes copied at once
 REPACK = "unpack the tars and pack the photos with preprocess/make_shards.py"
 
 Tars = dict[str, list[Path]]
 """By split, in the order of its shards."""
-Refused = tuple[Path, str, int]
-"""A tar, the first of its faults, and how many it has."""
+Names = list[tuple[str, str]]
+"""landmark_id and name of each class, position = label."""
 
 
 def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) -> None:
@@ -104,39 +54,56 @@ def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) 
     sync_folder(out.parent)
 
 
-def _make(work: Path, tars: Tars, names: list[tuple[str, str]] | None, workers: int) -> None:
-    files: dict[str, FileEntry] = {}
-    faults: list[Refused] = []
-    splits = {split: write_index(work, split, _contents(work, split, paths, files, faults, workers))
-              for split, paths in tars.items()}
-    _refuse_faults(faults)
-    tables = [read_tables(work, split, counts["shards"]) for split, counts in splits.items()]
+def read_classes(path: Path) -> Names:
+    """From a CSV file with columns label, landmark_id and, if there, name, in any order among any others.
+
+    Raises UserError unless its labels are 0 … C-1 and its landmark ids differ.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as f:
+            table = csv.DictReader(f)
+            if missing := NEEDED - {*(table.fieldnames or [])}:
+                raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}: give --classes a CSV with "
+                                "label and landmark_id")
+            rows = sorted((int(row["label"] or ""), row["landmark_id"] or "", row.get("name") or "") for row in table)
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}: check --classes") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not a CSV file in UTF-8 whose labels are numbers ({error}): correct it") from None
+    if wrong := [number for number, row in enumerate(rows) if row[0] != number]:
+        raise UserError(f"{path} has label {rows[wrong[0]][0]} where {wrong[0]} belongs: number the classes 0, 1, 2, "
+                        "…, each once")
+    ids = [landmark for _, landmark, _ in rows]
+    if "" in ids:
+        raise UserError(f"{path} has no landmark_id for label {ids.index('')}: add it")
+    if len({*ids}) < len(ids):
+        raise UserError(f"{path} has a landmark_id in several rows: keep one of them")
+    return [(landmark, name) for _, landmark, name in rows]
+
+
+def _make(work: Path, tars: Tars, names: Names | None, workers: int) -> None:
+    splits = [rebuild_split(split, paths, work, lambda number, content: content.faults, decode=True, workers=workers,
+                            what=f"adopt {split}") for split, paths in tars.items()]
+    _refuse_faults(splits, tars)
+    tables = [read_tables(work, split.split, split.shards) for split in splits]
     _refuse_repeated_keys(tables, tars)
-    names = own_numbers(_highest_label(tables, tars, MAX_CLASSES) + 1) if names is None else names
+    if names is None:
+        names = [(str(label), "") for label in range(_highest_label(tables, tars, MAX_CLASSES) + 1)]
     _highest_label(tables, tars, len(names))
     labels = labels_of(tables, "train")
     assert labels is not None
-    write_table(work / CLASSES, CLASSES_COLUMNS, class_rows(names, labels))
+    images = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+    write_table(work / CLASSES, CLASSES_COLUMNS,
+                ((label, landmark, images[label], name) for label, (landmark, name) in enumerate(names)))
     write_table(work / REJECTED, REJECTED_COLUMNS, [])
-    files |= {path.name: file_entry(path) for path in work.iterdir() if path.name not in files}
     for split, paths in tars.items():
         for number, path in enumerate(paths):
             _bring(path, work / f"{shard_name(split, number)}.tar")
-    packing = found_packing("adopted", [table.index for table in tables if table.index])
-    write_manifest(work, len(names), splits, packing, files)
-
-
-def _contents(work: Path, split: str, paths: list[Path], files: dict[str, FileEntry],
-              faults: list[Refused], workers: int) -> Iterator[ShardContent]:
-    """What the tars hold, while each one's .idx is written and its entry and faults are noted."""
-    shards = read_shards(paths, f"adopt {split}", workers, decode=True)
-    for number, (content, path) in enumerate(zip(shards, paths)):
-        if content.faults:
-            faults.append((path, content.faults[0], len(content.faults)))
-        name = shard_name(split, number)
-        write_text(work / f"{name}.idx", content.idx.decode())
-        files[f"{name}.tar"] = content.entry
-        yield content
+    files: dict[str, FileEntry] = {name: file_entry(work / name) for name in (CLASSES, REJECTED)}
+    for rebuilt in splits:
+        files |= rebuilt.entries
+    counts = {rebuilt.split: rebuilt.counts for rebuilt in splits}
+    write_manifest(work, len(names), counts, unknown_packing("adopted", tables), files)
 
 
 def _bring(tar: Path, name: Path) -> None:
@@ -166,11 +133,12 @@ def _refuse_paths(tars: Tars, out: Path) -> None:
                             "to a plain .tar first")
 
 
-def _refuse_faults(faults: list[Refused]) -> None:
+def _refuse_faults(splits: list[RebuiltSplit], tars: Tars) -> None:
+    faults = [(tars[split.split][number], of_tar) for split in splits for number, of_tar in split.faults.items()]
     if faults:
-        tar, first, _ = faults[0]
-        raise UserError(f"{tar} is not a valid shard: {first} ({sum(count for *_, count in faults):,} faults in "
-                        f"{len(faults):,} tars): {REPACK}")
+        tar, of_first = faults[0]
+        raise UserError(f"{tar} is not a valid shard: {of_first[0]} ({sum(len(of_tar) for _, of_tar in faults):,} "
+                        f"faults in {len(faults):,} tars): {REPACK}")
 
 
 def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:
@@ -186,13 +154,12 @@ def _highest_label(tables: list[Tables], tars: Tars, num_classes: int) -> int:
     """The highest label of all splits. Raises UserError for one beyond `num_classes`."""
     highest = -1
     for table in tables:
-        assert table.index is not None and table.labels is not None
+        assert table.labels is not None
         row = int(table.labels.argmax())
         highest = max(highest, int(table.labels[row]))
         if highest >= num_classes:
-            key = table.index.read(row, 1)["key"][0].decode()
-            raise UserError(f"labels must be below {num_classes:,}, the number of classes, but {key}.cls in "
-                            f"{_tar_of(tars, table, row)} is {highest}: name all classes with --classes")
+            raise UserError(f"{table.key(row).decode()}.cls in {_tar_of(tars, table, row)} is {highest}, not below "
+                            f"{num_classes:,}, the number of classes: name all classes with --classes")
     return highest
 
 

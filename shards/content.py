@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from shards.format import INDEX_DTYPE, NO_LANDMARK, TAR_BLOCK, idx_text
+from shards.entry import FileEntry, HashingStream
+from shards.format import INDEX_DTYPE, LABEL_DTYPE, NO_LANDMARK, idx_text
 from shards.jpeg import NotNormal, check_decodes, frame_size
-from shards.manifest import FileEntry, HashingStream
 from shards.tar import TarFault, TarMember, members
 
 LABEL = re.compile(r"-1|0|[1-9]\d{0,8}")
@@ -33,9 +33,9 @@ class ShardContent:
     """Size and sha256 of the tar."""
 
     @property
-    def idx(self) -> bytes:
-        """What its .idx must be."""
-        return idx_text(self.rows, self.labels, self.label_offsets).encode()
+    def idx(self) -> str:
+        """The text that its .idx must have."""
+        return idx_text(self.rows, self.labels, self.label_offsets)
 
 
 def read_shard(path: Path, decode: bool = False) -> ShardContent:
@@ -47,65 +47,59 @@ def read_shard(path: Path, decode: bool = False) -> ShardContent:
         with open(path, "rb") as f:
             return _read(HashingStream(f), decode)
     except OSError as error:
-        nothing = np.empty(0, np.int64)
-        return ShardContent(np.empty(0, INDEX_DTYPE), nothing.astype(np.int32), nothing,
+        return ShardContent(np.empty(0, INDEX_DTYPE), np.empty(0, LABEL_DTYPE), np.empty(0, np.int64),
                             [f"cannot be read ({error.strerror})"], {"size": 0, "sha256": ""})
 
 
 def _read(tar: HashingStream, decode: bool) -> ShardContent:
-    faults: list[TarFault] = []
     rows: list[tuple[Any, ...]] = []
-    labels: list[tuple[int, int]] = []
-    for photo, label in _pairs(members(tar), faults):
-        rows.append((0, photo.offset, len(photo.data), *_photo_size(photo, decode, faults),
-                     zlib.crc32(photo.data), photo.key.encode()))
-        labels.append((_label(label, faults), label.offset))
+    labels: list[int] = []
+    label_offsets: list[int] = []
+    faults: list[TarFault] = []
+    for item in _pairs(members(tar)):
+        if isinstance(item, TarFault):
+            faults.append(item)
+            continue
+        photo, label = item
+        width = height = 0
+        try:
+            if decode:
+                check_decodes(photo.data)
+            width, height = frame_size(photo.data)
+        except NotNormal as reason:
+            faults.append(photo.fault(str(reason)))
+        text = label.data.decode("ascii", "backslashreplace")
+        number = int(text) if LABEL.fullmatch(text) else UNREADABLE
+        if number == UNREADABLE:
+            shown = text if len(text) <= 20 else f"{text[:20]}…"
+            faults.append(label.fault(f"is {shown!r}, not a label (-1, 0, 1, 2, …)"))
+        rows.append((0, photo.offset, len(photo.data), width, height, zlib.crc32(photo.data), photo.key.encode()))
+        labels.append(number)
+        label_offsets.append(label.offset)
     texts = [f"at offset {offset}: {text}" for offset, text in sorted(faults)]
     if not rows and not texts:
         texts.append("holds no sample")
-    numbers, offsets = np.array(labels, np.int64).reshape(-1, 2).T
-    return ShardContent(np.array(rows, INDEX_DTYPE), numbers.astype(np.int32), offsets, texts,
-                        {"size": tar.size, "sha256": tar.sha256})
+    return ShardContent(np.array(rows, INDEX_DTYPE), np.array(labels, LABEL_DTYPE), np.array(label_offsets, np.int64),
+                        texts, tar.entry)
 
 
-def _pairs(found: Iterator[TarMember | TarFault], faults: list[TarFault]) -> Iterator[tuple[TarMember, TarMember]]:
-    """Photo and label of each sample; what is no pair goes to `faults`."""
+def _pairs(items: Iterator[TarMember | TarFault]) -> Iterator[tuple[TarMember, TarMember] | TarFault]:
+    """Photo and label of each sample; the faults in `items`, and one for each member that has no other half."""
     waiting: TarMember | None = None
-    for item in found:
+    for item in items:
         if isinstance(item, TarFault):
-            faults.append(item)
+            yield item
         elif waiting and (waiting.key, {waiting.extension, item.extension}) == (item.key, {"jpg", "cls"}):
             yield (waiting, item) if item.extension == "cls" else (item, waiting)
             waiting = None
         else:
-            faults += _unpaired(waiting)
+            if waiting:
+                yield _alone(waiting)
             waiting = item
-    faults += _unpaired(waiting)
+    if waiting:
+        yield _alone(waiting)
 
 
-def _unpaired(member: TarMember | None) -> list[TarFault]:
-    if member is None:
-        return []
+def _alone(member: TarMember) -> TarFault:
     other = "cls" if member.extension == "jpg" else "jpg"
-    return [TarFault(member.offset - TAR_BLOCK, f"member {member.name} has no {member.key}.{other} beside it")]
-
-
-def _photo_size(photo: TarMember, decode: bool, faults: list[TarFault]) -> tuple[int, int]:
-    """Width and height; (0, 0) for a photo that is not in the form, which goes to `faults`."""
-    try:
-        if decode:
-            check_decodes(photo.data)
-        return frame_size(photo.data)
-    except NotNormal as reason:
-        faults.append(TarFault(photo.offset - TAR_BLOCK, f"member {photo.name} {reason}"))
-        return 0, 0
-
-
-def _label(label: TarMember, faults: list[TarFault]) -> int:
-    text = label.data.decode("ascii", "backslashreplace")
-    if LABEL.fullmatch(text):
-        return int(text)
-    shown = text if len(text) <= 20 else f"{text[:20]}…"
-    faults.append(TarFault(label.offset - TAR_BLOCK,
-                        f"member {label.name} must be a label -1, 0, 1, 2, …, not {shown!r}"))
-    return UNREADABLE
+    return member.fault(f"has no {member.key}.{other} beside it")

@@ -10,11 +10,22 @@ from typing import Any
 import numpy as np
 
 from arcshard.console import UserError
+from arcshard.csv_table import read_table
 from arcshard.urls import is_url
 from shards.folder import open_folder
-from shards.format import CLASSES, CLASSES_COLUMNS, NO_LANDMARK, index_name, labels_name, shard_name, truths_name
+from shards.format import (
+    CLASSES,
+    CLASSES_COLUMNS,
+    NO_LANDMARK,
+    REJECTED,
+    REJECTED_COLUMNS,
+    index_name,
+    labels_name,
+    shard_name,
+    truths_name,
+)
 from shards.remote import CacheConfig
-from shards.tables import read_table, read_truths
+from shards.tables import read_truths
 
 
 class CorruptSample(UserError):
@@ -83,14 +94,20 @@ class Dataset:
         return dict(zip(self.landmark_ids, self._class_column("name")))
 
     def _class_column(self, name: str) -> list[str]:
-        path = self.file(CLASSES)
-        try:
-            rows = read_table(path, CLASSES_COLUMNS)
-            if len(rows) != self.num_classes:
-                raise ValueError(f"{len(rows):,} classes, not {self.num_classes:,}")
-        except (ValueError, FileNotFoundError) as error:
-            raise _damaged(path, error) from None
+        rows = self._table(CLASSES, CLASSES_COLUMNS)
+        if len(rows) != self.num_classes:
+            raise _damaged(self.file(CLASSES), f"{len(rows):,} classes, not {self.num_classes:,}")
         return [row[CLASSES_COLUMNS.index(name)] for row in rows]
+
+    def rejected(self) -> list[list[str]]:
+        """id, split and reason of each photo that could not be packed, of all splits. Raises as landmark_ids does."""
+        return self._table(REJECTED, REJECTED_COLUMNS)
+
+    def _table(self, name: str, columns: list[str]) -> list[list[str]]:
+        try:
+            return read_table(self.file(name), columns)
+        except (ValueError, FileNotFoundError) as error:
+            raise _damaged(self.file(name), error) from None
 
     def truths(self) -> list[set[int]]:
         """All true labels of each sample, (N,): its label, several for a photo of several landmarks, or none.
@@ -146,7 +163,7 @@ class Dataset:
         return self.checked_view(i).tobytes()
 
 
-def _damaged(path: Path, why: Exception) -> UserError:
+def _damaged(path: Path, why: object) -> UserError:
     return UserError(f"{path} is damaged ({why}): run python -m shards verify {path.parent}")
 
 

@@ -71,7 +71,7 @@ class RemoteFolder:
         path = self._cache.path(entry)
         if name not in self._files:
             self._files[name] = self._fetched(name, Event())
-            if sha256(path) != entry["sha256"]:  # rotted in the cache: a fetch compares its own bytes
+            if sha256(path) != entry["sha256"]:  # corrupted in the cache: only a fetch compares bytes
                 path.unlink()
                 self._files[name] = self._fetched(name, Event())
         return path

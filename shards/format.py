@@ -1,4 +1,4 @@
-"""What a dataset folder holds, said once for writer, reader and verifier.
+"""What a dataset folder holds, in one place for writer, reader and verifier; docs/format.md explains it.
 
 dataset.json                  appears last; a folder without it is not a dataset
 classes.csv, rejected.csv     label -> landmark_id; what could not be packed
@@ -8,6 +8,7 @@ SPLIT.labels.npy              int32, one a sample; -1: no landmark
 SPLIT.truths.csv              only where samples have several true labels: all of them, the sample's own first
 """
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -31,10 +32,12 @@ KEY_PATTERN = rf"[0-9a-z_-]{{1,{MAX_KEY}}}"
 KEY_RULE = f"1 to {MAX_KEY} characters of 0-9, a-z, _ and -"
 SPLIT_PATTERN = "[0-9a-z_]+"
 
-# Where the photo's bytes lie in its tar (offset, size in bytes), their crc32, and its width and height in
-# pixels.
+# Where the photo's bytes lie in its tar (offset, size in bytes), their crc32, and its width and height in pixels.
 INDEX_DTYPE = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("size", "<i4"), ("width", "<i4"),
                         ("height", "<i4"), ("crc32", "<u4"), ("key", f"S{MAX_KEY}")])
+LABEL_DTYPE = np.dtype("<i4")
+
+SHARD_KINDS = (".tar", ".idx")
 
 
 def is_key(text: str) -> bool:
@@ -62,14 +65,18 @@ def truths_name(split: str) -> str:
     return f"{split}.truths.csv"
 
 
-# DALI's index of a WebDataset tar, version 1.2: where each member's data lies.
-#
-# A first line `v1.2 SAMPLES`, then one line a sample with `extension offset size name` for each of its members in
-# their
-# order, as DALI's wds2idx writes it (nvidia-dali 2.4, wds2idx.py).
+def split_files(split: str, shards: int) -> Iterator[str]:
+    """Names of the files that every split of that many shards has."""
+    yield from (index_name(split), labels_name(split))
+    for number in range(shards):
+        yield from (shard_name(split, number) + kind for kind in SHARD_KINDS)
+
 
 def idx_text(rows: np.ndarray, labels: np.ndarray, label_offsets: np.ndarray | None = None) -> str:
     """Text of the .idx of one shard: `rows` its index rows (INDEX_DTYPE) in tar order, `labels` as many.
+
+    DALI's index, version 1.2: a first line `v1.2 SAMPLES`, then one line a sample with `extension offset size name` for
+    each of its two members in their order, as wds2idx writes it (nvidia-dali 2.4, wds2idx.py).
 
     label_offsets: where each label's bytes begin in the tar; None: behind its photo, as write_tar puts them.
     """

@@ -1,5 +1,5 @@
-"""Say in text what a dataset is, from its manifest and indexes; no photo is read."""
-from collections.abc import Callable, Iterator
+"""Describe a dataset in text, from its manifest and indexes; no photo is read."""
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +8,15 @@ import numpy as np
 from arcshard.console import UserError, size_text
 from shards.dataset import Dataset
 from shards.folder import open_folder
-from shards.format import INDEX_DTYPE, NO_LANDMARK, index_name, labels_name
-from shards.tables import RowFile, open_rows
+from shards.format import INDEX_DTYPE, LABEL_DTYPE, NO_LANDMARK, index_name, labels_name
+from shards.rows import RowFile, open_rows
 
-# What a split's photos are like, from its index and labels; no photo is read.
+BAR = 40  # characters of the longest bar
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """N: samples, C: classes of the whole dataset."""
+    """What the photos of a split are like. N: samples, C: classes of the whole dataset."""
 
     split: str
     shards: int
@@ -34,23 +34,24 @@ class Statistics:
 
 def read_statistics(dataset: Dataset) -> Statistics:
     """Statistics of one split; holds 16 bytes a sample. Raises UserError if index or labels are damaged."""
-    index, labels = _rows(dataset, index_name, INDEX_DTYPE), _rows(dataset, labels_name, np.dtype("<i4"))
+    index = _rows(dataset, index_name(dataset.split), INDEX_DTYPE)
+    labels = _rows(dataset, labels_name(dataset.split), LABEL_DTYPE)
     parts = [(rows["size"].copy(), rows["width"].copy(), rows["height"].copy()) for rows in index.chunks()]
     sizes, widths, heights = (np.concatenate(column) for column in zip(*parts))
     classes = labels.read(0, labels.rows)
-    return Statistics(dataset.split, dataset.manifest["splits"][dataset.split]["shards"], sizes, widths, heights,
+    return Statistics(dataset.split, dataset.num_shards, sizes, widths, heights,
                       np.bincount(classes[classes >= 0], minlength=dataset.num_classes),
                       int(np.count_nonzero(classes == NO_LANDMARK)))
 
 
-def _rows(dataset: Dataset, name: Callable[[str], str], dtype: np.dtype) -> RowFile:
-    path = dataset.file(name(dataset.split))
+def _rows(dataset: Dataset, name: str, dtype: np.dtype) -> RowFile:
+    path = dataset.file(name)
     try:
         rows = open_rows(path, dtype)
     except ValueError as error:
         raise UserError(f"{path} {error}: rebuild it with python -m shards repair") from None
     if rows.rows != len(dataset):
-        raise UserError(f"{path} has {rows.rows} rows, but dataset.json counts {len(dataset)} samples: rebuild it with "
+        raise UserError(f"{path} has {rows.rows} rows, dataset.json counts {len(dataset)} samples: rebuild it with "
                         "python -m shards repair")
     return rows
 
@@ -69,9 +70,6 @@ def octaves(counts: np.ndarray) -> list[tuple[str, int]]:
 def _octave(exponent: int) -> str:
     low, high = 2**exponent, 2**(exponent + 1) - 1
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
-
-
-BAR = 40  # characters of the longest bar
 
 
 def info(path: str | Path) -> str:
@@ -96,16 +94,16 @@ def spread(values: np.ndarray) -> list[str]:
     return [f"{value:,.0f}" for value in (values.min(), np.median(values), values.max())]
 
 
-def _split_lines(found: Statistics) -> Iterator[str]:
-    counts = found.class_sizes[found.class_sizes > 0]
-    sizes, widths, heights, photos = (" / ".join(spread(values)) for values in (found.sizes, found.widths,
-                                                                                found.heights, counts))
-    yield f"{found.split}: {len(found.sizes):,} samples in {found.shards:,} shards"
-    yield f"  photos     {size_text(found.sizes.sum(dtype=np.int64))}, bytes {sizes} (least / median / most)"
+def _split_lines(split: Statistics) -> Iterator[str]:
+    counts = split.class_sizes[split.class_sizes > 0]
+    sizes, widths, heights, photos = (" / ".join(spread(values))
+                                      for values in (split.sizes, split.widths, split.heights, counts))
+    yield f"{split.split}: {len(split.sizes):,} samples in {split.shards:,} shards"
+    yield f"  photos     {size_text(split.sizes.sum(dtype=np.int64))}, bytes {sizes} (least / median / most)"
     yield f"  width      {widths} pixels"
     yield f"  height     {heights} pixels"
     yield f"  classes    {len(counts):,} occur, photos a class {photos}"
-    yield f"  landmark   {found.without_landmark:,} samples have none"
+    yield f"  landmark   {split.without_landmark:,} samples have none"
     yield from _bars("photos a class", "classes", octaves(counts))
 
 

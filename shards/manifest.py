@@ -1,72 +1,12 @@
 """Read and write dataset.json, the file that makes a folder a dataset."""
-import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any
 
 from arcshard.console import UserError
-from arcshard.files import sha256, write_text
+from arcshard.files import write_text
 from shards.format import FORMAT_VERSION, MANIFEST, SPLIT_PATTERN, UNFINISHED, shard_name
-
-# Size and sha256 of what passes through a file, so that nobody needs to read it again.
-
-
-class HashingStream:
-    """A binary file that is read or written from its start to its end.
-
-        with open(path, "wb") as f:
-            stream = HashingStream(f)
-            rows, labels = write_tar(stream, samples)
-        stream.size, stream.sha256
-    """
-
-    def __init__(self, stream: BinaryIO):
-        self._stream, self._digest, self.size = stream, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`."""
-        self._pass(data)
-        return self._stream.write(data)
-
-    def read(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end of the file."""
-        data = self._stream.read(size)
-        self._pass(data)
-        return data
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of the bytes so far."""
-        return self._digest.hexdigest()
-
-    def _pass(self, data: bytes) -> None:
-        self._digest.update(data)
-        self.size += len(data)
-
-
-# What dataset.json says of each other file: its size and sha256.
-
-class FileEntry(TypedDict):
-    """Size in bytes, and the hex digest of the content."""
-
-    size: int
-    sha256: str
-
-
-def file_entry(path: Path) -> FileEntry:
-    """The entry of a file as it is."""
-    return {"size": path.stat().st_size, "sha256": sha256(path)}
-
-
-def entry_faults(name: str, found: FileEntry, packed: FileEntry) -> Iterator[str]:
-    """At most one sentence on how the file `name` differs from the entry that it was packed with."""
-    if found["size"] != packed["size"]:
-        yield f"{name}: has {found['size']} bytes, was packed with {packed['size']}"
-    elif found["sha256"] != packed["sha256"]:
-        yield f"{name}: its sha256 is not the one it was packed with"
-
 
 KEYS = {"format_version", "num_classes", "packing", "splits", "files"}
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -99,8 +39,8 @@ def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
         raise LostManifest(f"{where}/{MANIFEST} is not valid JSON: {REMEDY}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if isinstance(version, int) and version != FORMAT_VERSION:
-        raise UserError(f"this arcshard reads datasets of format version {FORMAT_VERSION}, but {where} has "
-                        f"version {version}: pack it again, or use the arcshard that wrote it")
+        raise UserError(f"{where} has format version {version}, and this arcshard reads version {FORMAT_VERSION}: "
+                        "pack it again, or use the arcshard that wrote it")
     if fault := _fault(manifest):
         raise LostManifest(f"{where}/{MANIFEST} {fault}: {REMEDY}")
     return manifest
@@ -132,15 +72,18 @@ def manifest_text(num_classes: int, splits: dict[str, Any], packing: dict[str, A
 
 def _fault(manifest: Any) -> str | None:
     """What is wrong with the form of a manifest."""
-    if not isinstance(manifest, dict) or KEYS - manifest.keys():
-        missing = KEYS - manifest.keys() if isinstance(manifest, dict) else KEYS
-        return f"must hold {', '.join(sorted(KEYS))}, but lacks {', '.join(sorted(missing))}"
-    if not _is_count(manifest["num_classes"], 0) or not isinstance(manifest["packing"], dict):
-        return "must hold a count of classes and the options of its packing"
+    if not isinstance(manifest, dict):
+        return "is not a JSON object"
+    if missing := KEYS - manifest.keys():
+        return f"lacks {', '.join(sorted(missing))}"
+    if not _is_count(manifest["num_classes"], 0):
+        return "has a num_classes that is no count"
+    if not isinstance(manifest["packing"], dict):
+        return "has a packing that is no object"
     for what, is_good in (("splits", _is_split), ("files", _is_file)):
         entries = manifest[what]
         if not isinstance(entries, dict) or not entries:
-            return f"must name its {what}"
+            return f"names no {what}"
         if wrong := [name for name, entry in entries.items() if not is_good(name, entry)]:
             return f"has damaged {what}, the first {wrong[0]!r}"
     return None

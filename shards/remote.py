@@ -18,7 +18,7 @@ from arcshard.console import UserError, size_text
 from arcshard.files import report_full_disk
 from arcshard.retry import Failure, retry
 from arcshard.urls import S3_PROTOCOLS, filesystem, reaching, reason
-from shards.manifest import FileEntry, HashingStream
+from shards.entry import FileEntry, HashingStream
 
 # Objects of a bucket, whatever the network does: short requests, each tried again with growing pauses.
 
@@ -61,7 +61,7 @@ def download(url: str, entry: FileEntry, file: BinaryIO, stop: Event) -> None:
         stream = HashingStream(file)
         for start in range(0, entry["size"], BLOCK):
             stream.write(_read_range(url, start, min(BLOCK, entry["size"] - start), stop))
-        if stream.sha256 == entry["sha256"]:
+        if stream.entry == entry:
             return
     raise WrongBytes(f"{url} does not have the sha256 in dataset.json, in {COPIES} downloads: upload the packed file "
                      "again (python -m shards verify names all files that differ)")

@@ -8,211 +8,41 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 
-from arcshard.console import UserError, progress
-from arcshard.files import folder_lock, report_full_disk, sync_folder, write_text
-from shards.content import ShardContent, read_shard
+from arcshard.console import UserError
+from arcshard.csv_table import read_table
+from arcshard.files import folder_lock, report_full_disk, sync_folder
+from shards.content import ShardContent
+from shards.entry import FileEntry, entry_fault, file_entry
 from shards.format import (
     CLASSES,
     CLASSES_COLUMNS,
-    INDEX_DTYPE,
     MANIFEST,
     REJECTED,
     REPAIRING,
     SPLIT_PATTERN,
     UNFINISHED,
     index_name,
-    labels_name,
     shard_name,
+    split_files,
     truths_name,
 )
-from shards.manifest import FileEntry, LostManifest, entry_faults, file_entry, read_manifest, write_manifest
-from shards.tables import RowFile, Tables, labels_of, new_rows, read_table, read_tables
-from shards.verify import class_faults, key_faults, label_faults, truth_faults
-
-# What can be made from the tars alone: the tables of a split, and the options that speak for its photos.
-
-QUALITY = 90  # of JPEGs that predict.py must encode; what the photos in the tars were encoded with is not known
-
-
-def read_shards(tars: list[Path], what: str, workers: int, decode: bool) -> Iterator[ShardContent]:
-    """What each tar holds, in their order, read by `workers` processes; `what` names the progress bar."""
-    tasks = (delayed(read_shard)(tar, decode) for tar in tars)
-    return progress(Parallel(workers, return_as="generator")(tasks), total=len(tars), unit="shard", what=what)
-
-
-def write_index(folder: Path, split: str, contents: Iterable[ShardContent]) -> dict[str, int]:
-    """Write SPLIT.index.npy and SPLIT.labels.npy of shards 0, 1, 2, … into `folder`, a shard at a time.
-
-    Returns what dataset.json says of the split: samples and shards.
-    """
-    counts = {"samples": 0, "shards": 0}
-    with (new_rows(folder / index_name(split), INDEX_DTYPE) as add_rows,
-          new_rows(folder / labels_name(split), np.dtype("<i4")) as add_labels):
-        for number, content in enumerate(contents):
-            content.rows["shard"] = number
-            add_rows(content.rows)
-            add_labels(content.labels)
-            counts = {"samples": counts["samples"] + len(content.rows), "shards": number + 1}
-    return counts
-
-
-def found_packing(how: str, indexes: list[RowFile]) -> dict[str, Any]:
-    """What dataset.json says where nobody knows how the photos were packed: queries are shrunk as these are at most."""
-    short_sides = [int(np.minimum(rows["width"], rows["height"]).max()) for index in indexes for rows in index.chunks()]
-    return {how: True, "short_side": max(short_sides), "quality": QUALITY}
-
-
-# Rebuild index, labels and .idx of one split from its tars, aside from the dataset.
-
-@dataclass
-class RebuiltSplit:
-    """What the tars of a split gave."""
-
-    split: str
-    counts: dict[str, int] | None = None
-    """Samples and shards; None if a tar is damaged, which makes index and labels impossible."""
-    entries: dict[str, FileEntry] = field(default_factory=dict)
-    """What dataset.json must say of the files that are sound or rebuilt."""
-    lost: list[str] = field(default_factory=list)
-    """A sentence for each damaged tar."""
-
-
-def rebuild_split(folder: Path, work: Path, split: str, shards: int, packed: dict[str, FileEntry] | None,
-                  workers: int) -> RebuiltSplit:
-    """Write into `work` what the tars of a split give: index, labels, and each .idx that `folder` has not so.
-
-    packed: dataset.json's entries; None: it is lost, so that each photo is decoded, and an index that is there is
-    asked for the photos' crc32.
-    """
-    result = RebuiltSplit(split)
-    tars = [folder / f"{shard_name(split, number)}.tar" for number in range(shards)]
-    old = read_tables(folder, split, shards) if packed is None else None
-
-    def contents() -> Iterator[ShardContent]:
-        found = read_shards(tars, f"repair {split}", workers, decode=packed is None)
-        for number, (content, tar) in enumerate(zip(found, tars)):
-            damage = _damage(content, tar, packed) if old is None else _contradiction(content, tar, old, number)
-            if damage:
-                result.lost.append(damage)
-            else:
-                _write_idx(folder, work, tar, content, result)
-            yield content
-
-    counts = write_index(work, split, contents())
-    for name in (index_name(split), labels_name(split)):
-        if result.lost:
-            (work / name).unlink()
-        else:
-            result.entries[name] = file_entry(work / name)
-    result.counts = None if result.lost else counts
-    return result
-
-
-def _write_idx(folder: Path, work: Path, tar: Path, content: ShardContent, result: RebuiltSplit) -> None:
-    idx = tar.with_suffix(".idx").name
-    if not (folder / idx).is_file() or (folder / idx).read_bytes() != content.idx:
-        write_text(work / idx, content.idx.decode())
-    there = work / idx if (work / idx).exists() else folder / idx
-    result.entries |= {tar.name: content.entry, idx: file_entry(there)}
-
-
-def _damage(content: ShardContent, tar: Path, packed: dict[str, FileEntry] | None) -> str | None:
-    """Why nothing can be made of a tar."""
-    faults = [f"{tar.name}: {fault}" for fault in content.faults]
-    if packed is not None and tar.name in packed:
-        faults += entry_faults(tar.name, content.entry, packed[tar.name])
-    return f"{faults[0]}; a damaged tar cannot be rebuilt" if faults else None
-
-
-def _contradiction(content: ShardContent, tar: Path, old: Tables, number: int) -> str | None:
-    """As _damage; also where the index that is there knows another crc32 of a photo, and nothing tells who is right."""
-    if damage := _damage(content, tar, None):
-        return damage
-    place = old.rows_of(number)
-    if old.index is None or place is None or place[1] != len(content.rows):
-        return None
-    rows = old.index.read(*place)
-    odd = np.flatnonzero((rows["key"] == content.rows["key"]) & (rows["crc32"] != content.rows["crc32"]))
-    if not len(odd):
-        return None
-    key, name = rows["key"][odd[0]].decode(), index_name(old.split)
-    return (f"{tar.name}: the crc32 of sample {key} is not the one in {name}, and without dataset.json nothing tells "
-            f"which of both is damaged; if it is the index, delete it")
-
-
-# What repair must leave as it is: files that no tar can give, and tables of a split that has a damaged tar.
-
-ONLY_COPY = "nothing else holds what it said: bring it back from a copy"
-
-
-def rest_faults(path: Path, names: set[str], splits: list[RebuiltSplit], tables: list[Tables],
-                packed: dict[str, FileEntry] | None) -> list[str]:
-    """A sentence for each fault that repair cannot mend, but for the damaged tars themselves.
-
-    names: files that belong to the dataset; tables: of the whole splits, as rebuilt; packed: dataset.json's entries,
-    None if it is lost.
-    """
-    faults = [f"{name}: an extra file: remove it"
-              for name in sorted({*os.listdir(path)} - names - {MANIFEST, REPAIRING})]
-    for split in splits:
-        faults += _left_over(path, split, names, packed or {})
-    faults += _only_copies(path, names, packed or {})
-    if packed is None:
-        faults += _unvouched(path, tables, whole=len(tables) == len(splits))
-    return faults + [*key_faults(tables)]
-
-
-def count_classes(path: Path) -> int | None:
-    """Number of classes in a classes.csv; None if it cannot be read."""
-    try:
-        return len(read_table(path, CLASSES_COLUMNS))
-    except (ValueError, OSError):
-        return None
-
-
-def _left_over(path: Path, split: RebuiltSplit, names: set[str], packed: dict[str, FileEntry]) -> Iterator[str]:
-    """Tables and .idx that would have to be rebuilt from a damaged tar."""
-    own = {name for name in names if name.startswith((f"{split.split}-", f"{split.split}.")) and is_derived(name)}
-    for name in sorted(own - split.entries.keys()):
-        if not (path / name).is_file() or name not in packed or file_entry(path / name) != packed[name]:
-            yield f"{name}: cannot be rebuilt, since a tar that it describes is damaged"
-
-
-def _only_copies(path: Path, names: set[str], packed: dict[str, FileEntry]) -> Iterator[str]:
-    """Files that no tar can give, where they are not as they were packed."""
-    for name in sorted(name for name in names if not is_derived(name) and not name.endswith(".tar")):
-        if not (path / name).is_file():
-            yield f"{name}: missing, and {ONLY_COPY}"
-        elif name in packed:
-            for fault in entry_faults(name, file_entry(path / name), packed[name]):
-                yield f"{fault}, and {ONLY_COPY}"
-
-
-def _unvouched(path: Path, tables: list[Tables], whole: bool) -> Iterator[str]:
-    """What contradicts itself, where dataset.json is lost and cannot vouch for it."""
-    num_classes = count_classes(path / CLASSES)
-    yield from class_faults(path / CLASSES, labels_of(tables, "train") if whole else None, num_classes or 0)
-    if num_classes is None:
-        return
-    for table in tables:
-        yield from label_faults(table, num_classes)
-        yield from truth_faults(path / truths_name(table.split), table, num_classes)
-
-
-def is_derived(name: str) -> bool:
-    """Whether a file can be made from the tars."""
-    return name.endswith((".idx", ".npy"))
-
+from shards.manifest import LostManifest, read_manifest, write_manifest
+from shards.rebuild import Judge, RebuiltSplit, rebuild_split, unknown_packing
+from shards.table_faults import class_faults, key_faults, label_faults, truth_faults
+from shards.tables import Tables, labels_of, read_tables
 
 TAR = re.compile(rf"({SPLIT_PATTERN})-(\d{{6,}})\.tar")
+NO_REBUILDING = "a damaged tar cannot be rebuilt"
+ONLY_COPY = "nothing else holds what it said: bring it back from a copy"
+
 Manifest = dict[str, Any]
+Packed = dict[str, FileEntry]
+"""The entries in dataset.json, by name of the file; {} if dataset.json is lost."""
 
 
 class Repair(NamedTuple):
@@ -255,22 +85,23 @@ def _read(path: Path) -> Manifest | None:
 
 
 def _repair(path: Path, work: Path, manifest: Manifest | None, workers: int) -> Repair:
-    packed: dict[str, FileEntry] | None = manifest["files"] if manifest else None
+    packed: Packed = manifest["files"] if manifest else {}
     shards = _shards(packed or os.listdir(path))
     if not shards:
         raise UserError(f"{path} has no tars to rebuild the dataset from: pack it again")
-    splits = [rebuild_split(path, work, split, count, packed, workers) for split, count in shards.items()]
-    tables = [read_tables(work, split.split, split.counts["shards"]) for split in splits if split.counts]
-    names = _names(path, shards, packed)
-    lost = [sentence for split in splits for sentence in split.lost]
-    lost += rest_faults(path, names, splits, tables, packed)
-    made = _made(path, manifest, names, splits, tables) if manifest or not lost else None
+    splits = [rebuild_split(split, [path / f"{shard_name(split, number)}.tar" for number in range(count)], work,
+                            _judge(path, split, count, packed), decode=not packed, workers=workers,
+                            what=f"repair {split}") for split, count in shards.items()]
+    tables = [read_tables(work, split.split, split.shards) for split in splits if not split.faults]
+    csv_files = _csv_files(path, shards, packed)
+    lost = [*_lost(path, csv_files, splits, tables, packed)]
+    new = _new_manifest(path, csv_files, manifest, splits, tables) if manifest or not lost else None
     rebuilt = [name for name in sorted(os.listdir(work)) if _take_place(work / name, path / name)]
     sync_folder(path)
-    if made is None:
+    if new is None:
         lost.append(f"{MANIFEST}: cannot be rebuilt before the rest is right")
-    elif made != manifest:
-        write_manifest(path, made["num_classes"], made["splits"], made["packing"], made["files"])
+    elif manifest is None or manifest | new != manifest:
+        write_manifest(path, **new)
         rebuilt.append(MANIFEST)
     return Repair(rebuilt, lost)
 
@@ -278,44 +109,15 @@ def _repair(path: Path, work: Path, manifest: Manifest | None, workers: int) -> 
 def _shards(names: Iterable[str]) -> dict[str, int]:
     """Number of shards of each split, by the names of their tars."""
     counts: dict[str, int] = {}
-    for split, number in (found.groups() for name in names if (found := TAR.fullmatch(name))):
+    for split, number in (match.groups() for name in names if (match := TAR.fullmatch(name))):
         counts[split] = max(counts.get(split, 0), int(number) + 1)
     return dict(sorted(counts.items()))
 
 
-def _names(path: Path, shards: dict[str, int], packed: dict[str, FileEntry] | None) -> set[str]:
-    """Files that belong to a dataset of these shards."""
-    names = {CLASSES, REJECTED}
-    for split, count in shards.items():
-        names |= {index_name(split), labels_name(split)}
-        names |= {shard_name(split, number) + kind for number in range(count) for kind in (".tar", ".idx")}
-        truths = truths_name(split)
-        if truths in packed if packed is not None else (path / truths).exists():
-            names.add(truths)
-    return names
-
-
-def _made(path: Path, manifest: Manifest | None, names: set[str], splits: list[RebuiltSplit],
-          tables: list[Tables]) -> Manifest:
-    """What dataset.json must say; of what could not be rebuilt it says what it said."""
-    before = manifest or {"splits": {}, "files": {}}
-    counts = before["splits"] | {split.split: split.counts for split in splits if split.counts}
-    entries = before["files"] | {name: entry for split in splits for name, entry in split.entries.items()}
-    files = {name: entries[name] if name in entries else file_entry(path / name) for name in names
-             if name in entries or (path / name).is_file()}
-    return before | {
-        "num_classes": _num_classes(path / CLASSES, manifest), "files": files,
-        "splits": {split.split: counts[split.split] for split in splits if split.split in counts},
-        "packing": manifest["packing"] if manifest else found_packing("repaired", [t.index for t in tables if t.index])}
-
-
-def _num_classes(classes: Path, manifest: Manifest | None) -> int:
-    """As classes.csv has them, unless it is not the one that was packed."""
-    count = count_classes(classes)
-    if manifest and (count is None or file_entry(classes) != manifest["files"].get(CLASSES)):
-        return manifest["num_classes"]
-    assert count is not None, "an unreadable classes.csv has been named, and nothing is made of it"
-    return count
+def _csv_files(path: Path, splits: Iterable[str], packed: Packed) -> list[str]:
+    """The dataset's files that no tar can give."""
+    truths = [name for name in map(truths_name, splits) if (name in packed if packed else (path / name).exists())]
+    return sorted([CLASSES, REJECTED, *truths])
 
 
 def _take_place(aside: Path, path: Path) -> bool:
@@ -324,3 +126,106 @@ def _take_place(aside: Path, path: Path) -> bool:
         return False
     os.replace(aside, path)
     return True
+
+
+# Which tars are damaged.
+
+def _judge(path: Path, split: str, shards: int, packed: Packed) -> Judge:
+    """Compares tars with dataset.json; if that is lost, with the photos' crc32 in an index that is there."""
+    def against_manifest(number: int, content: ShardContent) -> list[str]:
+        entry = packed.get(f"{shard_name(split, number)}.tar", content.entry)
+        faults = [*content.faults, entry_fault(content.entry, entry)]
+        return [f"{fault}; {NO_REBUILDING}" for fault in faults if fault]
+
+    if packed:
+        return against_manifest
+    old = read_tables(path, split, shards)
+    return lambda number, content: against_manifest(number, content) or [*_contradictions(old, number, content)]
+
+
+def _contradictions(old: Tables, number: int, content: ShardContent) -> Iterator[str]:
+    """Photos whose crc32 is another in the index, where nothing tells who is right."""
+    place = old.rows_of(number)
+    if old.index is None or len(place) != len(content.rows):
+        return
+    rows = old.index.read(place.start, len(place))
+    for i in np.flatnonzero((rows["key"] == content.rows["key"]) & (rows["crc32"] != content.rows["crc32"])):
+        yield (f"the crc32 of sample {rows['key'][i].decode()} is not the one in {index_name(old.split)}, and without "
+               f"{MANIFEST} nothing tells which of both is damaged; if it is the index, delete it")
+
+
+# What stays as it is, since no tar can give it or a tar that it describes is damaged.
+
+def _lost(path: Path, csv_files: list[str], splits: list[RebuiltSplit], tables: list[Tables],
+          packed: Packed) -> Iterator[str]:
+    """A sentence for each fault that cannot be mended. tables: of the splits without a damaged tar, as rebuilt."""
+    for split in splits:
+        for number, faults in split.faults.items():
+            yield f"{shard_name(split.split, number)}.tar: {faults[0]}"
+    known = {name for split in splits for name in split_files(split.split, split.shards)}
+    for name in sorted({*os.listdir(path)} - known - {*csv_files, MANIFEST, REPAIRING}):
+        yield f"{name}: an extra file: remove it"
+    for split in splits:
+        for name in sorted({*split_files(split.split, split.shards)} - split.entries.keys()):
+            if not name.endswith(".tar") and not _is_as_packed(path / name, packed):
+                yield f"{name}: cannot be rebuilt, since a tar that it describes is damaged"
+    for name in csv_files:
+        if not (path / name).is_file():
+            yield f"{name}: missing, and {ONLY_COPY}"
+        elif name in packed and (fault := entry_fault(file_entry(path / name), packed[name])):
+            yield f"{name}: {fault}, and {ONLY_COPY}"
+    if not packed:
+        yield from _unvouched(path, tables, labels_of(tables, "train") if len(tables) == len(splits) else None)
+    yield from key_faults(tables)
+
+
+def _is_as_packed(path: Path, packed: Packed) -> bool:
+    return path.is_file() and path.name in packed and file_entry(path) == packed[path.name]
+
+
+def _unvouched(path: Path, tables: list[Tables], train: np.ndarray | None) -> Iterator[str]:
+    """What contradicts itself, where dataset.json is lost and cannot vouch for it. train: as in class_faults."""
+    num_classes = _count_classes(path / CLASSES)
+    yield from class_faults(path / CLASSES, train, num_classes or 0)
+    if num_classes is None:
+        return
+    for table in tables:
+        yield from label_faults(table, num_classes)
+        yield from truth_faults(path / truths_name(table.split), table, num_classes)
+
+
+# Rebuild dataset.json.
+
+def _new_manifest(path: Path, csv_files: list[str], manifest: Manifest | None, splits: list[RebuiltSplit],
+                  tables: list[Tables]) -> Manifest:
+    """What dataset.json has to say, as write_manifest takes it; of what could not be rebuilt it says what it said."""
+    counts = dict(manifest["splits"]) if manifest else {}
+    entries = dict(manifest["files"]) if manifest else {}
+    names = [*csv_files]
+    for split in splits:
+        names += split_files(split.split, split.shards)
+        entries |= split.entries
+        if not split.faults:
+            counts[split.split] = split.counts
+    return {"num_classes": _num_classes(path / CLASSES, manifest),
+            "splits": {split.split: counts[split.split] for split in splits if split.split in counts},
+            "packing": manifest["packing"] if manifest else unknown_packing("repaired", tables),
+            "files": {name: entries.get(name) or file_entry(path / name) for name in names
+                      if name in entries or (path / name).is_file()}}
+
+
+def _num_classes(classes: Path, manifest: Manifest | None) -> int:
+    """As classes.csv has them, unless it is not the one that was packed."""
+    count = _count_classes(classes)
+    if manifest and (count is None or not _is_as_packed(classes, manifest["files"])):
+        return manifest["num_classes"]
+    assert count is not None, "an unreadable classes.csv has been named, and nothing is made of it"
+    return count
+
+
+def _count_classes(classes: Path) -> int | None:
+    """None if the file cannot be read."""
+    try:
+        return len(read_table(classes, CLASSES_COLUMNS))
+    except (ValueError, OSError):
+        return None

@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from shards.entry import HashingStream
 from shards.format import KEY_PATTERN, KEY_RULE, TAR_BLOCK
-from shards.manifest import HashingStream
 
 MEMBER = re.compile(rf"({KEY_PATTERN})\.(jpg|cls)")
 MAX_SIZE = 2**31 - 1  # bytes: the index counts a photo's in int32
@@ -36,6 +36,10 @@ class TarMember(NamedTuple):
     def name(self) -> str:
         """As the tar spells it."""
         return f"{self.key}.{self.extension}"
+
+    def fault(self, text: str) -> "TarFault":
+        """The fault that the member `text`, as in "has no label"."""
+        return TarFault(self.offset - TAR_BLOCK, f"member {self.name} {text}")
 
 
 class TarFault(NamedTuple):
@@ -72,16 +76,16 @@ def _content(tar: HashingStream, header: tarfile.TarInfo, offset: int) -> Iterat
     """Read what follows a header: the member, unless the tar ends within it, or why it may not be there."""
     name = MEMBER.fullmatch(header.name)
     if not 0 <= header.size <= MAX_SIZE:
-        yield TarFault(offset, f"member {header.name!r} of {header.size} bytes: a photo has at most {MAX_SIZE}")
+        yield TarFault(offset, f"member {header.name!r} has {header.size} bytes, more than the {MAX_SIZE} of the index")
         _skip(tar, header.size)
     elif header.type == tarfile.XHDTYPE:
         yield from _pax_faults(offset, tar.read(_padded(header.size))[:header.size])
     elif header.type != tarfile.REGTYPE:
         kind = KINDS.get(header.type, f"of type {header.type!r}")
-        yield TarFault(offset, f"member {header.name!r} is {kind}: only plain files may be there")
+        yield TarFault(offset, f"member {header.name!r} is {kind}, not a plain file")
         _skip(tar, header.size)
     elif name is None:
-        yield TarFault(offset, f"member {header.name!r} must be KEY.jpg or KEY.cls, KEY being {KEY_RULE}")
+        yield TarFault(offset, f"member {header.name!r} is not KEY.jpg or KEY.cls with a KEY of {KEY_RULE}")
         _skip(tar, header.size)
     else:
         data = tar.read(_padded(header.size))
@@ -97,7 +101,7 @@ def _pax_faults(offset: int, content: bytes) -> Iterator[TarFault]:
         return
     if odd:
         words = b", ".join(sorted(odd)).decode("utf-8", "backslashreplace")
-        yield TarFault(offset, f"a PAX header that says {words}, which DALI reads wrong: only ustar is allowed")
+        yield TarFault(offset, f"a PAX header with {words}, which DALI reads wrong, instead of plain ustar")
 
 
 def _pax_keywords(content: bytes) -> Iterator[bytes]:

@@ -40,7 +40,7 @@ def write_tar(stream: Stream, samples: Iterable[Sample]) -> tuple[np.ndarray, np
     at = 0
     for key, label, data, width, height in samples:
         if not is_key(key) or key in keys:
-            raise ValueError(f"a key must be new and have {KEY_RULE}, not {key!r}")
+            raise ValueError(f"the key {key!r} is used already, or is not {KEY_RULE}")
         keys.add(key)
         text = str(label).encode()
         rows.append((0, at + TAR_BLOCK, len(data), width, height, zlib.crc32(data), key.encode()))

@@ -141,3 +141,6 @@ def test_mistakes_get_one_sentence(photos, first, tmp_path):
     with pytest.raises(UserError, match=r"photo \w+ is packed in split val, but the table has it in train \(\d+ such "
                                         r"rows\): .* keep the splits of the first table"):
         add(photos, moved, out, append=True)
+    (out / "classes.csv").write_text("label\n")
+    with pytest.raises(UserError, match=f"classes.csv of {out} has the columns 'label', not label,landmark_id,"):
+        add(photos, photos[1], out, append=True)

@@ -22,7 +22,8 @@ def test_missing_and_foreign_photos_are_counted(tmp_path, ids, sentence):
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("id,label\na,\n", "columns id,label, not id,landmarks: give"), ("", "columns none, not id,landmarks: give"),
+    ("id,label\na,\n", "has the columns 'id,label', not id,landmarks: give Kaggle's sample_submission.csv"),
+    ("", "has the columns '', not id,landmarks: give"), ("id,landmarks\na\n", "a row has 1 fields, not 2: give"),
     ("id,landmarks\na,\na,\n", "has a more than once")])
 def test_another_table_is_refused(tmp_path, text, sentence):
     (tmp_path / "s.csv").write_text(text)

@@ -106,6 +106,7 @@ def test_rejects_are_listed_with_their_reasons(raw, packed):
     assert reasons.pop(ids[9]).startswith("truncated or corrupt: ")
     assert reasons == {ids[7]: "empty file", ids[8]: "not an image", ids[10]: "file not found"}
     assert rejected["id"].is_monotonic_increasing
+    assert Dataset(packed).rejected() == rejected.to_numpy().tolist()
 
 
 def test_nothing_of_the_machine_is_in_the_manifest(raw, packed):

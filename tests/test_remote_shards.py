@@ -26,7 +26,7 @@ from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from shards import CacheConfig, CorruptSample, Dataset, remote, splits
-from shards.verify import verify_remote
+from shards.verify_remote import verify_remote
 from tests.faulty_s3 import BUCKET, running
 
 ROOT = Path(__file__).parent.parent

@@ -142,7 +142,7 @@ def test_same_data_same_bytes(data):
 def test_headline_figures(data):
     assert tiles(data) == [("photos packed", "1,860"), ("photos rejected", "9"),
                            ("images/s in training", "205.0"), ("of the time waited for data", "2.0 %"),
-                           ("rotten photos replaced", "3"), ("bad updates left out", "40")]
+                           ("damaged photos replaced", "3"), ("bad updates left out", "40")]
     assert score_rows(data) == [("val", "recall@1", "0.600", "0.550", "−0.050"),
                                 ("val", "GAP", "0.500", "0.700", "+0.200"),
                                 ("test", "GAP", "–", "0.250", "–")]

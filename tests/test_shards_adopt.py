@@ -151,13 +151,13 @@ def test_classes_name_the_labels(tars, tmp_path):
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("label,landmark_id\n0,a\n1,b\n2,c\n", "labels must be below 3, the number of classes, but k3.cls in "),
-    ("label,landmark_id\n0,a\n1,b\n3,c\n", "the labels of --classes must be 0, 1, 2, …, each once, but row 3 of "),
-    ("label,landmark_id\n0,a\n1,a\n", "a landmark_id must have one label, but "),
-    ("label,id\n0,a\n", "must have the columns label and landmark_id, but lacks landmark_id: check the path"),
-    ("label,landmark_id\nx,a\n", "must be a CSV file in UTF-8 whose labels are numbers, but is not (invalid literal"),
-    ("landmark_id,label\na\n", "must be a CSV file in UTF-8 whose labels are numbers, but is not (invalid literal"),
-    ("label,landmark_id\n0\n", "must be a CSV file in UTF-8 whose labels are numbers, but is not (label 0 has no "),
+    ("label,landmark_id\n0,a\n1,b\n2,c\n", " is 3, not below 3, the number of classes: name all classes with "),
+    ("label,landmark_id\n0,a\n1,b\n3,c\n", "c.csv has label 3 where 2 belongs"),
+    ("label,landmark_id\n0,a\n1,a\n", "c.csv has a landmark_id in several rows"),
+    ("label,id\n0,a\n", "c.csv lacks the columns landmark_id: "),
+    ("label,landmark_id\nx,a\n", "is not a CSV file in UTF-8 whose labels are numbers (invalid literal"),
+    ("landmark_id,label\na\n", "is not a CSV file in UTF-8 whose labels are numbers (invalid literal"),
+    ("label,landmark_id\n0\n", "c.csv has no landmark_id for label 0"),
     (None, "check --classes")])
 def test_classes_that_do_not_fit_are_refused(tars, tmp_path, text, sentence):
     if text is not None:
@@ -177,23 +177,23 @@ def turned() -> bytes:
 JPG, CLS = ("a.jpg", photo(0)), ("a.cls", b"0")
 LONG = "z" * 120
 REFUSED = {
-    "dot": (pairs("a.b"), "at offset 0: member 'a.b.jpg' must be KEY.jpg or KEY.cls, KEY being 1 to 96 characters"),
-    "space": (pairs("a b"), "member 'a b.jpg' must be KEY.jpg"),
-    "capital": (pairs("A"), "member 'A.jpg' must be KEY.jpg"),
-    "folder": (pairs("x/a"), "member 'x/a.jpg' must be KEY.jpg"),
-    "not ASCII": (pairs("ä"), "member 'ä.jpg' must be KEY.jpg"),
-    "other extension": ([("a.jpeg", photo(0)), CLS], "member 'a.jpeg' must be KEY.jpg"),
-    "another member": ([JPG, ("a.json", b"{}"), CLS], "member 'a.json' must be KEY.jpg"),
+    "dot": (pairs("a.b"), "at offset 0: member 'a.b.jpg' is not KEY.jpg or KEY.cls with a KEY of 1 to 96 characters"),
+    "space": (pairs("a b"), "member 'a b.jpg' is not KEY.jpg"),
+    "capital": (pairs("A"), "member 'A.jpg' is not KEY.jpg"),
+    "folder": (pairs("x/a"), "member 'x/a.jpg' is not KEY.jpg"),
+    "not ASCII": (pairs("ä"), "member 'ä.jpg' is not KEY.jpg"),
+    "other extension": ([("a.jpeg", photo(0)), CLS], "member 'a.jpeg' is not KEY.jpg"),
+    "another member": ([JPG, ("a.json", b"{}"), CLS], "member 'a.json' is not KEY.jpg"),
     "no label": ([JPG, *pairs("b")], "at offset 0: member a.jpg has no a.cls beside it"),
     "no photo": ([CLS, *pairs("b")], "at offset 0: member a.cls has no a.jpg beside it"),
     "apart": ([JPG, ("b.jpg", photo(1)), CLS, ("b.cls", b"0")], "member a.jpg has no a.cls beside it"),
     "two photos": ([JPG, JPG, CLS], "member a.jpg has no a.cls beside it"),
-    "word": ([JPG, ("a.cls", b"cat")], "member a.cls must be a label -1, 0, 1, 2, …, not 'cat'"),
-    "newline": ([JPG, ("a.cls", b"1\n")], "member a.cls must be a label -1, 0, 1, 2, …, not '1\\n'"),
-    "empty label": ([JPG, ("a.cls", b"")], "member a.cls must be a label -1, 0, 1, 2, …, not ''"),
-    "no class": ([JPG, ("a.cls", b"-2")], "member a.cls must be a label -1, 0, 1, 2, …, not '-2'"),
-    "long label": ([JPG, ("a.cls", b"9" * 99)], f"not '{'9' * 20}…'"),
-    "large label": ([JPG, ("a.cls", b"10000000")], "labels must be below 10,000,000, the number of classes, but a.cls"),
+    "word": ([JPG, ("a.cls", b"cat")], "member a.cls is 'cat', not a label"),
+    "newline": ([JPG, ("a.cls", b"1\n")], "member a.cls is '1\\n', not a label"),
+    "empty label": ([JPG, ("a.cls", b"")], "member a.cls is '', not a label"),
+    "no class": ([JPG, ("a.cls", b"-2")], "member a.cls is '-2', not a label"),
+    "long label": ([JPG, ("a.cls", b"9" * 99)], f"is '{'9' * 20}…', not a label"),
+    "large label": ([JPG, ("a.cls", b"10000000")], "is 10000000, not below 10,000,000, the number of classes"),
     "progressive": ([("a.jpg", photo(0, progressive=True)), CLS], "member a.jpg is progressive, not baseline"),
     "4:4:4": ([("a.jpg", photo(0, subsampling="4:4:4")), CLS], "a.jpg has chroma sampling 1x1 1x1 1x1, not 4:2:0"),
     "turned": ([("a.jpg", turned()), CLS], "member a.jpg is stored turned (EXIF orientation 6)"),
@@ -216,8 +216,8 @@ def test_what_the_format_forbids_is_refused_by_tar_and_member(tmp_path, members,
 
 
 @pytest.mark.parametrize("form, sentence", [
-    (tarfile.PAX_FORMAT, "at offset 0: a PAX header that says path, which DALI reads wrong"),
-    (tarfile.GNU_FORMAT, "at offset 0: member '././@LongLink' is a long name in GNU format: only plain files")])
+    (tarfile.PAX_FORMAT, "at offset 0: a PAX header with path, which DALI reads wrong"),
+    (tarfile.GNU_FORMAT, "at offset 0: member '././@LongLink' is a long name in GNU format, not a plain file")])
 def test_long_names_are_refused(tmp_path, form, sentence):
     bad = tar_of(tmp_path / "bad.tar", pairs(LONG), format=form)
     with pytest.raises(UserError) as error:
@@ -232,7 +232,7 @@ def test_links_and_folders_are_refused(tmp_path):
             info = tarfile.TarInfo("a.jpg")
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
-        with pytest.raises(UserError, match=f"member 'a.jpg' is {word}: only plain files may be there"):
+        with pytest.raises(UserError, match=f"member 'a.jpg' is {word}, not a plain file"):
             adopt({"train": [tmp_path / "bad.tar"]}, tmp_path / "out")
 
 

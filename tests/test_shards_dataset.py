@@ -177,8 +177,10 @@ def test_mistakes_get_one_sentence(copy, tmp_path):
     assert error_of(tmp_path) == (f"{tmp_path} is not a dataset yet, its packing was interrupted: run the "
                                   "same make_shards.py command again")
     (copy / "dataset.json").write_text('{"format_version": 7}')
-    assert error_of(copy) == (f"this arcshard reads datasets of format version 1, but {copy} has version 7: "
+    assert error_of(copy) == (f"{copy} has format version 7, and this arcshard reads version 1: "
                               "pack it again, or use the arcshard that wrote it")
+    (copy / "dataset.json").write_text("[]")
+    assert error_of(copy) == f"{copy}/dataset.json is not a JSON object: rebuild it with python -m shards repair"
     (copy / "dataset.json").write_text('{"format_ver')
     assert error_of(copy) == (f"{copy}/dataset.json is not valid JSON: rebuild it with python -m shards "
                               "repair")
@@ -188,11 +190,11 @@ def test_mistakes_get_one_sentence(copy, tmp_path):
 
 
 @pytest.mark.parametrize("change, sentence", [
-    (lambda m: m.pop("files"), "must hold files, format_version, num_classes, packing, splits, but lacks files"),
-    (lambda m: m.update(num_classes=-1), "must hold a count of classes and the options of its packing"),
-    (lambda m: m.update(num_classes="3"), "must hold a count of classes and the options of its packing"),
-    (lambda m: m.update(packing=None), "must hold a count of classes and the options of its packing"),
-    (lambda m: m.update(splits=[]), "must name its splits"),
+    (lambda m: m.pop("files"), "lacks files"),
+    (lambda m: m.update(num_classes=-1), "has a num_classes that is no count"),
+    (lambda m: m.update(num_classes="3"), "has a num_classes that is no count"),
+    (lambda m: m.update(packing=None), "has a packing that is no object"),
+    (lambda m: m.update(splits=[]), "names no splits"),
     (lambda m: m["splits"].update({"a/b": {"samples": 1, "shards": 1}}), "has damaged splits, the first 'a/b'"),
     (lambda m: m["splits"]["test"].update(samples=0), "has damaged splits, the first 'test'"),
     (lambda m: m["splits"]["test"].update(shards="2"), "has damaged splits, the first 'test'"),
@@ -222,12 +224,12 @@ def test_truths_are_the_labels_unless_a_file_says_more(copy):
 
 
 @pytest.mark.parametrize("text, reason", [
-    ("id,label\n", "its columns must be id, labels"), ("", "its columns must be id, labels"),
-    ("id,labels\nk1\n", "its columns must be id, labels"),
-    ("id,labels\nk1,1\n", "sample k1 must have several labels, separated by spaces, not '1'"),
-    ("id,labels\nk1,1  2\n", "sample k1 must have several labels, separated by spaces, not '1  2'"),
-    ("id,labels\nk1,1 -1\n", "sample k1 must have several labels, separated by spaces, not '1 -1'"),
-    ("id,labels\nk1,1 2\nk1,2 1\n", "it has sample k1 twice")])
+    ("id,label\n", "has the columns 'id,label', not id,labels"), ("", "has the columns '', not id,labels"),
+    ("id,labels\nk1\n", "a row has 1 fields, not 2"),
+    ("id,labels\nk1,1\n", "sample k1 has '1', not several labels separated by spaces"),
+    ("id,labels\nk1,1  2\n", "sample k1 has '1  2', not several labels separated by spaces"),
+    ("id,labels\nk1,1 -1\n", "sample k1 has '1 -1', not several labels separated by spaces"),
+    ("id,labels\nk1,1 2\nk1,2 1\n", "has sample k1 twice")])
 def test_damaged_truths_are_one_sentence(copy, text, reason):
     (copy / "test.truths.csv").write_text(text)
     with pytest.raises(UserError) as error:
@@ -236,7 +238,7 @@ def test_damaged_truths_are_one_sentence(copy, text, reason):
 
 
 @pytest.mark.parametrize("text, reason", [
-    (None, "No such file or directory"), ("", "its columns must be label, landmark_id, images, name"),
+    (None, "No such file or directory"), ("", "has the columns '', not label,landmark_id,images,name"),
     ("label,landmark_id,images,name\n0,L0,10,\n", "1 classes, not 3")])
 def test_damaged_classes_are_one_sentence(copy, text, reason):
     (copy / "classes.csv").unlink()

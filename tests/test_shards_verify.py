@@ -20,8 +20,9 @@ from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from shards import Dataset
+from shards.entry import file_entry
 from shards.format import KEY_PATTERN, idx_text
-from shards.manifest import file_entry, read_manifest, write_manifest
+from shards.manifest import read_manifest, write_manifest
 from shards.repair import repair
 from shards.tables import hash_keys, repeated
 from shards.verify import verify
@@ -166,7 +167,7 @@ DAMAGES = {
     "flipped bit in a label": Damage(
         flip_in_tar(1024, 4), SAMPLE + ": label is ", "train.labels.npy: row 3, sample {key} at offset ", mended=False),
     "a letter for a label": Damage(
-        spoil_label, "train-000000.tar: at offset {cls}: member {key}.cls must be a label -1, 0, 1, 2, …, not 's'",
+        spoil_label, "train-000000.tar: at offset {cls}: member {key}.cls is 's', not a label",
         mended=False),
     "flipped bit behind a label": Damage(
         flip_in_tar(1000, 4), "train-000000.tar: its sha256 is not the one it was packed with", None, mended=False),
@@ -212,36 +213,39 @@ DAMAGES = {
     "no rows": Damage(edit("train.index.npy", lambda rows: rows[:0]),
                       "train.index.npy: has 0 rows, dataset.json counts 14 samples"),
     "other dtype": Damage(edit("train.labels.npy", lambda labels: labels.astype(np.int64)),
-                          "train.labels.npy: must be a row of int32, not int64 of shape (14,)"),
+                          "train.labels.npy: holds int64 of shape (14,), not a row of int32"),
     "no array": Damage(write("train.index.npy", b"rows and more rows"), "train.index.npy: cannot be read ("),
     "more than the array": Damage(
         append(b"x", "train.labels.npy"), "train.labels.npy: has 185 bytes, its 14 rows end at 184"),
     "too few classes": Damage(edit_text("classes.csv", "3,3,3,\n", ""),
                               "classes.csv: has 3 classes, dataset.json counts 4", mended=False),
     "classes in another order": Damage(edit_text("classes.csv", "1,1,4,\n2,2,3,", "2,2,3,\n1,1,4,"),
-                                       "classes.csv: its labels must be 0, 1, 2, … in order, not '2'", mended=False),
-    "landmark twice": Damage(edit_text("classes.csv", "3,3,3", "3,2,3"), "classes.csv: it has a landmark_id twice",
+                                       "classes.csv: has label '2' where 1 belongs", mended=False),
+    "landmark twice": Damage(edit_text("classes.csv", "3,3,3", "3,2,3"), "classes.csv: has a landmark_id twice",
                              mended=False),
     "wrong count of images": Damage(edit_text("classes.csv", "1,1,4", "1,1,5"),
                                     "classes.csv: says that class 1 has '5' images, split train has 4", mended=False),
-    "other columns": Damage(edit_text("classes.csv", "landmark_id", "id"), "classes.csv: its columns must be label, ",
+    "other columns": Damage(edit_text("classes.csv", "landmark_id", "id"),
+                            "classes.csv: has the columns 'label,id,images,name', not label,landmark_id,",
                             mended=False),
     "renamed landmark": Damage(edit_text("classes.csv", "3,3,3", "3,9,3"),
                                "classes.csv: its sha256 is not the one it was packed with", None, mended=False),
     "unknown sample with truths": Damage(edit_text("test.truths.csv", "k15", "k2"),
                                          "test.truths.csv: the split has no sample k2", mended=False),
     "other first truth": Damage(edit_text("test.truths.csv", "3 1", "2 1"), "test.truths.csv: the first label of "
-                                "sample k15 must be its own, 3, not 2", mended=False),
+                                "sample k15 is 2, not its own, 3", mended=False),
     "own label not the first truth": Damage(edit_text("test.truths.csv", "3 1", "1 3"), "test.truths.csv: the first "
-                                            "label of sample k15 must be its own, 3, not 1", mended=False),
-    "truth that is no class": Damage(edit_text("test.truths.csv", "3 1", "3 4"), "test.truths.csv: sample k15 must "
-                                     "have labels of 0 to 3, each once, not [3, 4]", mended=False),
-    "truth twice": Damage(edit_text("test.truths.csv", "3 1", "3 3"), "test.truths.csv: sample k15 must have "
-                          "labels of 0 to 3, each once, not [3, 3]", mended=False),
-    "one truth": Damage(edit_text("test.truths.csv", "3 1", "3"), "test.truths.csv: sample k15 must have several ",
+                                            "label of sample k15 is 1, not its own, 3", mended=False),
+    "truth that is no class": Damage(edit_text("test.truths.csv", "3 1", "3 4"), "test.truths.csv: sample k15 has "
+                                     "the labels [3, 4], not several of 0 to 3", mended=False),
+    "truth twice": Damage(edit_text("test.truths.csv", "3 1", "3 3"), "test.truths.csv: sample k15 has the labels "
+                          "[3, 3], not several of 0 to 3", mended=False),
+    "one truth": Damage(edit_text("test.truths.csv", "3 1", "3"), "test.truths.csv: sample k15 has '3', not several ",
                         mended=False),
     "sample with truths twice": Damage(edit_text("test.truths.csv", "k15,3 1", "k15,3 1\nk15,3 1"),
-                                       "test.truths.csv: it has sample k15 twice", mended=False),
+                                       "test.truths.csv: has sample k15 twice", mended=False),
+    "too few fields": Damage(edit_text("test.truths.csv", "k15,3 1", "k15"), "test.truths.csv: a row has 1 fields, "
+                             "not 2", mended=False),
     "edited rejects": Damage(write("rejected.csv", b"x"), "rejected.csv: has 1 bytes, was packed with 16", None,
                              mended=False),
 }
@@ -436,7 +440,7 @@ def test_other_keys_have_other_hashes(keys):
 
 
 def test_the_faults_of_a_shard_are_counted_where_they_are_many(whole, copy, monkeypatch):
-    monkeypatch.setattr("shards.verify.MAX_FAULTS", 5)
+    monkeypatch.setattr("shards.compare.MAX_FAULTS", 5)
     swap_shards(copy)
     faults = verify(copy)
     assert len([fault for fault in faults if fault.startswith("train-000000")]) == 6
@@ -476,7 +480,7 @@ def test_commands_and_their_exit_codes(copy, tmp_path):
     (copy / "classes.csv").write_text("label")
     done = command("verify", copy, "--workers", 1)
     assert (done.returncode, done.stdout) == (
-        1, "train-000001.idx: missing\nclasses.csv: its columns must be label, landmark_id, images, name\n")
+        1, "train-000001.idx: missing\nclasses.csv: has the columns 'label', not label,landmark_id,images,name\n")
     done = command("repair", copy)
     assert (done.returncode, done.stdout) == (
         1, "rebuilt train-000001.idx\nclasses.csv: has 5 bytes, was packed with 58, and nothing else holds what it "
@@ -492,4 +496,4 @@ def test_wrong_usage_is_exit_code_2(copy, tmp_path):
     assert command("verify").returncode == command("mend", copy).returncode == 2
     (copy / "dataset.json").write_text('{"format_version": 1, "splits": {}}')
     done = command("verify", copy)
-    assert done.returncode == 2 and "but lacks files, num_classes, packing: rebuild it with " in done.stderr
+    assert done.returncode == 2 and "dataset.json lacks files, num_classes, packing: rebuild it with " in done.stderr

@@ -1,23 +1,34 @@
 """The dataset that an output already holds, and which rows of a table --append adds to it."""
-import csv
-import io
-import shutil
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from arcshard.console import UserError
+from arcshard.csv_table import parse_table
 from preprocess.packing.output import Output
 from preprocess.samples.sample_table import class_ids
-from shards.format import CLASSES, MANIFEST, NO_LANDMARK, REJECTED, index_name
+from shards.format import (
+    CLASSES,
+    CLASSES_COLUMNS,
+    INDEX_DTYPE,
+    MANIFEST,
+    NO_LANDMARK,
+    REJECTED,
+    REJECTED_COLUMNS,
+    TRUTHS_COLUMNS,
+    index_name,
+    truths_name,
+)
 from shards.manifest import parse_manifest
+from shards.rows import stream_rows
 
 
 class ExistingDataset:
     """The finished dataset in `output`; empty answers to all questions if there is none.
 
-    Raises UserError for a damaged dataset.json and for one of another format version.
+    Raises UserError for a damaged dataset.json, for one of another format version, and later for a damaged table.
     """
 
     def __init__(self, output: Output):
@@ -39,36 +50,38 @@ class ExistingDataset:
         """Numbers of samples and shards by split."""
         return {split: dict(counts) for split, counts in self.manifest["splits"].items()} if self.manifest else {}
 
-    def rows(self, name: str) -> list[list[str]]:
-        """Rows of a CSV file without its header."""
-        if name not in self.files():
-            return []
-        with self.output.open(name) as f:
-            return list(csv.reader(io.StringIO(f.read().decode(), newline="")))[1:]
-
     def classes(self) -> list[tuple[str, int, str]]:
         """landmark_id, number of packed photos of split train, name; position = label."""
-        return [(landmark, int(images), name) for _, landmark, images, name in self.rows(CLASSES)]
+        return [(landmark, int(images), name) for _, landmark, images, name in self._csv(CLASSES, CLASSES_COLUMNS)]
 
     def rejected(self) -> list[list[str]]:
         """id, split and reason of each rejected photo."""
-        return self.rows(REJECTED)
+        return self._csv(REJECTED, REJECTED_COLUMNS)
 
-    def copy_array(self, name: str, to: BinaryIO) -> None:
-        """Append the body of an .npy file to `to`."""
+    def truths(self, split: str) -> dict[str, str]:
+        """id -> all labels as text, of the samples that have several."""
+        return {id: labels for id, labels in self._csv(truths_name(split), TRUTHS_COLUMNS)}
+
+    def rows(self, name: str, dtype: np.dtype) -> Iterator[np.ndarray]:
+        """The rows of an .npy file, many at a time."""
         if name in self.files():
             with self.output.open(name) as f:
-                np.lib.format.read_magic(f)
-                np.lib.format.read_array_header_1_0(f)
-                shutil.copyfileobj(f, to)
+                yield from stream_rows(f, dtype)
 
     def keys(self, split: str) -> np.ndarray:
         """Ids of the split's samples, bytes (N,), in arbitrary order."""
-        name = index_name(split)
+        keys = [rows["key"].copy() for rows in self.rows(index_name(split), INDEX_DTYPE)]
+        return np.concatenate([np.empty(0, INDEX_DTYPE["key"]), *keys])
+
+    def _csv(self, name: str, columns: list[str]) -> list[list[str]]:
         if name not in self.files():
-            return np.empty(0, "S1")
+            return []
         with self.output.open(name) as f:
-            return np.load(io.BytesIO(f.read()))["key"]
+            try:
+                return parse_table(f.read(), columns)
+            except ValueError as error:
+                raise UserError(f"{name} of {self.output.url} {error}: find out more with python -m shards verify"
+                                ) from None
 
 
 # What --append adds: the rows that the dataset lacks, with labels that continue its own.

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arcshard.console import UserError
-from arcshard.files import whole_file
+from arcshard.csv_table import write_table
 from preprocess.packing.existing import ExistingDataset
 from preprocess.packing.output import IDX, LABELS, PART, ROWS, TAR, Output
+from shards.entry import file_entry
 from shards.format import (
     CLASSES,
     CLASSES_COLUMNS,
     INDEX_DTYPE,
+    LABEL_DTYPE,
     MANIFEST,
     NO_LANDMARK,
     REJECTED,
@@ -33,8 +35,8 @@ from shards.format import (
     shard_name,
     truths_name,
 )
-from shards.manifest import file_entry, manifest_text
-from shards.tables import write_table
+from shards.manifest import manifest_text
+from shards.rows import new_rows
 
 PUBLISH = f"{UNFINISHED}/publish.json"
 TABLES = f"{UNFINISHED}/tables"
@@ -155,27 +157,24 @@ def write_tables(folder: Path, filled: dict[str, list[PackedShard]], shards: lis
     """
     for split, of_split in filled.items():
         _write_array(folder, index_name(split), INDEX_DTYPE, of_split, existing, _rows)
-        _write_array(folder, labels_name(split), np.dtype("<i4"), of_split, existing, _labels)
+        _write_array(folder, labels_name(split), LABEL_DTYPE, of_split, existing, _labels)
     write_table(folder / CLASSES, CLASSES_COLUMNS, _classes(filled.get("train", []), contents, existing))
     rejected = {key: (split, reason) for key, split, reason in existing.rejected() if key not in contents.retried}
     rejected |= {key: (s.split, reason) for s in shards for key, reason in s.part["rejected"].items()}
     write_table(folder / REJECTED, REJECTED_COLUMNS, sorted((key, *why) for key, why in rejected.items()))
     for split in filled:
-        truths = dict(existing.rows(truths_name(split))) | contents.truths.get(split, {})
+        truths = existing.truths(split) | contents.truths.get(split, {})
         if packed := sorted((key, labels) for key, labels in truths.items() if key not in rejected):
             write_table(folder / truths_name(split), TRUTHS_COLUMNS, packed)
 
 
 def _write_array(folder: Path, name: str, dtype: np.dtype, shards: list[PackedShard], existing: ExistingDataset,
                  read: Callable[[Output, int, PackedShard], np.ndarray]) -> None:
-    split = shards[0].split
-    samples = existing.count(split, "samples") + sum(shard.part["samples"] for shard in shards)
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (samples,)}
-    with whole_file(folder / name) as f:
-        np.lib.format.write_array_header_1_0(f, header)
-        existing.copy_array(name, f)
-        for number, shard in enumerate(shards, start=existing.count(split, "shards")):
-            f.write(read(existing.output, number, shard).astype(dtype).tobytes())
+    with new_rows(folder / name, dtype) as append:
+        for rows in existing.rows(name, dtype):
+            append(rows)
+        for number, shard in enumerate(shards, start=existing.count(shards[0].split, "shards")):
+            append(read(existing.output, number, shard))
 
 
 def _rows(output: Output, number: int, shard: PackedShard) -> np.ndarray:

@@ -18,8 +18,8 @@ from preprocess.images.normalize import normalize
 from preprocess.packing.options import PackOptions
 from preprocess.packing.output import IDX, LABELS, PART, ROWS, TAR, Output
 from preprocess.sources import PhotoLocation
+from shards.entry import FileEntry, HashingStream, file_entry
 from shards.format import idx_text, shard_name
-from shards.manifest import FileEntry, HashingStream, file_entry
 from shards.writer import Sample, Stream, write_tar
 
 
@@ -73,7 +73,7 @@ def pack_shard(task: ShardTask) -> int:
         with open(folder / TAR, "wb") as f:
             tar = HashingStream(f)
             rows, labels = write_tar(WriteBehind(tar, f.fileno()), _samples(task, rejected))
-        _write_part(folder, {"size": tar.size, "sha256": tar.sha256}, rows, labels, rejected)
+        _write_part(folder, tar.entry, rows, labels, rejected)
         task.output.keep(folder, shard_name(task.split, task.number))
     return len(task.ids)
 
