@@ -1,4 +1,4 @@
-"""Compare one tar with its rows of index and labels, with its .idx, and with what dataset.json says of both."""
+"""Compare one tar with its rows in index and labels, with its .idx, and with the entries of both in dataset.json."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ def _tar_faults(check: ShardCheck, content: ShardContent) -> list[str]:
     if check.index:
         faults += _Comparison(check, content, check.index.read(check.rows.start, len(check.rows))).faults()
     is_named = any(fault.startswith(f"{check.name}:") for fault in faults)
-    if not is_named and (fault := entry_fault(content.entry, check.tar)):  # nothing says more than its sha256
+    if not is_named and (fault := entry_fault(content.entry, check.tar)):  # the only sign of damage
         faults.append(f"{check.name}: {fault}")
     return faults
 
@@ -102,11 +102,11 @@ class _Comparison:
     def _sample_faults(self, i: int, j: int | None) -> Iterator[str]:
         row, place = self.rows[i], f"sample {_text(self.rows['key'][i])} at offset {self.rows['offset'][i]}"
         if j is None:
-            yield f"{self.check.name}: {place} is not there any more"
+            yield f"{self.check.name}: {place} is no longer there"
             return
         sample = self.content.rows[j]
-        hidden = () if sample["width"] else ("width", "height")  # the photo is not in the form, which has been said
-        fields = [name for name in FIELDS if row[name] != sample[name] and name not in hidden]
+        unknown = () if sample["width"] else ("width", "height")  # not in normal form: a fault of its own
+        fields = [name for name in FIELDS if row[name] != sample[name] and name not in unknown]
         if fields and self.tar_is_sound:
             texts = [f"{name} is {_text(row[name])}, but {self.check.name} has {_text(sample[name])}"
                      for name in fields]

@@ -1,4 +1,4 @@
-"""What a tar really holds: the truth that index, labels and idx are compared with, or rebuilt from."""
+"""Read what a tar really holds: index, labels and .idx are compared with it, or rebuilt from it."""
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from shards.jpeg import NotNormal, check_decodes, frame_size
 from shards.tar import TarFault, TarMember, members
 
 LABEL = re.compile(r"-1|0|[1-9]\d{0,8}")
-UNREADABLE = NO_LANDMARK - 1  # stands for a label that is none
+UNREADABLE = NO_LANDMARK - 1  # in place of a label that is not valid
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class ShardContent:
     """One tar, read once. n: its samples, in their order."""
 
     rows: np.ndarray
-    """(n,) INDEX_DTYPE, shard 0; width and height 0 where the photo is not in the form."""
+    """(n,) INDEX_DTYPE, shard 0; width and height are 0 if the photo is not in normal form."""
     labels: np.ndarray
-    """(n,) int32, UNREADABLE where the tar has no label."""
+    """(n,) int32, UNREADABLE where the tar has no valid label."""
     label_offsets: np.ndarray
     """(n,) int64, where each label's bytes begin in the tar."""
     faults: list[str]
-    """What the format forbids, in the order of the tar."""
+    """A sentence for everything that the format forbids, in the order of the tar."""
     entry: FileEntry
     """Size and sha256 of the tar."""
 

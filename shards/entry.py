@@ -1,4 +1,4 @@
-"""Size and sha256 of a file, as dataset.json names every other file."""
+"""The entry of a file in dataset.json: its size and sha256."""
 import hashlib
 from pathlib import Path
 from typing import BinaryIO, TypedDict

@@ -54,7 +54,7 @@ class LocalFolder:
 class RemoteFolder:
     """A folder in object storage, whose files are brought whole into a cache on first use.
 
-    dataset.json is read anew each time, and says by sha256 which other files are meant: two datasets never mix. What
+    dataset.json is read each time, and identifies the other files by sha256, so that two datasets never mix. What
     `file` returned stays in the cache as long as this object lives, what `shard` returned as long as the array does.
     """
 

@@ -1,8 +1,8 @@
-"""What a JPEG says of itself before its first scan, read in microseconds and without a decoder.
+"""Read the headers of a JPEG, without a decoder and in microseconds.
 
-Shards hold one form: baseline (NVIDIA's hardware decoder takes no other), 8 bit, YCbCr with 4:2:0 chroma, upright.
-`read_header` serves the packer and refuses whatever is odd, so that a decoder must judge; `frame_size` serves those
-who check tars and names what is not in the form.
+Shards hold photos in one normal form: baseline (NVIDIA's hardware decoder takes no other), 8 bit, YCbCr with 4:2:0
+chroma, upright. `read_header` is for packing: it gives up on anything unusual, which a decoder then has to judge.
+`frame_size` is for checking tars: it names what is not in normal form.
 
 ITU-T T.81 (B.2: segments), JFIF 1.02, Adobe technical note 5116 (APP14), EXIF 2.32, ICC.1:2022 (B.4: profiles in JPEG).
 """
@@ -29,7 +29,7 @@ Segments = list[tuple[int, bytes]]  # marker, payload
 
 
 class NotNormal(ValueError):
-    """A photo that is not in the form; the message is the short reason, as in "is progressive"."""
+    """A photo that is not in normal form; the message is the short reason, as in "is progressive"."""
 
 
 class JpegHeader(NamedTuple):
@@ -62,7 +62,7 @@ class Frame(NamedTuple):
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """The header of a JPEG; None where anything in it is odd, so that a decoder must judge."""
+    """The header of a JPEG; None if anything in it is unusual."""
     if not data.startswith(SOI):
         return None
     try:
@@ -79,7 +79,7 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def frame_size(jpeg: bytes) -> tuple[int, int]:
-    """Width and height in pixels of a JPEG in the form, from its header alone. Raises NotNormal for any other."""
+    """Width and height in pixels of a JPEG in normal form, from its header alone. Raises NotNormal for any other."""
     if not jpeg.startswith(SOI):
         raise NotNormal("is not a JPEG")
     size = None
@@ -180,7 +180,7 @@ ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 
 
 def read_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block (without its "Exif" prefix); 1 if it says none.
+    """The orientation in an EXIF block (without its "Exif" prefix); 1 if it has none.
 
     Raises ValueError, KeyError or struct.error where the block is not plain.
     """

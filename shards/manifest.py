@@ -21,8 +21,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """dataset.json of the dataset in folder `path`.
 
     Keys: format_version, num_classes, packing (the options), splits {name: {samples, shards}} and files
-    {name: {size in bytes, sha256}}, which lists all but dataset.json. Raises UserError for what is not a
-    dataset, of which LostManifest where its other files can mend it.
+    {name: {size in bytes, sha256}}, which lists all but dataset.json. Raises UserError if this is no dataset:
+    LostManifest if the other files can restore it.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Make what can be made from the tars of a split alone: its index, labels and .idx; used by repair and adopt."""
+"""Write what follows from the tars of a split alone: its index, labels and .idx. For repair and adopt."""
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class RebuiltSplit:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What dataset.json says of the split."""
+        """The split in dataset.json."""
         return {"samples": self.samples, "shards": self.shards}
 
 
@@ -71,7 +71,10 @@ def rebuild_split(split: str, tars: list[Path], folder: Path, judge: Judge, *, d
 
 
 def unknown_packing(how: str, tables: list[Tables]) -> dict[str, Any]:
-    """What dataset.json says where nobody knows how the photos were packed: queries are shrunk as these are at most."""
+    """`packing` in dataset.json for photos that were packed in an unknown way.
+
+    Queries are scaled down to its short_side, so it is the largest one of all photos.
+    """
     short_sides = [int(np.minimum(rows["width"], rows["height"]).max())
                    for table in tables if table.index for rows in table.index.chunks()]
     return {how: True, "short_side": max(short_sides), "quality": QUALITY}

@@ -1,8 +1,9 @@
-"""Rebuild what can be made from the tars: .idx, index, labels, and dataset.json.
+"""Rebuild what the tars determine: .idx, index, labels and dataset.json.
 
-Each tar is read from end to end. What differs from what it gives is made anew in DATASET/.repair and renamed into
-place, dataset.json last, so that a kill at any moment leaves nothing that the next call would not mend. A damaged tar,
-classes.csv, SPLIT.truths.csv and rejected.csv cannot be rebuilt: nothing else holds what they said.
+Each tar is read from start to end. All files that follow from it are written into DATASET/.repair; those that differ
+from what is there are renamed into place, dataset.json last, so that after a kill at any moment the next call completes
+the repair. A damaged tar, classes.csv, SPLIT.truths.csv and rejected.csv cannot be rebuilt: no other file has their
+content.
 """
 import os
 import re
@@ -38,7 +39,7 @@ from shards.tables import Tables, labels_of, read_tables
 
 TAR = re.compile(rf"({SPLIT_PATTERN})-(\d{{6,}})\.tar")
 NO_REBUILDING = "a damaged tar cannot be rebuilt"
-ONLY_COPY = "nothing else holds what it said: bring it back from a copy"
+ONLY_COPY = "no other file has its content: restore it from a backup"
 
 Manifest = dict[str, Any]
 Packed = dict[str, FileEntry]
@@ -51,13 +52,13 @@ class Repair(NamedTuple):
     rebuilt: list[str]
     """Names of files."""
     lost: list[str]
-    """A sentence for each file that is still not right, its name first."""
+    """A sentence for each file that is still faulty, its name first."""
 
 
 def repair(path: str | Path, workers: int = 1) -> Repair:
     """Rebuild what can be rebuilt of the dataset in folder `path`; nothing else there changes.
 
-    Without dataset.json it is made of the files that are there, and says `repaired` instead of the lost options of
+    If dataset.json is lost, it is made of the files that are there, with `repaired` in place of the lost options of
     packing. Raises UserError for a folder that is no dataset, or that another process writes into, and for a full
     disk.
     """
@@ -99,7 +100,7 @@ def _repair(path: Path, work: Path, manifest: Manifest | None, workers: int) -> 
     rebuilt = [name for name in sorted(os.listdir(work)) if _take_place(work / name, path / name)]
     sync_folder(path)
     if new is None:
-        lost.append(f"{MANIFEST}: cannot be rebuilt before the rest is right")
+        lost.append(f"{MANIFEST}: cannot be rebuilt until the other faults are repaired")
     elif manifest is None or manifest | new != manifest:
         write_manifest(path, **new)
         rebuilt.append(MANIFEST)
@@ -121,7 +122,7 @@ def _csv_files(path: Path, splits: Iterable[str], packed: Packed) -> list[str]:
 
 
 def _take_place(aside: Path, path: Path) -> bool:
-    """Whether the file was not there, or other than it should be."""
+    """Whether the file had to be replaced: it was missing, or different."""
     if path.is_file() and file_entry(path) == file_entry(aside):
         return False
     os.replace(aside, path)
@@ -144,7 +145,7 @@ def _judge(path: Path, split: str, shards: int, packed: Packed) -> Judge:
 
 
 def _contradictions(old: Tables, number: int, content: ShardContent) -> Iterator[str]:
-    """Photos whose crc32 is another in the index, where nothing tells who is right."""
+    """Photos whose crc32 differs from the index, where nothing tells which of both is right."""
     place = old.rows_of(number)
     if old.index is None or len(place) != len(content.rows):
         return
@@ -154,11 +155,11 @@ def _contradictions(old: Tables, number: int, content: ShardContent) -> Iterator
                f"{MANIFEST} nothing tells which of both is damaged; if it is the index, delete it")
 
 
-# What stays as it is, since no tar can give it or a tar that it describes is damaged.
+# What cannot be rebuilt.
 
 def _lost(path: Path, csv_files: list[str], splits: list[RebuiltSplit], tables: list[Tables],
           packed: Packed) -> Iterator[str]:
-    """A sentence for each fault that cannot be mended. tables: of the splits without a damaged tar, as rebuilt."""
+    """A sentence for each fault that remains. tables: of the splits without a damaged tar, as rebuilt."""
     for split in splits:
         for number, faults in split.faults.items():
             yield f"{shard_name(split.split, number)}.tar: {faults[0]}"
@@ -184,7 +185,7 @@ def _is_as_packed(path: Path, packed: Packed) -> bool:
 
 
 def _unvouched(path: Path, tables: list[Tables], train: np.ndarray | None) -> Iterator[str]:
-    """What contradicts itself, where dataset.json is lost and cannot vouch for it. train: as in class_faults."""
+    """Contradictions between files that a lost dataset.json cannot vouch for. train: as in class_faults."""
     num_classes = _count_classes(path / CLASSES)
     yield from class_faults(path / CLASSES, train, num_classes or 0)
     if num_classes is None:
@@ -198,7 +199,7 @@ def _unvouched(path: Path, tables: list[Tables], train: np.ndarray | None) -> It
 
 def _new_manifest(path: Path, csv_files: list[str], manifest: Manifest | None, splits: list[RebuiltSplit],
                   tables: list[Tables]) -> Manifest:
-    """What dataset.json has to say, as write_manifest takes it; of what could not be rebuilt it says what it said."""
+    """The right arguments of write_manifest; entries of files that could not be rebuilt stay as they are."""
     counts = dict(manifest["splits"]) if manifest else {}
     entries = dict(manifest["files"]) if manifest else {}
     names = [*csv_files]
@@ -215,7 +216,7 @@ def _new_manifest(path: Path, csv_files: list[str], manifest: Manifest | None, s
 
 
 def _num_classes(classes: Path, manifest: Manifest | None) -> int:
-    """As classes.csv has them, unless it is not the one that was packed."""
+    """Counted in classes.csv, unless that is not the one that was packed."""
     count = _count_classes(classes)
     if manifest and (count is None or not _is_as_packed(classes, manifest["files"])):
         return manifest["num_classes"]

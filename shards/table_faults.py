@@ -1,6 +1,6 @@
-"""What can be wrong with the files that bind the shards: index, labels, classes, truths.
+"""Faults of the files that belong to no single shard: index, labels, classes, truths.
 
-Each function gives a sentence a fault, the file's name first.
+Each function yields one sentence per fault, the file's name first.
 """
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +61,7 @@ def class_faults(path: Path, train: np.ndarray | None, num_classes: int) -> Iter
     if train is not None:
         images = np.bincount(train[(train >= 0) & (train < len(rows))], minlength=len(rows)).tolist()
         if wrong := [label for label, count in enumerate(counts) if count != str(images[label])]:
-            yield (f"{path.name}: says that class {wrong[0]} has {counts[wrong[0]]!r} images, split train has "
+            yield (f"{path.name}: counts {counts[wrong[0]]!r} images of class {wrong[0]}, split train has "
                    f"{images[wrong[0]]}")
 
 

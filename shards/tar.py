@@ -1,6 +1,6 @@
-"""Walk a tar block by block, and say of each part that is not what a shard may hold what it is.
+"""Read a tar block by block, and report everything that a shard must not hold.
 
-tarfile would hide what matters here: headers of the PAX and GNU formats, what lies between members, a missing end.
+tarfile would hide what matters here: headers of the PAX and GNU formats, bytes between members, a missing end.
 """
 import re
 import tarfile
@@ -18,7 +18,7 @@ CHUNK = 2**20
 # right, with and without .idx (measured). It reads a PAX name or size silently wrong.
 HARMLESS_PAX = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname"}
 
-KINDS = {tarfile.AREGTYPE: "a file in the format before ustar", tarfile.LNKTYPE: "a link",
+KINDS = {tarfile.AREGTYPE: "a file in pre-POSIX format", tarfile.LNKTYPE: "a link",
          tarfile.SYMTYPE: "a link", tarfile.DIRTYPE: "a folder", tarfile.XGLTYPE: "a global PAX header",
          tarfile.GNUTYPE_LONGNAME: "a long name in GNU format", tarfile.GNUTYPE_LONGLINK: "a long link in GNU format",
          tarfile.GNUTYPE_SPARSE: "a sparse file"}
@@ -43,7 +43,7 @@ class TarMember(NamedTuple):
 
 
 class TarFault(NamedTuple):
-    """What a shard may not hold, and where its header begins in the tar."""
+    """Something that a shard must not hold, and where its header begins in the tar."""
 
     offset: int
     text: str
@@ -52,7 +52,7 @@ class TarFault(NamedTuple):
 def members(tar: HashingStream) -> Iterator[TarMember | TarFault]:
     """All members and faults in the order of the tar, which is read to its end, one member at a time.
 
-    Behind a damaged header the walk goes on at the next whole one.
+    After a damaged header, reading continues at the next valid one.
     """
     lost = False
     while len(block := tar.read(TAR_BLOCK)) == TAR_BLOCK:
@@ -73,7 +73,7 @@ def members(tar: HashingStream) -> Iterator[TarMember | TarFault]:
 
 
 def _content(tar: HashingStream, header: tarfile.TarInfo, offset: int) -> Iterator[TarMember | TarFault]:
-    """Read what follows a header: the member, unless the tar ends within it, or why it may not be there."""
+    """Read what follows a header: the member, unless the tar ends within it, or its fault."""
     name = MEMBER.fullmatch(header.name)
     if not 0 <= header.size <= MAX_SIZE:
         yield TarFault(offset, f"member {header.name!r} has {header.size} bytes, more than the {MAX_SIZE} of the index")

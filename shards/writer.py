@@ -1,4 +1,4 @@
-"""Write samples to one WebDataset tar and say where they lie."""
+"""Write samples to one WebDataset tar, and index rows that tell where they are."""
 import tarfile
 import zlib
 from collections.abc import Iterable

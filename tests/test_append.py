@@ -141,6 +141,16 @@ def test_mistakes_get_one_sentence(photos, first, tmp_path):
     with pytest.raises(UserError, match=r"photo \w+ is packed in split val, but the table has it in train \(\d+ such "
                                         r"rows\): .* keep the splits of the first table"):
         add(photos, moved, out, append=True)
-    (out / "classes.csv").write_text("label\n")
-    with pytest.raises(UserError, match=f"classes.csv of {out} has the columns 'label', not label,landmark_id,"):
+
+
+@pytest.mark.parametrize("name, sentence", [
+    ("classes.csv", "has the columns 'label', not label,landmark_id,"), ("train.index.npy", "cannot be read .EOF"),
+    ("rejected.csv", "has the columns 'label', not id,split,reason"), ("train.labels.npy", "cannot be read .EOF")])
+def test_a_damaged_table_is_named_and_nothing_is_added(photos, first, tmp_path, name, sentence):
+    out = tmp_path / "out"
+    add(photos, first, out)
+    (out / name).write_text("label\n")
+    before = digests(out)
+    with pytest.raises(UserError, match=f"{name} of {out} {sentence}.*: run python -m shards verify"):
         add(photos, photos[1], out, append=True)
+    assert {name: sha256(out / name) for name in before} == before

@@ -207,7 +207,7 @@ def test_the_decoder_is_told_to_interpolate_chroma(device):
     assert b"jpeg_fancy_upsampling\x12\x04bool\x30\x01" in graph
 
 
-def rot(dataset, sample):
+def flip_bit(dataset, sample):
     """Flip one bit in the middle of a sample's JPEG: most such damage decodes without a word."""
     row = dataset.index[sample]
     with open(dataset.path / f"train-{row['shard']:06d}.tar", "r+b") as f:
@@ -221,17 +221,17 @@ def rot(dataset, sample):
 def corrupt(dataset_path, tmp_path):
     """A copy of the dataset in which train sample 5 was damaged after packing."""
     shutil.copytree(dataset_path, tmp_path / "corrupt")
-    rot(Dataset(tmp_path / "corrupt", "train"), 5)
+    flip_bit(Dataset(tmp_path / "corrupt", "train"), 5)
     return Dataset(tmp_path / "corrupt", "train")
 
 
-def test_a_sample_that_rots_while_the_loader_runs_is_replaced_from_then_on(train, dataset_path, tmp_path, capfd):
+def test_a_sample_damaged_while_the_loader_runs_is_replaced_from_then_on(train, dataset_path, tmp_path, capfd):
     """The last of the first epoch, 45 positions after those that were handed out: further than any prefetch."""
-    shutil.copytree(dataset_path, tmp_path / "rotting")
-    rotting, late = Dataset(tmp_path / "rotting", "train"), int(sample_at(np.array([59]), 60, 0)[0])
-    running = iter(Loader(rotting, batch_size=5, size=32))
+    shutil.copytree(dataset_path, tmp_path / "damaged")
+    damaged, late = Dataset(tmp_path / "damaged", "train"), int(sample_at(np.array([59]), 60, 0)[0])
+    running = iter(Loader(damaged, batch_size=5, size=32))
     batches = list(itertools.islice(running, 3))
-    rot(rotting, late)
+    flip_bit(damaged, late)
     batches += itertools.islice(running, 33)
     sound = first(Loader(train, batch_size=5, size=32), 36)
     ids, expected = joined(batches, "ids"), joined(sound, "ids")

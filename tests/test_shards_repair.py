@@ -94,7 +94,7 @@ def test_without_manifest_the_index_vouches_for_the_photos(copy):
         "train-000002.idx: cannot be rebuilt, since a tar that it describes is damaged",
         "train.index.npy: cannot be rebuilt, since a tar that it describes is damaged",
         "train.labels.npy: cannot be rebuilt, since a tar that it describes is damaged",
-        "dataset.json: cannot be rebuilt before the rest is right"])
+        "dataset.json: cannot be rebuilt until the other faults are repaired"])
     assert contents(copy) == before
     (copy / "train.index.npy").unlink()
     assert repair(copy) == (["train.index.npy", "dataset.json"], []) and verify(copy) == []
@@ -116,16 +116,16 @@ def test_without_manifest_classes_and_rejects_must_be_there(copy):
     for name in ("dataset.json", "classes.csv", "rejected.csv"):
         (copy / name).unlink()
     assert repair(copy) == ([], [
-        "classes.csv: missing, and nothing else holds what it said: bring it back from a copy",
-        "rejected.csv: missing, and nothing else holds what it said: bring it back from a copy",
-        "dataset.json: cannot be rebuilt before the rest is right"])
+        "classes.csv: missing, and no other file has its content: restore it from a backup",
+        "rejected.csv: missing, and no other file has its content: restore it from a backup",
+        "dataset.json: cannot be rebuilt until the other faults are repaired"])
     (copy / "rejected.csv").write_text("id,split,reason\n")
     (copy / "classes.csv").write_text("label,landmark_id,images,name\n0,L0,8,\n1,L1,7,\n2,L2,8,\n")
-    assert repair(copy).lost[0] == "classes.csv: says that class 1 has '7' images, split train has 8"
+    assert repair(copy).lost[0] == "classes.csv: counts '7' images of class 1, split train has 8"
     (copy / "classes.csv").write_text("label,landmark_id,images,name\n0,L0,8,\n1,L1,8,\n")
     assert repair(copy).lost == ["test.labels.npy: 2 labels are not -1 to 1",
                                  "train.labels.npy: 8 labels are not -1 to 1",
-                                 "dataset.json: cannot be rebuilt before the rest is right"]
+                                 "dataset.json: cannot be rebuilt until the other faults are repaired"]
 
 
 def test_a_damaged_tar_leaves_what_depends_on_it_and_no_more(whole, copy):

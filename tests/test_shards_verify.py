@@ -163,7 +163,7 @@ DAMAGES = {
     "flipped bit in a photo's header": Damage(
         flip_in_tar(400), "train-000000.tar: at offset {header}: a damaged tar header (bad checksum)", mended=False),
     "flipped bit in a label's header": Damage(
-        flip_in_tar(1024 + 400, 4), SAMPLE + " is not there any more", mended=False),
+        flip_in_tar(1024 + 400, 4), SAMPLE + " is no longer there", mended=False),
     "flipped bit in a label": Damage(
         flip_in_tar(1024, 4), SAMPLE + ": label is ", "train.labels.npy: row 3, sample {key} at offset ", mended=False),
     "a letter for a label": Damage(
@@ -224,7 +224,7 @@ DAMAGES = {
     "landmark twice": Damage(edit_text("classes.csv", "3,3,3", "3,2,3"), "classes.csv: has a landmark_id twice",
                              mended=False),
     "wrong count of images": Damage(edit_text("classes.csv", "1,1,4", "1,1,5"),
-                                    "classes.csv: says that class 1 has '5' images, split train has 4", mended=False),
+                                    "classes.csv: counts '5' images of class 1, split train has 4", mended=False),
     "other columns": Damage(edit_text("classes.csv", "landmark_id", "id"),
                             "classes.csv: has the columns 'label,id,images,name', not label,landmark_id,",
                             mended=False),
@@ -422,7 +422,7 @@ def test_a_damaged_header_hides_no_other_sample(copy):
     following = offset + -(-int(row["size"]) // 512) * 512
     assert verify(copy) == [f"train-000000.tar: at offset {offset - 512}: a damaged tar header (bad checksum)",
                             f"train-000000.tar: at offset {following}: member {key}.cls has no {key}.jpg beside it",
-                            f"train-000000.tar: sample {key} at offset {offset} is not there any more"]
+                            f"train-000000.tar: sample {key} at offset {offset} is no longer there"]
 
 
 def test_verify_reads_headers_of_photos_and_does_not_decode(copy):
@@ -483,8 +483,8 @@ def test_commands_and_their_exit_codes(copy, tmp_path):
         1, "train-000001.idx: missing\nclasses.csv: has the columns 'label', not label,landmark_id,images,name\n")
     done = command("repair", copy)
     assert (done.returncode, done.stdout) == (
-        1, "rebuilt train-000001.idx\nclasses.csv: has 5 bytes, was packed with 58, and nothing else holds what it "
-           "said: bring it back from a copy\n")
+        1, "rebuilt train-000001.idx\nclasses.csv: has 5 bytes, was packed with 58, and no other file has its "
+           "content: restore it from a backup\n")
 
 
 def test_wrong_usage_is_exit_code_2(copy, tmp_path):

@@ -1,5 +1,6 @@
 """The dataset that an output already holds, and which rows of a table --append adds to it."""
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class ExistingDataset:
     def rows(self, name: str, dtype: np.dtype) -> Iterator[np.ndarray]:
         """The rows of an .npy file, many at a time."""
         if name in self.files():
-            with self.output.open(name) as f:
+            with self.output.open(name) as f, self._named(name):
                 yield from stream_rows(f, dtype)
 
     def keys(self, split: str) -> np.ndarray:
@@ -76,12 +77,16 @@ class ExistingDataset:
     def _csv(self, name: str, columns: list[str]) -> list[list[str]]:
         if name not in self.files():
             return []
-        with self.output.open(name) as f:
-            try:
-                return parse_table(f.read(), columns)
-            except ValueError as error:
-                raise UserError(f"{name} of {self.output.url} {error}: find out more with python -m shards verify"
-                                ) from None
+        with self.output.open(name) as f, self._named(name):
+            return parse_table(f.read(), columns)
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Raise UserError with the file's name for a ValueError in the block."""
+        try:
+            yield
+        except ValueError as error:
+            raise UserError(f"{name} of {self.output.url} {error}: run python -m shards verify") from None
 
 
 # What --append adds: the rows that the dataset lacks, with labels that continue its own.
