@@ -101,7 +101,7 @@ def _pax_faults(offset: int, content: bytes) -> Iterator[TarFault]:
         return
     if odd:
         words = b", ".join(sorted(odd)).decode("utf-8", "backslashreplace")
-        yield TarFault(offset, f"a PAX header with {words}, which DALI reads wrong, instead of plain ustar")
+        yield TarFault(offset, f"a PAX header with {words[:60]!r}, which DALI reads wrong, instead of plain ustar")
 
 
 def _pax_keywords(content: bytes) -> Iterator[bytes]:

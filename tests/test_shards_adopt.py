@@ -216,13 +216,23 @@ def test_what_the_format_forbids_is_refused_by_tar_and_member(tmp_path, members,
 
 
 @pytest.mark.parametrize("form, sentence", [
-    (tarfile.PAX_FORMAT, "at offset 0: a PAX header with path, which DALI reads wrong"),
+    (tarfile.PAX_FORMAT, "at offset 0: a PAX header with 'path', which DALI reads wrong"),
     (tarfile.GNU_FORMAT, "at offset 0: member '././@LongLink' is a long name in GNU format, not a plain file")])
 def test_long_names_are_refused(tmp_path, form, sentence):
     bad = tar_of(tmp_path / "bad.tar", pairs(LONG), format=form)
     with pytest.raises(UserError) as error:
         adopt({"train": [bad]}, tmp_path / "out")
     assert f"{bad} is not a valid shard: {sentence}" in str(error.value)
+
+
+def test_a_damaged_pax_keyword_is_shown_on_one_line(tmp_path):
+    with tarfile.open(tmp_path / "bad.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.pax_headers = {"m\n\0": "1"}
+        tar.addfile(info)
+    with pytest.raises(UserError) as error:
+        adopt({"train": [tmp_path / "bad.tar"]}, tmp_path / "out")
+    assert r"a PAX header with 'm\n\x00', which DALI reads wrong" in str(error.value)
 
 
 def test_links_and_folders_are_refused(tmp_path):
