@@ -7,7 +7,7 @@ import numpy as np
 
 from shards.content import UNREADABLE, ShardContent, read_shard
 from shards.entry import FileEntry, entry_fault, file_entry
-from shards.format import index_name, labels_name, shard_name
+from shards.format import index_name, key_text, labels_name, shard_name
 from shards.rows import RowFile
 
 FIELDS = ["offset", "size", "width", "height", "crc32", "key"]
@@ -130,4 +130,4 @@ class _Comparison:
 
 
 def _text(value: object) -> str:
-    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return key_text(value) if isinstance(value, bytes) else str(value)

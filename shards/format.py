@@ -45,6 +45,11 @@ def is_key(text: str) -> bool:
     return re.fullmatch(KEY_PATTERN, text) is not None
 
 
+def key_text(key: bytes) -> str:
+    """A key on one line of a message, whatever bytes a damaged index has there."""
+    return repr(bytes(key))[2:-1]
+
+
 def shard_name(split: str, number: int) -> str:
     """File name of a shard without extension: train-000012."""
     return f"{split}-{number:06d}"

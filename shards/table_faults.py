@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from arcshard.csv_table import read_table
-from shards.format import CLASSES_COLUMNS, MANIFEST, NO_LANDMARK, index_name, labels_name
+from shards.format import CLASSES_COLUMNS, MANIFEST, NO_LANDMARK, index_name, key_text, labels_name
 from shards.tables import Tables, read_truths, repeated_keys
 
 
@@ -35,7 +35,7 @@ def key_faults(tables: list[Tables]) -> Iterator[str]:
     for key, table, row in repeated_keys(tables):
         name = index_name(table.split)
         if key in first:
-            yield f"{name}: row {row} has the key {key.decode('ascii', 'backslashreplace')}, which {first[key]} has too"
+            yield f"{name}: row {row} has the key {key_text(key)}, which {first[key]} has too"
         first.setdefault(key, f"row {row} of {name}")
 
 
@@ -73,13 +73,13 @@ def truth_faults(path: Path, tables: Tables, num_classes: int) -> Iterator[str]:
         yield f"{path.name}: {error}"
         return
     if wrong := [key for key, labels in truths.items() if max(labels) >= num_classes or len({*labels}) < len(labels)]:
-        yield (f"{path.name}: sample {wrong[0]} has the labels {truths[wrong[0]]}, not several of 0 to "
+        yield (f"{path.name}: sample {wrong[0]!r} has the labels {truths[wrong[0]]}, not several of 0 to "
                f"{num_classes - 1}")
     if not truths or tables.index is None or tables.labels is None or tables.index.rows != len(tables.labels):
         return
     own = tables.labels_by_key({*truths})
     if unknown := truths.keys() - own.keys():
-        yield f"{path.name}: the split has no sample {min(unknown)}"
+        yield f"{path.name}: the split has no sample {min(unknown)!r}"
     if wrong := [key for key, label in own.items() if truths[key][0] != label]:
         key = min(wrong)
-        yield f"{path.name}: the first label of sample {key} is {truths[key][0]}, not its own, {own[key]}"
+        yield f"{path.name}: the first label of sample {key!r} is {truths[key][0]}, not its own, {own[key]}"

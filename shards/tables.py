@@ -114,9 +114,9 @@ def read_truths(path: Path) -> dict[str, list[int]]:
     truths: dict[str, list[int]] = {}
     for key, labels in read_table(path, TRUTHS_COLUMNS) if path.is_file() else []:
         if key in truths:
-            raise ValueError(f"has sample {key} twice")
+            raise ValueError(f"has sample {key!r} twice")
         if not TRUTHS.fullmatch(labels):
-            raise ValueError(f"sample {key} has {labels!r}, not several labels separated by spaces")
+            raise ValueError(f"sample {key!r} has {labels!r}, not several labels separated by spaces")
         truths[key] = [int(label) for label in labels.split(" ")]
     return truths
 

@@ -226,10 +226,10 @@ def test_truths_are_the_labels_unless_a_file_says_more(copy):
 @pytest.mark.parametrize("text, reason", [
     ("id,label\n", "has the columns 'id,label', not id,labels"), ("", "has the columns '', not id,labels"),
     ("id,labels\nk1\n", "a row has 1 fields, not 2"),
-    ("id,labels\nk1,1\n", "sample k1 has '1', not several labels separated by spaces"),
-    ("id,labels\nk1,1  2\n", "sample k1 has '1  2', not several labels separated by spaces"),
-    ("id,labels\nk1,1 -1\n", "sample k1 has '1 -1', not several labels separated by spaces"),
-    ("id,labels\nk1,1 2\nk1,2 1\n", "has sample k1 twice")])
+    ("id,labels\nk1,1\n", "sample 'k1' has '1', not several labels separated by spaces"),
+    ("id,labels\nk1,1  2\n", "sample 'k1' has '1  2', not several labels separated by spaces"),
+    ("id,labels\nk1,1 -1\n", "sample 'k1' has '1 -1', not several labels separated by spaces"),
+    ("id,labels\nk1,1 2\nk1,2 1\n", "has sample 'k1' twice")])
 def test_damaged_truths_are_one_sentence(copy, text, reason):
     (copy / "test.truths.csv").write_text(text)
     with pytest.raises(UserError) as error:

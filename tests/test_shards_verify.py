@@ -93,6 +93,10 @@ def rename_key(rows: np.ndarray) -> None:
     rows["key"][3] = b"other"
 
 
+def spoil_key(rows: np.ndarray) -> None:
+    rows["key"][3] = b"a\n\xff"
+
+
 def repeat_key(rows: np.ndarray) -> None:
     rows["key"][3] = rows["key"][9]
 
@@ -197,6 +201,8 @@ DAMAGES = {
     "edited key": Damage(edit("train.index.npy", rename_key),
                          "train.index.npy: row 3, sample other at offset {offset}: key is other, but "
                          "train-000000.tar has {key}"),
+    "unprintable key": Damage(edit("train.index.npy", spoil_key),
+                              "train.index.npy: row 3, sample a\\n\\xff at offset {offset}: key is a\\n\\xff, but "),
     "edited shard": Damage(edit_row("shard", 1), "train.index.npy: its shards are not 0 to 1 in order"),
     "negative shard": Damage(edit_row("shard", -1), "train.index.npy: its shards are not 0 to 1 in order"),
     "key twice in the index": Damage(edit("train.index.npy", repeat_key),
@@ -231,19 +237,19 @@ DAMAGES = {
     "renamed landmark": Damage(edit_text("classes.csv", "3,3,3", "3,9,3"),
                                "classes.csv: its sha256 is not the one it was packed with", None, mended=False),
     "unknown sample with truths": Damage(edit_text("test.truths.csv", "k15", "k2"),
-                                         "test.truths.csv: the split has no sample k2", mended=False),
+                                         "test.truths.csv: the split has no sample 'k2'", mended=False),
     "other first truth": Damage(edit_text("test.truths.csv", "3 1", "2 1"), "test.truths.csv: the first label of "
-                                "sample k15 is 2, not its own, 3", mended=False),
+                                "sample 'k15' is 2, not its own, 3", mended=False),
     "own label not the first truth": Damage(edit_text("test.truths.csv", "3 1", "1 3"), "test.truths.csv: the first "
-                                            "label of sample k15 is 1, not its own, 3", mended=False),
-    "truth that is no class": Damage(edit_text("test.truths.csv", "3 1", "3 4"), "test.truths.csv: sample k15 has "
+                                            "label of sample 'k15' is 1, not its own, 3", mended=False),
+    "truth that is no class": Damage(edit_text("test.truths.csv", "3 1", "3 4"), "test.truths.csv: sample 'k15' has "
                                      "the labels [3, 4], not several of 0 to 3", mended=False),
-    "truth twice": Damage(edit_text("test.truths.csv", "3 1", "3 3"), "test.truths.csv: sample k15 has the labels "
+    "truth twice": Damage(edit_text("test.truths.csv", "3 1", "3 3"), "test.truths.csv: sample 'k15' has the labels "
                           "[3, 3], not several of 0 to 3", mended=False),
-    "one truth": Damage(edit_text("test.truths.csv", "3 1", "3"), "test.truths.csv: sample k15 has '3', not several ",
+    "one truth": Damage(edit_text("test.truths.csv", "3 1", "3"), "test.truths.csv: sample 'k15' has '3', not several ",
                         mended=False),
     "sample with truths twice": Damage(edit_text("test.truths.csv", "k15,3 1", "k15,3 1\nk15,3 1"),
-                                       "test.truths.csv: has sample k15 twice", mended=False),
+                                       "test.truths.csv: has sample 'k15' twice", mended=False),
     "too few fields": Damage(edit_text("test.truths.csv", "k15,3 1", "k15"), "test.truths.csv: a row has 1 fields, "
                              "not 2", mended=False),
     "edited rejects": Damage(write("rejected.csv", b"x"), "rejected.csv: has 1 bytes, was packed with 16", None,
