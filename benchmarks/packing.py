@@ -17,11 +17,8 @@ import argparse
 import io
 import shutil
 import statistics
-import subprocess
-import sys
-import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,7 @@ from packing_contests import (
     write_table,
 )
 from PIL import Image
+from usage import usage_of
 
 from arcshard.console import Parser, UserError, check_least, progress, run
 from arcshard.files import write_text
@@ -145,7 +143,6 @@ def _row(name: str, rates: Iterable[float], unit: str) -> str:
 
 MAKE_SHARDS = ROOT / "preprocess" / "make_shards.py"
 SIDE = 16  # pixels of a photo
-PAUSE = 0.1  # seconds between two looks; the kernel keeps the peak, so a look misses only what grew since
 
 
 def memory_report(args: argparse.Namespace) -> dict[str, Any]:
@@ -176,37 +173,9 @@ def _tiny_photo() -> bytes:
 
 def _pack(archive: Path, table: Path, out: Path, workers: int) -> dict[str, float]:
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, MAKE_SHARDS, "--samples", table, "--images", archive, "--out", out, "--workers", workers]
-    began = time.perf_counter()
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
-    parent, worker = 0.0, 0.0
-    while process.poll() is None:
-        parent = max(parent, _peak(process.pid))
-        worker = max(worker, *map(_peak, _descendants(process.pid)), 0.0)
-        time.sleep(PAUSE)
+    usage, _ = usage_of([MAKE_SHARDS, "--samples", table, "--images", archive, "--out", out, "--workers", workers])
     shutil.rmtree(out, ignore_errors=True)
-    if process.returncode:
-        raise UserError(f"make_shards.py failed with exit code {process.returncode}: see its message above")
-    return {"parent_mb": parent, "worker_mb": worker, "seconds": time.perf_counter() - began}
-
-
-def _peak(pid: int) -> float:
-    """Highest resident memory so far, in MB; 0 for a process that has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:"))
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    try:
-        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    for child in " ".join(lists).split():
-        yield int(child)
-        yield from _descendants(int(child))
+    return usage._asdict()
 
 
 if __name__ == "__main__":

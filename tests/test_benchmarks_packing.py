@@ -112,6 +112,17 @@ def test_memory_mode_reports_parent_and_worker(call, work, tmp_path):
     assert done.stdout.count("largest worker") == 2
 
 
+@pytest.mark.heavy
+def test_every_command_is_walked_at_the_size_asked_for(call, tmp_path):
+    done = call("benchmarks/full_scale.py", "--work", tmp_path, "--classes", 60, "--json", tmp_path / "s.json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "s.json").read_text())["commands"]
+    assert list(figures) == ["clean", "pack", "verify", "loader", "train"]
+    assert all(entry["seconds"] > 0 and entry["parent_mb"] > 20 for entry in figures.values())
+    assert 20 < figures["pack"]["worker_mb"] < 170, "a packing worker that imports torch takes 626 MB"
+    assert "is whole" in figures["verify"]["printed"]
+
+
 @pytest.mark.parametrize("options, sentence", [
     (["--rounds", 0], "--rounds must be at least 1, not 0"),
     (["--memory", "--samples", 5, 0], "--samples must be numbers of at least 1, not 0"),
