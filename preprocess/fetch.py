@@ -14,8 +14,8 @@ from pathlib import Path
 from arcshard.console import Parser, UserError, run
 from arcshard.files import folder_lock, report_full_disk
 from preprocess.fetching.download import MB, PartFile, download
+from preprocess.fetching.kaggle import KaggleFile, ask, kaggle_file
 from preprocess.fetching.retry import retry_request
-from preprocess.fetching.source import KaggleFile, ask, kaggle_file
 
 COMPETITION = "landmark-recognition-2020"
 

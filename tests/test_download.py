@@ -18,7 +18,7 @@ import preprocess.fetching.retry
 from arcshard.console import UserError
 from preprocess.fetch import report_full_disk
 from preprocess.fetching.download import PartFile, download
-from preprocess.fetching.source import ServedFile, read_record, write_record
+from preprocess.fetching.served import ServedFile, read_record, write_record
 from tests.kaggle_server import DATA, SIGNATURE, Kaggle, running, zip_bytes
 
 HALF = len(DATA) // 2

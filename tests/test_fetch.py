@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from arcshard.console import UserError
-from preprocess.fetching.source import KaggleFile, kaggle_file
+from preprocess.fetching.kaggle import KaggleFile, kaggle_file
 from tests.kaggle_server import DATA, KEY, NAME, SIGNATURE, TOKEN, Kaggle, running
 
 ROOT = Path(__file__).parents[1]
@@ -221,7 +221,7 @@ def test_a_token_that_kaggle_does_not_know(kaggle, fetch, refused):
 def test_a_silent_kaggle_does_not_hold_it_for_ever(kaggle, fetch):
     """kaggle's own requests have no time limit; importing it asks first, and swallows the first alarm."""
     kaggle.api_stalls = True
-    done = fetch("-c", "import preprocess.fetching.source as k\nk.TIME_LIMIT = 0.3\n"
+    done = fetch("-c", "import preprocess.fetching.kaggle as k\nk.TIME_LIMIT = 0.3\n"
                  "try: k.ask(k.KaggleFile('x'))\nexcept (OSError, TimeoutError) as e: print(type(e).__name__)")
     assert done.stdout.strip() in ("ReadTimeout", "TimeoutError"), done.stderr
 

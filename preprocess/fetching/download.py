@@ -20,7 +20,7 @@ from google_crc32c import Checksum
 from arcshard.console import UserError, progress
 from arcshard.files import sync_folder
 from preprocess.fetching.retry import FIRST_WAIT, TRIES, retry_request
-from preprocess.fetching.source import ServedFile, first_byte, read_record, served_file, write_record
+from preprocess.fetching.served import ServedFile, first_byte, read_record, served_file, write_record
 
 # An incomplete file: NAME.part has its first bytes, NAME.part.json describes the file they are from.
 

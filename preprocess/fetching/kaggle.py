@@ -4,13 +4,12 @@ What kaggle 2.2.4 does explains the code below: importing it logs in at once (up
 may exit; with VERBOSE=1 it prints the token; its requests have no timeout; its errors contain signed links.
 """
 import io
-import json
 import os
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -18,7 +17,6 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from arcshard.console import UserError
-from arcshard.files import write_text
 
 
 class KaggleFile(NamedTuple):
@@ -56,59 +54,6 @@ def kaggle_file(competition: str, dataset: str | None, file: str | None) -> Kagg
     if file is not None and PurePosixPath(file).name in ("", ".."):
         raise UserError(f"--file {file!r} names no file: copy a name from Kaggle's page, or leave it out to fetch all")
     return KaggleFile(dataset or competition, file)
-
-
-# What a server says about a file, and the record of it beside the bytes downloaded so far.
-
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")  # RFC 9110, section 14.4
-
-
-class ServedFile(NamedTuple):
-    """Size in bytes, validators (RFC 9110, section 8.8), MD5 and CRC32C in base64; None: unknown."""
-
-    size: int | None
-    etag: str | None
-    modified: str | None
-    md5: str | None
-    crc32c: str | None
-
-    def is_same(self, other: "ServedFile | None") -> bool:
-        """True only if the headers prove that both have the same bytes."""
-        return bool(self.etag or self.modified) and other is not None and self[:3] == other[:3]
-
-
-def served_file(response: requests.Response) -> ServedFile:
-    """Read the headers of a 200 or 206; the hashes are Google Cloud Storage's, of the whole file also in a 206.
-
-    Every file there has a CRC32C; one composed of parts has no MD5.
-
-    Source: https://cloud.google.com/storage/docs/xml-api/reference-headers#xgooghash
-    """
-    headers = response.headers
-    part = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    size = part[2] if part else headers.get("Content-Length")
-    hashes = dict(re.findall(r"(md5|crc32c)=([\w+/]+=*)", headers.get("x-goog-hash", "")))
-    return ServedFile(int(size) if size is not None else None, headers.get("ETag"), headers.get("Last-Modified"),
-                      hashes.get("md5"), hashes.get("crc32c"))
-
-
-def first_byte(response: requests.Response) -> int:
-    """Position in the file of the body's first byte; 0 if the server ignored or refused (416) the Range header."""
-    part = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    return int(part[1]) if part else 0
-
-
-def write_record(path: Path, served: ServedFile) -> None:
-    """Write it as JSON, without address or token."""
-    write_text(path, json.dumps(served._asdict()) + "\n")
-
-
-def read_record(path: Path) -> ServedFile | None:
-    """What `write_record` wrote; None if there is no such file."""
-    try:
-        return ServedFile(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
 
 
 # Kaggle's refusals as sentences. They contain nothing that a server sent, which could be a token or a signed link.
