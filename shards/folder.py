@@ -11,10 +11,10 @@ import numpy as np
 
 from arcshard.console import UserError
 from arcshard.files import sha256
-from arcshard.urls import is_url
+from arcshard.urls import is_url, read_object
 from shards.format import MANIFEST, shard_name
 from shards.manifest import parse_manifest, read_manifest
-from shards.remote import Cache, CacheConfig, download, read_object
+from shards.remote import Cache, CacheConfig, download
 
 # A Python mmap keeps a file descriptor (until 3.13), and a process often has only 1024 of them.
 MAX_OPEN_SHARDS = 256
@@ -89,7 +89,7 @@ class RemoteFolder:
 
 def read_remote_manifest(url: str) -> dict[str, Any]:
     """read_manifest of a folder in object storage."""
-    text = read_object(f"{url}/{MANIFEST}", Event())
+    text = read_object(f"{url}/{MANIFEST}")
     if text is None:
         raise UserError(f"{url} is not a dataset, it has no {MANIFEST}: check the address, or wait until its packing "
                         "ends")

@@ -1,54 +1,32 @@
 """Whole files on local disk, fetched once for all processes of a machine, the least recently used making way."""
 import fcntl
+import math
 import mmap
 import os
-import random
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from arcshard.console import UserError, size_text
+from arcshard.fields import check
 from arcshard.files import report_full_disk
-from arcshard.retry import Failure, retry
-from arcshard.urls import S3_PROTOCOLS, filesystem, reaching, reason
+from arcshard.urls import Stopped, read_range
 from shards.entry import FileEntry, HashingStream
 
-# Objects of a bucket, whatever the network does: short requests, each tried again with growing pauses.
+# Objects of a bucket, compared with what was packed.
 
 BLOCK = 2**24  # bytes a request: what a broken one costs, and what each thread holds
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds: 12 tries take two minutes or so without a server
-NOTED = 3  # failures in a row that are worth a line on stderr
 COPIES = 2  # whole downloads that may have wrong bytes
-JITTER = random.Random()  # of its own, so that a retry changes nobody's random numbers
-FINAL = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ImportError)
-FINAL_NAMES = {"NoCredentialsError", "ProfileNotFound"}  # of botocore, an extra that is not imported here
 
 
 class WrongBytes(UserError):
     """An object that is not the one that was packed."""
-
-
-class Stopped(UserError):
-    """Whoever asked has gone."""
-
-
-def read_object(url: str, stop: Event) -> bytes | None:
-    """A small object's bytes; None: there is none. Raises UserError if they cannot be had."""
-    with reaching(url):
-        fs, path = _filesystem(url)
-        try:
-            # s3fs would ask for the size first, to fetch parts side by side
-            options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-            return _retry(url, lambda: fs.cat_file(path, **options), stop)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
 
 
 def download(url: str, entry: FileEntry, file: BinaryIO, stop: Event) -> None:
@@ -60,57 +38,12 @@ def download(url: str, entry: FileEntry, file: BinaryIO, stop: Event) -> None:
         file.seek(0)
         stream = HashingStream(file)
         for start in range(0, entry["size"], BLOCK):
-            stream.write(_read_range(url, start, min(BLOCK, entry["size"] - start), stop))
+            size = min(BLOCK, entry["size"] - start)
+            stream.write(read_range(url, start, size, stop, least=size))
         if stream.entry == entry:
             return
     raise WrongBytes(f"{url} does not have the sha256 in dataset.json, in {COPIES} downloads: upload the packed file "
                      "again (python -m shards verify names all files that differ)")
-
-
-def _read_range(url: str, start: int, size: int, stop: Event) -> bytes:
-    with reaching(url):
-        fs, path = _filesystem(url)
-
-        def ask() -> bytes:
-            data = fs.cat_file(path, start=start, end=start + size)
-            if len(data) != size:
-                raise EOFError(f"{len(data):,} bytes came of the {size:,} from {start:,} on")
-            return data
-
-        return _retry(url, ask, stop)
-
-
-def _retry(url: str, ask: Callable[[], bytes], stop: Event) -> bytes:
-    """ask() until it answers or `stop` is set; ranks differ in their pauses."""
-    def pause(failures: int, why: str, seconds: float) -> None:
-        if failures == NOTED:
-            print(f"{url}: {why}; still trying", file=sys.stderr)
-        stop.wait(seconds * JITTER.uniform(0.5, 1))
-        _check_wanted(url, stop)
-
-    _check_wanted(url, stop)
-    return retry(ask, _failure, pause, what=url, remedy="check the server and the network, then run the same command "
-                 "again", first_wait=FIRST_PAUSE, longest_wait=LONGEST_PAUSE)
-
-
-def _check_wanted(url: str, stop: Event) -> None:
-    if stop.is_set():
-        raise Stopped(f"{url} is no longer wanted")
-
-
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, FINAL) or type(error).__name__ in FINAL_NAMES:
-        raise error
-    return Failure(reason(error))
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    """As filesystem(url), without the tries of s3fs and botocore, which would multiply ours."""
-    if url.partition("://")[0] not in S3_PROTOCOLS:
-        return filesystem(url)
-    fs, path = filesystem(url, config_kwargs={"retries": {"total_max_attempts": 1}})
-    fs.retries = 1
-    return fs, path
 
 
 # How a dataset in object storage is read.
@@ -130,10 +63,8 @@ class CacheConfig:
     """Shards whose photos are shuffled with each other; these and as many to come must fit into the cache."""
 
     def __post_init__(self) -> None:
-        if self.size_gb <= 0:
-            raise ValueError(f"cache.size_gb must be positive; got {self.size_gb}")
-        if not 1 <= self.window <= MAX_WINDOW:
-            raise ValueError(f"cache.window must lie in [1, {MAX_WINDOW}]; got {self.window}")
+        check(0 < self.size_gb < math.inf, "cache.size_gb", self.size_gb, "give a positive number")
+        check(1 <= self.window <= MAX_WINDOW, "cache.window", self.window, f"give 1 to {MAX_WINDOW} shards")
 
     @property
     def path(self) -> Path:

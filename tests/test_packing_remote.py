@@ -8,10 +8,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
+from arcshard.console import UserError
 from arcshard.files import sha256
 from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
-from preprocess.packing.output import RemoteOutput
+from preprocess.packing.output import RemoteOutput, open_output
 from preprocess.packing.pack import pack
 
 OPTIONS = PackOptions(shard_size=20)
@@ -70,6 +71,11 @@ def test_a_kill_in_the_middle_loses_nothing(s3, photos, packed, tmp_path):
     assert "dataset.json" not in output.names()
     assert pack(photos[1], [photos[0]], "s3://bucket/killed", OPTIONS, Engine())
     assert digests(s3, "bucket/killed", tmp_path) == packed
+
+
+def test_an_output_of_an_unknown_protocol_is_one_sentence():
+    with pytest.raises(UserError, match=r"^nope://x has a protocol that fsspec does not know \("):
+        open_output("nope://x")
 
 
 def test_an_addition_to_a_remote_dataset(s3, photos, tmp_path):

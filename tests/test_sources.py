@@ -230,8 +230,8 @@ def test_a_protocol_without_its_package_names_what_to_install(cache, monkeypatch
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
         monkeypatch.setitem(sys.modules, package, None)
     assert refusal(cache, "s3://b/x.zip") == (
-        "s3://b/x.zip cannot be read, since a package for s3:// is not installed: pip install 'arcshard[s3]'")
-    assert "a package for gs:// is not installed: Please install gcsfs" in refusal(cache, "gs://b/x.zip")
+        "s3://b/x.zip needs a package for s3://, which is not installed: pip install 'arcshard[s3]'")
+    assert "needs a package for gs://, which is not installed: Please install gcsfs" in refusal(cache, "gs://b/x.zip")
     assert refusal(cache, "s4://b").startswith("s4://b has a protocol that fsspec does not know (")
 
 

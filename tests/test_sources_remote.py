@@ -1,5 +1,6 @@
 """Photos in object storage, through a real S3 protocol server on loopback, and in other file systems of fsspec."""
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,11 +100,29 @@ def test_what_cannot_be_reached_is_a_sentence_and_rejects_no_photo(s3, tmp_path,
     with pytest.raises(UserError, match=r"^s3://photos/lost\.zip cannot be read \("):
         places[1].read()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    with pytest.raises(UserError, match=r"^s3://photos/lost/x\.jpg cannot be read \(Could not connect"):
+    monkeypatch.setattr("arcshard.urls.FIRST_PAUSE", 0.001)
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match=r"^s3://photos/lost/x\.jpg failed 12 times in a row, .*: Could not connect"):
         places[0].read()
+
+
+def test_a_read_that_breaks_is_tried_again_and_rejects_no_photo(tmp_path, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    put(memory, "/breaking", {"folder/x.jpg": b"photo", "x.zip": zip_bytes({"x.jpg": b"photo"})})
+    urls = ["memory://breaking/folder", "memory://breaking/x.zip"]
+    places = [open_source([url], tmp_path, 1).locate(["x"], None)[0] for url in urls]
+    cat_file, tries = type(memory).cat_file, itertools.count()
+
+    def breaking(self: AbstractFileSystem, path: str, **options: int) -> bytes:
+        if next(tries) % 3:
+            raise ConnectionError("reset by peer")
+        return cat_file(self, path, **options)
+
+    monkeypatch.setattr(type(memory), "cat_file", breaking)
+    monkeypatch.setattr("arcshard.urls.FIRST_PAUSE", 0.001)
+    for place in places:
+        next(tries)  # the read begins with two failures
+        assert place.read() == b"photo"
 
 
 def test_a_bucket_that_nobody_may_list_needs_no_md5_files(tmp_path, monkeypatch):

@@ -14,10 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-import fsspec
-
-from arcshard.console import UserError
 from arcshard.files import folder_lock, sync_folder, whole_file
+from arcshard.urls import filesystem, is_url
 from shards.format import UNFINISHED
 
 # A finished shard waits in a folder of its own until the dataset is published: .packing/train-000012/ holds shard.tar,
@@ -79,12 +77,8 @@ class Output(Protocol):
 def open_output(where: str | Path) -> Output:
     """The output at a local path or fsspec URL. Raises UserError for a protocol that fsspec does not know."""
     text = str(where)
-    if "://" not in text or text.startswith("file://"):
+    if not is_url(text) or text.startswith("file://"):
         return LocalOutput(str(Path(text.removeprefix("file://")).absolute()))
-    try:
-        fsspec.filesystem(text.partition("://")[0])
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{text} cannot be written to: {error}; s3:// needs pip install 'arcshard[s3]'") from None
     return RemoteOutput(text.rstrip("/"))
 
 
@@ -166,7 +160,7 @@ class RemoteOutput:
     def __init__(self, url: str):
         self.url = url
         # Listings are never cached: other processes write here.
-        self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self.fs, self.root = filesystem(url, use_listings_cache=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteOutput, (self.url,)

@@ -6,13 +6,13 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from arcshard.console import UserError
+from arcshard.urls import filesystem, is_url, reaching
 from preprocess.samples.sample_table import check_paths
 from preprocess.samples.splits import NO_FOLD
 from preprocess.samples.text_table import column_names, read_columns
@@ -57,16 +57,14 @@ def _texts(paths: list[str], tree: str) -> pd.Series:
 
 def _files(tree: str) -> Iterator[str]:
     """Paths relative to the tree."""
-    if "://" not in tree:
+    if not is_url(tree):
         for folder, _, names in os.walk(tree, followlinks=True):  # fsspec's listing does not follow links
             inside = os.path.relpath(folder, tree)
             yield from (os.path.normpath(os.path.join(inside, name)) for name in names)
         return
-    try:
-        fs, root = fsspec.core.url_to_fs(tree)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{tree} cannot be read ({error}): check the URL, or install what reads it") from None
-    yield from (path.removeprefix(root).lstrip("/") for path in fs.find(root))
+    with reaching(tree):
+        fs, root = filesystem(tree)
+        yield from (path.removeprefix(root).lstrip("/") for path in fs.find(root))
 
 
 ID, LANDMARK, IMAGES = "id", "landmark_id", "images"

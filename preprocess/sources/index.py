@@ -16,8 +16,8 @@ from arcshard.files import whole_file
 from arcshard.urls import filesystem, reaching
 from preprocess.engine import Engine, run_tasks
 from preprocess.sources.entry import ArchiveEntry, Damaged, clean_name, name_hash
+from preprocess.sources.find import FoundPath
 from preprocess.sources.tar_archive import checked_tar_entries, is_tar
-from preprocess.sources.urls import FoundPath
 from preprocess.sources.zip_archive import is_zip, zip_entries
 
 # Hashes of the file name and of the whole name, the numbers of an ArchiveEntry (a size of 4 GiB or more as 4 GiB - 1:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arcshard.console import UserError
+from arcshard.urls import is_url, read_object, read_range
 from preprocess.images.decode import Rejected
 from preprocess.sources.entry import MAX_PHOTO, TAR, TOO_LARGE, base_name, clean_name
+from preprocess.sources.find import FoundPath, find
 from preprocess.sources.index import By, index_archives, look_up, sorted_rows
 from preprocess.sources.tar_archive import tar_member
-from preprocess.sources.urls import FoundPath, find, is_local, read_file, read_range
 from preprocess.sources.zip_archive import unpack, zip_member
 
 # Folders laid out as Google Landmarks on Kaggle, flat ones, or any that paths describe.
@@ -33,12 +34,12 @@ class PhotoFolder(NamedTuple):
         a, b and c are the first three characters of the key. None: there is no such file. Raises Rejected for a
         file that cannot be read, UserError if the folder itself is gone. Object storage gets a request per name.
         """
-        read = _read_local if is_local(self.url) else read_file
+        read = read_object if is_url(self.url) else _read_local
         for name in _names_of(key) if path is None else [path]:
             data = read(f"{self.url}/{name}")
             if data is not None:
                 return data
-        if is_local(self.url) and not os.path.isdir(self.url):
+        if not is_url(self.url) and not os.path.isdir(self.url):
             raise UserError(f"{self.url}, the photos' folder, is gone: bring it back and run the same command again")
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from arcshard.console import UserError
-from arcshard.urls import filesystem
+from arcshard.urls import MISSING, read_object
 from preprocess.images.decode import Rejected
 from preprocess.sources.entry import TAR, ArchiveEntry, Damaged
 
@@ -121,12 +121,10 @@ def _published_md5(url: str) -> str | None:
     stem = file_name.removesuffix(".tar")
     for pattern in MD5_FILES:
         md5_url = pattern.format(folder=folder, parent=parent, name=name, stem=stem)
-        fs, path = filesystem(md5_url)
-        try:
-            text = fs.cat_file(path).decode("latin-1")
-        except (FileNotFoundError, NotADirectoryError, PermissionError):  # 403: missing, in a bucket without listing
+        text = read_object(md5_url, missing=(*MISSING, PermissionError))  # 403: missing, in a bucket without listing
+        if text is None:
             continue
-        line = re.search(rf"^([0-9a-f]{{32}}) [ *](.*/)?{re.escape(file_name)}\s*$", text, re.M)
+        line = re.search(rf"^([0-9a-f]{{32}}) [ *](.*/)?{re.escape(file_name)}\s*$", text.decode("latin-1"), re.M)
         if line is None:
             raise UserError(f"{md5_url} lacks the line '<md5>  {file_name}': fetch it again")
         return line[1]

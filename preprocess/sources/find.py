@@ -1,8 +1,4 @@
-"""Folders and files by local path or fsspec URL: find what the user named, read bytes of it.
-
-A network fault is a UserError, never a rejected photo: a lost connection must stop packing, not leave photos out.
-"""
-import os
+"""Find the folders and files that the user named by local paths, URLs of fsspec and patterns."""
 from collections.abc import Iterator, Sequence
 from glob import has_magic
 from typing import Any, NamedTuple
@@ -30,33 +26,6 @@ def find(images: Sequence[str]) -> list[FoundPath]:
     Raises UserError for what does not exist, cannot be reached, or needs a package that is missing.
     """
     return [found for given in images for found in _find(given)]
-
-
-def read_file(url: str) -> bytes | None:
-    """A file's bytes; None: there is no such file. Raises UserError if it cannot be read."""
-    with reaching(url):
-        fs, path = filesystem(url)
-        # s3fs would ask for the size first, to fetch parts side by side: a second request for each photo.
-        options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
-        try:
-            return fs.cat_file(path, **options)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-
-def read_range(url: str, start: int, size: int) -> bytes:
-    """`size` bytes of a file from `start` on, fewer at its end. Raises UserError if they cannot be read."""
-    with reaching(url):
-        if is_local(url):
-            with open(url, "rb", buffering=0) as f:
-                return os.pread(f.fileno(), size, start)
-        fs, path = filesystem(url)
-        return fs.cat_file(path, start=start, end=start + size)
-
-
-def is_local(url: str) -> bool:
-    """Whether it is a path on this machine."""
-    return url.startswith("/")
 
 
 def _find(given: str) -> Iterator[FoundPath]:
