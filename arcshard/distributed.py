@@ -69,16 +69,26 @@ class World:
     def share(self, tensors: Sequence[torch.Tensor]) -> None:
         """Give all ranks the main rank's values of tensors of one dtype and device, in place; all ranks must call."""
         if self.size > 1 and tensors:
-            flat = torch.cat([t.detach().flatten() for t in tensors])
+            flat = flattened(tensors)
             dist.broadcast(flat, 0)
-            for t, values in zip(tensors, flat.split([t.numel() for t in tensors])):
-                t.detach().copy_(values.view_as(t))
+            copy_flat(flat, tensors)
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Sum of a tensor over all ranks, on its device; all ranks must call."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+
+def flattened(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The values of one or more tensors of one dtype and device, one after another, (n,): one message or kernel."""
+    return torch.cat([t.detach().flatten() for t in tensors])
+
+
+def copy_flat(flat: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+    """Set the tensors' values to those of `flattened`, in place."""
+    values = flat.split([t.numel() for t in tensors])
+    torch._foreach_copy_([t.detach() for t in tensors], [v.view_as(t) for v, t in zip(values, tensors)])
 
 
 def start(device: str) -> World:

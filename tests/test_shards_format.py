@@ -74,6 +74,7 @@ def test_tars_hold_plain_ustar_headers_only(dataset):
 
 
 def test_idx_is_what_wds2idx_writes(dataset, tmp_path):
+    assert tars(dataset)
     for path in tars(dataset):
         command = [str(Path(sys.executable).with_name("wds2idx")), str(path), str(tmp_path / "x.idx")]
         subprocess.run(command, check=True, capture_output=True)

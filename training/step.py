@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from arcshard.checkpoint import Weights
-from arcshard.distributed import World
+from arcshard.distributed import World, copy_flat, flattened
 from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
@@ -59,17 +59,14 @@ class KeptBuffers:
 
     def keep(self) -> None:
         """Take their present values as good."""
-        self._kept = self._flat()
+        if self._buffers:
+            self._kept = flattened(self._buffers)
 
     def restore_if_bad(self, bad: Tensor) -> None:
         """Call it after each step; bad: bool scalar on the device."""
         if self._buffers:
-            self._kept = torch.where(bad, self._kept, self._flat())
-            values = self._kept.split([b.numel() for b in self._buffers])
-            torch._foreach_copy_(self._buffers, [v.view_as(b) for v, b in zip(values, self._buffers)])
-
-    def _flat(self) -> Tensor:
-        return torch.cat([b.flatten() for b in self._buffers]) if self._buffers else torch.zeros(0)
+            self._kept = torch.where(bad, self._kept, flattened(self._buffers))
+            copy_flat(self._kept, self._buffers)
 
 
 class Step(nn.Module):
