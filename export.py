@@ -68,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     add_checkpoint(parser)
     args = parser.parse_args()
     if args.out.suffix not in FORMATS:
-        parser.error(f"--out must end in {' or '.join(FORMATS)}; got {args.out}")
+        parser.error(f"--out is {args.out}: give a name that ends in {' or '.join(FORMATS)}")
     return args
 
 

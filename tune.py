@@ -27,7 +27,7 @@ def main() -> None:
     models = [load_model(folder, tta=args.tta) for folder in folders]
     device, splits = models[0].device.type, query_splits(args.data, models[0].cache)
     if args.split not in splits:
-        raise UserError(f"--split must be one with queries ({', '.join(splits)}); got {args.split}")
+        raise UserError(f"--split {args.split} has no queries: give one of {', '.join(splits)}")
     query_sets = open_queries(models, args.data, folders).sets
     try:
         with progress(unit="trials", what=f"tune on {args.split}") as bar:

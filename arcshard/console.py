@@ -55,7 +55,7 @@ def check_least(args: argparse.Namespace, least: float, *names: str) -> None:
     """Raise UserError for an argument below `least`; one that is None was not given."""
     for name in names:
         if (value := getattr(args, name)) is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+            raise UserError(f"--{name.replace('_', '-')} is {value}: give at least {least}")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

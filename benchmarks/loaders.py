@@ -68,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     check_least(args, 1, "batch_size", "rounds", "workers")
     if args.seconds <= 0:
-        raise UserError(f"--seconds must be positive, not {args.seconds:g}")
+        raise UserError(f"--seconds is {args.seconds:g}: give a positive number")
     least = 2 * WARMED * args.workers * args.batch_size
     if args.photos < least:
         raise UserError(f"--photos must be at least {least}, so that an epoch outlasts the batches that each of "

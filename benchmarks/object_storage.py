@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     for name in ("images_per_s", "window", "batch_size", "size", "rounds"):
         if getattr(args, name) <= 0:
-            raise UserError(f"--{name.replace('_', '-')} must be positive; got {getattr(args, name)}")
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}: give a positive number")
     return args
 
 

@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
     check_least(args, DISK_CHECK_PHOTOS + 1, "photos", "resized")
     check_least(args, 1, "rounds", "workers")
     if min(args.samples) < 1:
-        raise UserError(f"--samples must be numbers of at least 1, not {min(args.samples)}")
+        raise UserError(f"--samples has {min(args.samples)}: give numbers of at least 1")
     return args
 
 

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arcshard.console import Parser, UserError, check_least, run
+from arcshard.config import ConfigParser
+from arcshard.console import Parser, check_least, run
 from arcshard.files import whole_file
-from arcshard.presets import read_preset
+from arcshard.presets import read_preset, with_stage
 from loader import View
 from loader.order import sample_at
 from loader.pipeline import Resources, decode
@@ -62,19 +63,19 @@ def parse_args() -> argparse.Namespace:
 def read_stages(path: Path | None) -> dict[tuple[View, int], list[str]]:
     """The (view, image size) of each of a preset's stages, mapped to the names of the stages that have it.
 
-    Only these fields are read: merging and checking all options of a stage is training's, which this room may not
-    import. Raises UserError for what is not a preset.
+    Only these fields are read and checked. Raises UserError for what is not a preset.
     """
-    preset = read_preset(path) if path else {}
+    parser = ConfigParser(prog="python -m loader preview")
+    parser.add_class_arguments(View, "view")
+    parser.add_argument("--train.size", type=int, default=SIZE)
+    preset = read_preset(path, ("view", "train")) if path else {}
+    sections = {name: preset.get(name, {}) for name in ("view", "train")}
     stages: dict[tuple[View, int], list[str]] = {}
-    try:
-        size = preset.get("train", {}).get("size", SIZE)
-        for name, diff in (preset.get("stages") or {"main": {}}).items():
-            fields = preset.get("view", {}) | diff.get("view", {})
-            options: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-            stages.setdefault((View(**options), int(diff.get("size", size))), []).append(name)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"--config {path} is not a preset of train.py: {error}") from None
+    for name, diff in (preset.get("stages") or {"main": {}}).items():
+        merged = with_stage(sections, name, diff)
+        size = {key: value for key, value in merged["train"].items() if key == "size"}
+        built = parser.build_object({"view": merged["view"], "train": size}, f"{path}: stages.{name}: ")
+        stages.setdefault((built.view, built.train.size), []).append(name)
     return stages
 
 

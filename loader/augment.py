@@ -4,12 +4,14 @@ Everything drawn is a pure function of (seed, position in the stream), n images 
 height in pixels of the stored photo. Geometry and JPEG quality are applied by the decoder (loader/pipeline.py), colors
 and holes by the training step (model/augment.py).
 """
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.fields import check
 from loader.draws import ImageChannel, uniform
 
 TRIES = 10  # to draw a crop that fits, as torchvision's RandomResizedCrop, whose distribution this is
@@ -71,23 +73,19 @@ class View:
     """Number of RandAugment operations for each image, from the 2nd place's set (its variant 3b: 3)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area must be two rising shares in (0, 1]; got {self.area}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect must be two rising positive ratios; got {self.aspect}")
+        self._check(0 < self.area[0] <= self.area[1] <= 1, "area", "give two rising shares above 0, at most 1")
+        self._check(0 < self.aspect[0] <= self.aspect[1] < math.inf, "aspect", "give two rising ratios above 0")
         for name in ("flip", "warp", "brightness", "contrast", "saturation", "cutout", "cutout_side", "shift"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
-        if not 0 < self.side <= 1:
-            raise ValueError(f"side must lie in (0, 1]; got {self.side}")
-        if not 0 <= self.scale < 1:
-            raise ValueError(f"scale must lie in [0, 1); got {self.scale}")
-        if not 0 <= self.rotate <= 180:
-            raise ValueError(f"rotate must lie in [0, 180] degrees; got {self.rotate}")
-        if self.jpeg is not None and not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
-            raise ValueError(f"jpeg must be two rising qualities in 1 to 100, or null; got {self.jpeg}")
-        if self.randaugment < 0:
-            raise ValueError(f"randaugment must not be negative; got {self.randaugment}")
+            self._check(0 <= getattr(self, name) <= 1, name, "give 0 to 1")
+        self._check(0 < self.side <= 1, "side", "give a share above 0, at most 1")
+        self._check(0 <= self.scale < 1, "scale", "give 0 or more, below 1")
+        self._check(0 <= self.rotate <= 180, "rotate", "give 0 to 180 degrees")
+        self._check(self.jpeg is None or 1 <= self.jpeg[0] <= self.jpeg[1] <= 100, "jpeg",
+                    "give two rising qualities from 1 to 100, or null")
+        self._check(self.randaugment >= 0, "randaugment", "give 0 or more")
+
+    def _check(self, fits: bool, name: str, remedy: str) -> None:
+        check(fits, f"view.{name}", getattr(self, name), remedy)
 
     def in_evaluation(self) -> "View":
         """The same framing, and nothing random."""

@@ -109,11 +109,11 @@ class Loader:
                  view: View = View(), selection: Selection = Selection(), num_threads: int | None = None,
                  hw_decoder_load: float = HW_DECODER_LOAD):
         if device not in ("cpu", "gpu"):
-            raise ValueError(f'device must be "cpu" or "gpu"; got {device!r}')
+            raise ValueError(f'device is {device!r}: give "cpu" or "gpu"')
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank must lie in [0, world_size); got rank {rank} of {world_size}")
+            raise ValueError(f"rank is {rank} of {world_size}: give 0 to world_size - 1")
         if batch_size < 1 or isinstance(size, int) and size < 1:
-            raise ValueError(f"batch_size and size must be positive; got {batch_size} and {size}")
+            raise ValueError(f"batch_size is {batch_size} and size {size}: give positive numbers")
         self.size = GrowingSize(size, size, epochs=0) if isinstance(size, int) else size
         self.dataset = mixed(dataset, selection) if train else dataset
         self.batch_size, self.device = batch_size, device

@@ -26,9 +26,9 @@ def sample_at(positions: NDArray[np.int64], num_samples: ArrayLike, seed: ArrayL
     """
     positions, sizes = np.asarray(positions, np.int64), np.asarray(num_samples, np.int64)
     if sizes.size and sizes.min() < 1:
-        raise ValueError(f"num_samples must be at least 1; got {sizes.min()}")
+        raise ValueError(f"num_samples is {sizes.min()}: give 1 or more")
     if positions.size and positions.min() < 0:
-        raise ValueError(f"positions must not be negative; got {positions.min()}")
+        raise ValueError(f"a position is {positions.min()}: give 0 or more")
     epoch, place = np.divmod(positions, sizes)
     keys = np.broadcast_to(hash64(seed, epoch), place.shape)
     sizes = np.broadcast_to(sizes, place.shape)

@@ -91,7 +91,7 @@ class GrowingSize:
 
     def __post_init__(self) -> None:
         if not 0 < self.first <= self.last:
-            raise ValueError(f"the first size must be positive and at most the last; got {self.first} and {self.last}")
+            raise ValueError(f"the first size is {self.first} and the last {self.last}: give positive, rising ones")
 
     def at(self, epoch: float) -> int:
         """Side in pixels of a global batch that begins `epoch` epochs after the start; never falls."""

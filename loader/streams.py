@@ -4,6 +4,7 @@ Over the same index there are a stream of a dataset on disk, all of which mixes 
 storage, which mixes a window of shards at a time (WindowStream); loader/mixture.py has that of several datasets.
 """
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcshard.console import UserError
-from arcshard.fields import RUNTIME, WITH_DATA
+from arcshard.fields import RUNTIME, WITH_DATA, check
 from loader.draws import SeedChannel, hash64
 from loader.order import sample_at
 from shards import Dataset
@@ -43,14 +44,12 @@ class Selection:
     landmark_id; those that --data lacks come after its own. The fields above apply to each dataset."""
 
     def __post_init__(self) -> None:
-        if self.per_class is not None and self.per_class < 1:
-            raise ValueError(f"select.per_class must be at least 1, or null for no limit; got {self.per_class}")
-        if not 0 <= self.balance <= 1:
-            raise ValueError(f"select.balance must lie in [0, 1]; got {self.balance}")
+        check(self.per_class is None or self.per_class > 0, "select.per_class", self.per_class,
+              "give 1 or more, or null for no limit")
+        check(0 <= self.balance <= 1, "select.balance", self.balance, "give 0 to 1")
         for path, times in self.mix.items():
-            if not times > 0:
-                raise ValueError("select.mix must map each dataset to how many times an epoch shows its photos, above "
-                                 f"0; got {times} for {path}")
+            check(0 < times < math.inf, f"select.mix of {path}", times,
+                  "give how many times an epoch shows its photos, above 0")
 
 
 class Order(Protocol):
@@ -106,7 +105,7 @@ def selected(dataset: Dataset, selection: Selection) -> IntArray | None:
                         if (subset is None or key in subset) and not (block and key in block)), np.int64)
     if not len(rows):
         raise UserError(f"select.subset and select.block leave none of the {len(dataset):,} photos of split "
-                        f"{dataset.split} in {dataset.path} to train on: their lines must be keys, such as "
+                        f"{dataset.split} in {dataset.path} to train on: give a key on each line, such as "
                         f"{dataset.index['key'][0].decode()}")
     return rows
 

@@ -6,6 +6,7 @@ from itertools import islice
 
 import torch
 
+from arcshard.fields import check
 from loader.loader import Loader
 from loader.pipeline import HW_DECODER_LOAD, share_of_cores
 
@@ -26,11 +27,10 @@ class LoaderConfig:
     """Measure other values of both at the start, for 3 seconds each, and use the fastest."""
 
     def __post_init__(self) -> None:
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError("loader.num_threads must be positive, or null for this rank's share of the cores; "
-                             f"got {self.num_threads}")
-        if not 0 <= self.hw_decoder_load <= 1:
-            raise ValueError(f"loader.hw_decoder_load must lie in [0, 1]; got {self.hw_decoder_load}")
+        check(self.num_threads is None or self.num_threads > 0, "loader.num_threads", self.num_threads,
+              "give a positive number, or null for this rank's share of the cores")
+        check(0 <= self.hw_decoder_load <= 1, "loader.hw_decoder_load", self.hw_decoder_load,
+              "give a share of each batch from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from arcshard.fields import check
 from model.augment import prepare
 from model.weights import make_backbone
 
@@ -28,8 +29,7 @@ class ModelConfig:
     """Size of the embedding; without a neck, the backbone's number of features."""
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"model.dim must be positive; got {self.dim}")
+        check(self.dim > 0, "model.dim", self.dim, "give a positive number")
 
 
 class Embedder(nn.Module):
@@ -86,8 +86,7 @@ class GeM(nn.Module):
 
     def __init__(self, p: float = 3.0, learned: bool = True):
         super().__init__()
-        if p <= 0:
-            raise ValueError(f"GeM's exponent p must be positive; got {p}")
+        check(p > 0, "GeM's exponent p", p, "give a positive number")
         self.p = nn.Parameter(torch.tensor(float(p)), requires_grad=learned)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,4 +120,4 @@ def make_neck(kind: str, in_features: int, dim: int) -> nn.Module:
             return nn.Sequential(linear, nn.BatchNorm1d(dim), nn.PReLU())
         case "swish":
             return nn.Sequential(linear, nn.SiLU())
-    raise ValueError(f"neck must be one of {', '.join(NECKS)}; got {kind!r}")
+    raise ValueError(f"there is no neck {kind!r}: give one of {', '.join(NECKS)}")

@@ -1,4 +1,5 @@
 """The head's options, and its builder."""
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from arcshard.distributed import World
-from arcshard.fields import RUNTIME
+from arcshard.fields import RUNTIME, check
 from model.heads import AdaFace, ArcFace, CosFace, MarginHead, check_scale
 from model.margins import fixed_adacos_scale, log_weights, power_margins, range_margins
 from model.sharding import ClassShard
@@ -68,36 +69,31 @@ class HeadConfig:
         if self.scale != "auto":
             check_scale(float(self.scale))
         HEADS[self.kind].check_margin(self.margin)
-        if not 0 <= self.margin_warmup <= 1:
-            raise ValueError(f"head.margin_warmup must lie in [0, 1], a share of the run; got {self.margin_warmup}")
-        if self.centers < 1:
-            raise ValueError(f"head.centers must be at least 1; got {self.centers}")
-        if self.init_images is not None and self.init_images < 1:
-            raise ValueError(f"head.init_images must be positive, or null for an epoch; got {self.init_images}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"head.smoothing must lie in [0, 1); got {self.smoothing}")
-        if self.focal != 0 and self.focal < 1:
-            raise ValueError(f"head.focal must be 0 or at least 1; got {self.focal}")
-        if not 0 < self.negatives <= 1:
-            raise ValueError(f"head.negatives must lie in (0, 1], a share of the classes; got {self.negatives}")
+        self._check(0 <= self.margin_warmup <= 1, "margin_warmup", "give a share of the run from 0 to 1")
+        self._check(self.centers > 0, "centers", "give 1 or more")
+        self._check(self.init_images is None or self.init_images > 0, "init_images",
+                    "give 1 or more, or null for an epoch")
+        self._check(0 <= self.smoothing < 1, "smoothing", "give 0 or more, below 1")
+        self._check(self.focal == 0 or 1 <= self.focal < math.inf, "focal", "give 0, or 1 or more")
+        self._check(0 < self.negatives <= 1, "negatives", "give a share of the classes above 0, at most 1")
+        self._check(0 < self.size_power < math.inf, "size_power", "give a positive number")
+        self._check(0 <= self.least_margin < math.inf, "least_margin", "give 0 or more")
         if self.easy_margin and self.kind != "arcface":
-            raise ValueError(f"head.easy_margin needs head.kind arcface; got {self.kind}")
+            raise ValueError(f"head.easy_margin does not go with head.kind {self.kind}: use arcface, or leave it out")
         if self.class_size_margin != "none":
-            self._check_class_size_margin()
+            self._check(self.margin > 0, "margin", "give a positive number, as head.class_size_margin needs it")
+            self._check(self.least_margin <= self.margin, "least_margin",
+                        f"give at most head.margin, which is {self.margin}")
+        if self.class_size_margin == "power":
+            HEADS[self.kind].check_margin(self.margin + self.least_margin)  # that of a class of one image
 
     @property
     def needs_sizes(self) -> bool:
         """Whether the head depends on the number of images of each class."""
         return self.class_size_margin != "none" or self.class_weights != "none"
 
-    def _check_class_size_margin(self) -> None:
-        if self.size_power <= 0:
-            raise ValueError(f"head.size_power must be positive; got {self.size_power}")
-        if not 0 <= self.least_margin <= self.margin or self.margin == 0:
-            raise ValueError("with head.class_size_margin, head.margin must be positive and head.least_margin between "
-                             f"0 and it; got {self.margin} and {self.least_margin}")
-        if self.class_size_margin == "power":
-            HEADS[self.kind].check_margin(self.margin + self.least_margin)  # that of a class of one image
+    def _check(self, fits: bool, name: str, remedy: str) -> None:
+        check(fits, f"head.{name}", getattr(self, name), remedy)
 
 
 def build_head(config: HeadConfig, dim: int, num_classes: int,
@@ -116,9 +112,9 @@ def build_head(config: HeadConfig, dim: int, num_classes: int,
         options["shard"] = ClassShard(num_classes, world.rank, world.size)
     if config.needs_sizes:
         if class_sizes is None or len(class_sizes) != num_classes:
-            found = "none" if class_sizes is None else f"{len(class_sizes)}"
-            raise ValueError("head.class_size_margin and head.class_weights need the number of images of each class; "
-                             f"got {found} for {num_classes} classes: pass class_sizes")
+            found = "missing" if class_sizes is None else f"of {len(class_sizes)} classes instead of {num_classes}"
+            raise ValueError(f"class_sizes is {found}: give the number of images of each class, which "
+                             "head.class_size_margin and head.class_weights need")
         options |= _options_of_sizes(config, torch.as_tensor(class_sizes))
     scale = fixed_adacos_scale(num_classes) if config.scale == "auto" else float(config.scale)
     return HEADS[config.kind](dim, num_classes, scale, config.margin, config.centers, config.smoothing, **options)

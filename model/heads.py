@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcshard.console import UserError
+from arcshard.fields import check
 from model.loss import LossOptions, Photos, chunked_cross_entropy
 from model.margins import adapt, add_angle, add_angle_if_near, subtract
 from model.sharding import ClassShard
@@ -76,8 +77,7 @@ class MarginHead(nn.Module):
     @staticmethod
     def check_margin(margin: float) -> None:
         """Raise ValueError unless the margin is an angle in [0, π/2)."""
-        if not 0 <= margin < math.pi / 2:
-            raise ValueError(f"margin is an angle in radians, 0 <= margin < pi/2; got {margin}")
+        check(0 <= margin < math.pi / 2, "head.margin", margin, "give an angle in radians, 0 or more, below pi/2")
 
     @property
     def scale(self) -> float | Tensor:
@@ -222,8 +222,7 @@ class CosFace(MarginHead):
     @staticmethod
     def check_margin(margin: float) -> None:
         """Raise ValueError unless the margin is in [0, 1]."""
-        if not 0 <= margin <= 1:
-            raise ValueError(f"margin is subtracted from a cosine and must lie in [0, 1]; got {margin}")
+        check(0 <= margin <= 1, "head.margin", margin, "give 0 to 1, since it is subtracted from a cosine")
 
     def with_margin(self, cos_B: Tensor, margin_B: Tensor, norm_B: Tensor) -> tuple[Tensor, Tensor]:
         return subtract(cos_B, margin_B)
@@ -265,9 +264,8 @@ class AdaFace(MarginHead):
 
 
 def check_scale(scale: float) -> None:
-    """Raise ValueError unless scale > 0."""
-    if scale <= 0:
-        raise ValueError(f"scale must be positive; got {scale}")
+    """Raise ValueError unless the scale is positive and finite."""
+    check(0 < scale < math.inf, "head.scale", scale, "give a positive number")
 
 
 def _wide(weight: Tensor) -> Tensor:

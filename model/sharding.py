@@ -23,8 +23,8 @@ class ClassShard:
 
     def __post_init__(self) -> None:
         if self.num_classes < self.size:
-            raise UserError("head.sharded needs at least one class for each rank; got "
-                            f"{self.num_classes} classes for {self.size} ranks: start fewer ranks")
+            raise UserError(f"there are {self.num_classes} classes for {self.size} ranks, and with head.sharded each "
+                            "rank needs one: start fewer ranks")
 
     def first(self, rank: int) -> int:
         """The first class of a rank; for rank = size, num_classes."""

@@ -27,7 +27,7 @@ def make_backbone(name: str, weights: str) -> nn.Module:
     path of a checkpoint of this timm model. Raises UserError if they cannot be had.
     """
     if not timm.is_model(name):
-        raise UserError(f"model.backbone must be a model that timm knows; got {name!r}{_suggestion(name)}")
+        raise UserError(f"model.backbone is {name}, which timm does not know{_suggestion(name)}")
     create = lambda **options: timm.create_model(name, num_classes=0, global_pool="", **options)
     match weights:
         case "none":
@@ -40,7 +40,7 @@ def make_backbone(name: str, weights: str) -> nn.Module:
             backbone.load_state_dict(dict(zip(backbone.state_dict(), _packaged_state(name).values())))
             return backbone
     if not Path(weights).is_file():
-        raise UserError(f'model.weights must be "timm", "package", "none" or a file; there is no file {weights}')
+        raise UserError(f"model.weights is {weights}, which is no file: give timm, package, none or a file")
     try:
         return create(pretrained=True, pretrained_cfg_overlay={"file": weights})
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:

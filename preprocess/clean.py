@@ -170,12 +170,12 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     if args.seed < 0:
-        raise UserError(f"--seed must be 0 or more, not {args.seed}")
+        raise UserError(f"--seed is {args.seed}: give at least 0")
     check_least(args, 1, "images_per_class", "val_every")
     if args.val_fold is not None and args.folds is None:
         raise UserError("--val-fold needs --folds, which is missing: add it")
     if args.val_fold is not None and not 0 <= args.val_fold < args.folds:
-        raise UserError(f"--val-fold must be one of the folds 0 to {args.folds - 1}, not {args.val_fold}")
+        raise UserError(f"--val-fold is {args.val_fold}: give one of the folds, 0 to {args.folds - 1}")
 
 
 def _check_combinations(args: argparse.Namespace) -> None:

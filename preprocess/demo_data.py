@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     for name, least in {"seed": 0, "workers": 1}.items():
         if getattr(args, name) < least:
-            raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+            raise UserError(f"--{name} is {getattr(args, name)}: give at least {least}")
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"{args.out} is a file: choose a folder for --out")
     return args

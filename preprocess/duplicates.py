@@ -85,8 +85,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: one per core)")
     args = parser.parse_args()
     if not 0 <= args.distance <= MAX_DISTANCE:
-        raise UserError(f"--distance must be 0 to {MAX_DISTANCE} bits, not {args.distance}: with more, different "
-                        "photos match")
+        raise UserError(f"--distance is {args.distance}: give 0 to {MAX_DISTANCE} bits; with more, different photos "
+                        "match")
     if (args.drop is None) != (args.cleaned is None):
         given, missing = ("--cleaned", "--drop") if args.drop is None else ("--drop", "--cleaned")
         raise UserError(f"{given} is given without {missing}: --drop names a split, --cleaned the table to write "

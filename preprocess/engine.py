@@ -32,11 +32,11 @@ class Engine:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise UserError(f"--workers must be at least 1, not {self.workers}")
+            raise UserError(f"--workers is {self.workers}: give at least 1")
         if self.backend not in get_args(Backend):
-            raise UserError(f"--backend must be {', '.join(get_args(Backend))}, not {self.backend}")
+            raise UserError(f"--backend is {self.backend}: give one of {', '.join(get_args(Backend))}")
         if self.scheduler and self.backend == "loky":
-            raise UserError("--scheduler needs --backend dask or ray, but --backend is loky: choose one of them, or "
+            raise UserError("--scheduler does not go with --backend loky: choose --backend dask or ray, or "
                             "leave --scheduler out")
 
 

@@ -74,7 +74,7 @@ def parse_args() -> argparse.Namespace:
 def estimate_text(samples: pd.DataFrame, images: list[str], options: PackOptions, count: int, workers: int) -> str:
     """What packing would take, estimated from `count` photos. Raises UserError for a count below 1."""
     if count < 1:
-        raise UserError(f"--estimate must be at least 1, not {count}")
+        raise UserError(f"--estimate is {count}: give at least 1")
     check_samples(samples)
     with tempfile.TemporaryDirectory(prefix="arcshard-") as cache:
         source = open_source(images, Path(cache), workers)

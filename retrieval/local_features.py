@@ -59,7 +59,7 @@ def extract(image: NDArray[np.uint8], *, kind: Literal["sift", "orb"] = "sift", 
     Equal photos give equal features. Raises ValueError for another shape or dtype.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a photo must be uint8 (H, W, 3), got {image.dtype} of shape {image.shape}")
+        raise ValueError(f"a photo is {image.dtype} of shape {image.shape}: give uint8 (H, W, 3)")
     if min(image.shape[:2]) < LEAST_SIDE:
         return _no_features(kind)
     cv2.setNumThreads(1)  # photos are matched side by side, a process for each core

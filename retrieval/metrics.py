@@ -106,7 +106,7 @@ def count_relevant(gallery_labels: ArrayLike, truths: Truths) -> NDArray[np.int6
 
 def _first(neighbor_labels: ArrayLike, k: int) -> NDArray[np.int64]:
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+        raise ValueError(f"k is {k}: give at least 1")
     return np.asarray(neighbor_labels)[:, :k]
 
 
@@ -184,7 +184,7 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
     """
     genuine, impostor = np.asarray(genuine, np.float64), np.sort(np.asarray(impostor, np.float64))
     if not 0 <= far <= 1:
-        raise ValueError(f"far must be a share of the impostors in [0, 1], got {far}")
+        raise ValueError(f"far is {far}: give a share of the impostors from 0 to 1")
     if np.isnan(genuine).any() or np.isnan(impostor).any():
         raise ValueError("a threshold cannot order NaN scores: give -inf to what is never accepted")
     allowed = int(np.floor(far * len(impostor) + 1e-9))  # 0.07 * 100 is 7.000…1, and 0.29 * 100 is 28.99…

@@ -72,9 +72,9 @@ def read_pipeline(path: Path) -> Pipeline:
 def _step(entry: Any, path: Path) -> Step:
     name, numbers = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, {})
     if not isinstance(name, str) or name not in STEPS:
-        raise UserError(f"{path}: a step must be one of {', '.join(STEPS)}, with its numbers; got {entry!r:.80}")
+        raise UserError(f"{path}: {entry!r:.80} is no step: give one of {', '.join(STEPS)}, with its numbers")
     if not isinstance(numbers or {}, dict):
-        raise UserError(f"{path}: {name}: its numbers must have names, as in {EXAMPLE}; got {numbers!r:.80}")
+        raise UserError(f"{path}: {name} has {numbers!r:.80}: give its numbers by name, as in {EXAMPLE}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(STEPS[name])
     try:

@@ -40,7 +40,7 @@ def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int
     for g in range(0, len(gallery), gallery_chunk):
         part = np.ascontiguousarray(gallery[g:g + gallery_chunk], np.float32)
         if not np.isfinite(part).all():
-            raise ValueError("gallery must be finite, got NaN or infinity: a NaN score has no rank")
+            raise ValueError("gallery holds NaN or infinity, whose scores have no rank")
         for q in range(0, len(queries), query_chunk):
             rows = slice(q, q + query_chunk)
             asked, here = np.ascontiguousarray(queries[rows], np.float32), min(k, len(part))
@@ -49,7 +49,7 @@ def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int
             else:
                 found, at = first_by_torch(asked, part, here, device)
             if not np.isfinite(found).all() or (at < 0).any():  # FAISS lists neither NaN nor -inf
-                raise ValueError("products of queries and gallery must be finite in float32: scale rows to length 1")
+                raise ValueError("products of queries and gallery exceed float32: scale the rows to length 1")
             _merge(best[rows], index[rows], found, at + g)
     return best, index
 
@@ -97,14 +97,14 @@ def check_vectors(queries: NDArray[np.floating], gallery: NDArray[np.floating], 
     """Raises ValueError for what cannot be searched; see `nearest`."""
     for name, rows in (("queries", queries), ("gallery", gallery)):
         if rows.ndim != 2 or rows.dtype not in ("float32", "float16"):
-            raise ValueError(f"{name} must be a float32 or float16 matrix, got {rows.dtype} of shape {rows.shape}")
+            raise ValueError(f"{name} is {rows.dtype} of shape {rows.shape}: give a float32 or float16 matrix")
     if queries.shape[1] != gallery.shape[1]:
-        raise ValueError("queries and gallery must come from one model, got embeddings of "
-                         f"{queries.shape[1]} and {gallery.shape[1]} dimensions")
+        raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}: give "
+                         "embeddings of one model")
     if not 1 <= k <= len(gallery):
-        raise ValueError(f"k must be 1 to the gallery's {len(gallery)} rows, got {k}")
+        raise ValueError(f"k is {k}: give 1 to {len(gallery)}, the gallery's rows")
     if not np.isfinite(queries).all():
-        raise ValueError("queries must be finite, got NaN or infinity: a NaN score has no rank")
+        raise ValueError("queries hold NaN or infinity, whose scores have no rank")
 
 
 # Approximate search: FAISS's indexes behind the call of `nearest`.

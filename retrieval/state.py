@@ -95,7 +95,7 @@ class Step:
     def __post_init__(self) -> None:
         for name in ("k", "rank", "top", "times", "effort", "cap"):
             if getattr(self, name, 1) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
 
     def __call__(self, state: State) -> State:
         raise NotImplementedError

@@ -57,14 +57,14 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype not in DTYPES:
-            raise ValueError(f"vectors must be a {' or '.join(DTYPES)} matrix, got {self.vectors.dtype} of shape "
-                             f"{self.vectors.shape}")
+            raise ValueError(f"vectors is {self.vectors.dtype} of shape {self.vectors.shape}: give a "
+                             f"{' or '.join(DTYPES)} matrix")
         rows = [len(self.vectors), len(self.keys), len(self.labels), len(self.landmark_ids)]
         if len(set(rows)) > 1:
-            raise ValueError(f"vectors, keys, labels and landmark_ids must have equal lengths, got {rows}")
+            raise ValueError(f"vectors, keys, labels and landmark_ids have the lengths {rows}: give equal ones")
         commonest, times = Counter(self.keys).most_common(1)[0] if self.keys else ("", 0)
         if times > 1:
-            raise ValueError(f"embeddings must have one row for each photo, got {times} of {commonest}")
+            raise ValueError(f"the photo {commonest} has {times} rows of embeddings instead of one")
         for start in range(0, rows[0], BLOCK):
             refuse_broken(self.vectors[start:start + BLOCK], self.keys[start:start + BLOCK])
 
@@ -118,14 +118,14 @@ def _write_vectors(path: Path, blocks: Iterable[NDArray[np.floating]], keys: lis
             f.write(block.tobytes())
             written += len(block)
         if written != len(keys):
-            raise ValueError(f"a store needs a vector for each key, got {written:,} and {len(keys):,}")
+            raise ValueError(f"{written:,} vectors came for {len(keys):,} keys")
 
 
 def refuse_broken(vectors: NDArray[np.floating], keys: list[str]) -> None:
     """Raises ValueError unless all numbers are finite."""
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
-        raise ValueError(f"embeddings must be finite, got NaN or infinity in {len(broken)} of {len(vectors)} rows, "
+        raise ValueError(f"embeddings hold NaN or infinity in {len(broken)} of {len(vectors)} rows, "
                          f"first {keys[broken[0]]}")
 
 

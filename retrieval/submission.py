@@ -69,7 +69,7 @@ def _answer(landmark_id: str, score: float) -> str:
     if landmark_id == "":
         return ""
     if not np.isfinite(score):
-        raise ValueError(f"the score of landmark {landmark_id} must be finite, got {score}")
+        raise ValueError(f"the score of landmark {landmark_id} is {score}: give a finite one")
     return f"{landmark_id} {np.format_float_positional(score, trim='0')}"
 
 

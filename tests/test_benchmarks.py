@@ -40,7 +40,7 @@ def test_the_cost_of_the_order_is_shown_beside_that_of_a_small_one(call, dataset
 
 @pytest.mark.parametrize("options, sentence", [
     (["--data", "no/such/dataset"], "there is no folder no/such/dataset"),
-    (["--data", ".", "--size", "0"], "--size must be at least 1, not 0"),
+    (["--data", ".", "--size", "0"], "--size is 0: give at least 1"),
 ])
 def test_mistakes_are_one_sentence(call, refused, options, sentence):
     refused(call("benchmarks/throughput.py", *options), sentence)

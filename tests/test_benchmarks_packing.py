@@ -124,8 +124,8 @@ def test_every_command_is_walked_at_the_size_asked_for(call, tmp_path):
 
 
 @pytest.mark.parametrize("options, sentence", [
-    (["--rounds", 0], "--rounds must be at least 1, not 0"),
-    (["--memory", "--samples", 5, 0], "--samples must be numbers of at least 1, not 0"),
+    (["--rounds", 0], "--rounds is 0: give at least 1"),
+    (["--memory", "--samples", 5, 0], "--samples has 0: give numbers of at least 1"),
     (["--peers", "no/such"], "there is no Python in no/such"),
     (["--against", "zip"], "invalid choice: 'zip'"),
 ])

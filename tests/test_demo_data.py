@@ -236,7 +236,9 @@ def test_layout(small):
     demo_data.main()
     files = tree(small)
     assert {name for name in files if "/" not in name} == set(csv_files(0))
-    for name in set(files) - set(csv_files(0)):
+    photos = set(files) - set(csv_files(0))
+    assert photos
+    for name in photos:
         assert re.fullmatch(r"(train|test)/(\w)/(\w)/(\w)/\2\3\4\w{13}\.jpg", name)
         assert cv2.imdecode(np.frombuffer(files[name], np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
 
@@ -278,8 +280,8 @@ def test_another_seed_is_refused(call, refused, tmp_path):
 def test_mistakes_get_one_sentence(call, refused, tmp_path):
     (tmp_path / "file").write_text("")
     refused(call(SCRIPT, "--out", tmp_path / "file"), "is a file: choose a folder for --out")
-    refused(call(SCRIPT, "--out", tmp_path / "x", "--workers", "0"), "--workers must be at least 1, not 0")
-    refused(call(SCRIPT, "--out", tmp_path / "x", "--seed", "-1"), "--seed must be at least 0, not -1")
+    refused(call(SCRIPT, "--out", tmp_path / "x", "--workers", "0"), "--workers is 0: give at least 1")
+    refused(call(SCRIPT, "--out", tmp_path / "x", "--seed", "-1"), "--seed is -1: give at least 0")
 
 
 def test_wrong_package_is_named(call, refused, tmp_path, monkeypatch):

@@ -522,15 +522,15 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, call):
 
 
 @pytest.mark.parametrize("options, sentence", [
-    (["--distance", "13"], "--distance must be 0 to 12 bits, not 13: with more, different photos match"),
-    (["--distance", "-1"], "--distance must be 0 to 12 bits, not -1: with more, different photos match"),
+    (["--distance", "13"], "--distance is 13: give 0 to 12 bits; with more, different photos match"),
+    (["--distance", "-1"], "--distance is -1: give 0 to 12 bits; with more, different photos match"),
     (["--drop", "train"], "--drop is given without --cleaned: --drop names a split, --cleaned the table to write "
                           "without its duplicates, add the missing one"),
     (["--cleaned", "x.csv"], "--cleaned is given without --drop: --drop names a split, --cleaned the table to write "
                              "without its duplicates, add the missing one"),
     (["--drop", "tests", "--cleaned", "x.csv"], "samples.csv has no split tests: set --drop to one of test, train, "
                                                 "val"),
-    (["--workers", "0"], "--workers must be at least 1, not 0"),
+    (["--workers", "0"], "--workers is 0: give at least 1"),
 ])
 def test_a_wrong_option_is_answered_in_a_sentence(leaky, tmp_path, monkeypatch, options, sentence):
     monkeypatch.setattr(sys, "argv", [SCRIPT, "--samples", f"{leaky}/samples.csv", "--images", f"{leaky}/photos",

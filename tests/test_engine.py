@@ -105,10 +105,9 @@ def test_a_photo_that_kills_its_worker_is_given_up_and_the_rest_is_packed(photos
 
 
 @pytest.mark.parametrize("options, sentence", [
-    ({"workers": 0}, "--workers must be at least 1, not 0"),
-    ({"backend": "spark"}, "--backend must be loky, dask, ray, not spark"),
-    ({"scheduler": "tcp://a:1"}, "--scheduler needs --backend dask or ray, but --backend is loky: choose one of them, "
-                                 "or leave --scheduler out"),
+    ({"workers": 0}, "--workers is 0: give at least 1"),
+    ({"backend": "spark"}, "--backend is spark: give one of loky, dask, ray"),
+    ({"scheduler": "tcp://a:1"}, "--scheduler does not go with --backend loky: choose --backend dask or ray"),
 ])
 def test_engines_that_make_no_sense_are_refused(options, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):

@@ -137,7 +137,7 @@ def test_mistakes_are_one_sentence(export, monkeypatch, tmp_path):
         code, _, err = export("--out", *words)
         assert code == 2 and sentence in err and len(err.splitlines()) == 1, err
 
-    refused("--out must end in .onnx or .safetensors; got m.pt", "m.pt")
+    refused("--out is m.pt: give a name that ends in .onnx or .safetensors", "m.pt")
     refused("has no none.pt: give --checkpoint one of checkpoint.pt", tmp_path / "m.onnx", "--checkpoint", "none.pt")
     refused("there is no folder", tmp_path / "m.safetensors", "--data", tmp_path / "none")
     monkeypatch.setattr(model_export, "LARGEST", 1000)

@@ -89,9 +89,9 @@ def test_compiles_without_a_graph_break():
 
 
 @pytest.mark.parametrize("wrong, sentence", [
-    ({"margin": 1.6}, "margin is an angle in radians, 0 <= margin < pi/2; got 1.6"),
-    ({"margin": -0.1}, "margin is an angle in radians"),
-    ({"scale": 0.0}, "scale must be positive; got 0.0"),
+    ({"margin": 1.6}, "head.margin is 1.6: give an angle"),
+    ({"margin": -0.1}, "head.margin is -0.1: give an angle"),
+    ({"scale": 0.0}, "head.scale is 0: give a positive number"),
 ])
 def test_impossible_settings_are_refused(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):

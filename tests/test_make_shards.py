@@ -234,7 +234,7 @@ def test_an_estimate_writes_nothing(raw, tmp_path):
     assert re.match(r"estimated from 20 of 72 photos\n  size +[\d.]+ kB ± [\d.]+ kB\n  time +about 0 s with 2 workers "
                     r"\([\d.]+ ms per photo and worker\)\n  rejects +\d of 20, so about \d+ in all\n", done.stdout)
     assert not (tmp_path / "out").exists()
-    assert "--estimate must be at least 1, not 0" in make(raw, tmp_path / "out", "--estimate", "0").stderr
+    assert "--estimate is 0: give at least 1" in make(raw, tmp_path / "out", "--estimate", "0").stderr
     old = make(raw, tmp_path / "out", "--rehearse", "20")
     assert old.returncode == 2 and "--rehearse is now --estimate" in old.stderr
 
@@ -318,9 +318,9 @@ def test_wrong_arguments_are_refused(raw, tmp_path):
     assert refusal(make(raw, out, "--images", str(tmp_path / "photos.zip"))) == (
         f"{tmp_path}/photos.zip is neither a whole zip nor an uncompressed tar: check --images")
     assert refusal(make(raw, out, "--samples", "no.csv")) == "there is no file no.csv: check the path"
-    assert refusal(make(raw, out, "--workers", "0")) == "--workers must be at least 1, not 0"
-    assert refusal(make(raw, out, "--quality", "101")) == "--quality must be 1 to 100, not 101"
-    assert refusal(make(raw, out, "--short-side", "0")) == "--short-side must be at least 1, not 0"
+    assert refusal(make(raw, out, "--workers", "0")) == "--workers is 0: give at least 1"
+    assert refusal(make(raw, out, "--quality", "101")) == "--quality is 101: give 1 to 100"
+    assert refusal(make(raw, out, "--short-side", "0")) == "--short-side is 0: give at least 1"
     assert [path.name for path in out.iterdir()] == [".packing"]  # archives that were indexed stay so
     write(out / "thesis.tex", b"")
     assert refusal(make(raw, out)) == (

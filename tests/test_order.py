@@ -99,7 +99,7 @@ def test_ten_billion_samples_need_no_memory():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="num_samples must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="num_samples is 0: give 1 or more"):
         sample_at(np.arange(3), 0, 0)
-    with pytest.raises(ValueError, match="positions must not be negative; got -1"):
+    with pytest.raises(ValueError, match="a position is -1: give 0 or more"):
         sample_at(np.array([-1]), 5, 0)

@@ -120,9 +120,9 @@ def test_a_judge_says_what_it_was_fitted_on_and_refuses_what_it_cannot_have(page
     words = "rerank", "--run", run_folder, "--data", dataset_path, "--out", judged.with_name("other.yaml")
     printed = page(retrieval.__main__, *words, "--splits", "val", "--top", "1", "--seeds", "1")
     assert "fitted on 18 queries" in printed and "val   GAP" in printed and "test  GAP" not in printed
-    for more, sentence in ((["--splits", "train"], r"some with queries \(test, val\); got train"),
-                           (["--out", "judged.json"], r"--out must end in .yaml.*; got judged.json"),
-                           (["--top", "0"], "--top must be at least 1, not 0")):
+    for more, sentence in ((["--splits", "train"], "--splits names train, which has no queries"),
+                           (["--out", "judged.json"], r"--out is judged.json: give a name in .yaml"),
+                           (["--top", "0"], "--top is 0: give at least 1")):
         with pytest.raises(UserError, match=sentence):
             page(retrieval.__main__, *words, *more)
 
@@ -188,7 +188,7 @@ def test_the_web_app_says_why_a_file_is_no_photo(answerer):
 
 @pytest.mark.parametrize("words, sentence", [
     (["--pipeline", FIRST], "answered by quantile, which look at all queries together: leave them out"),
-    (["--port", "65536"], "--port must be from 0 to 65535, not 65536"),
+    (["--port", "65536"], "--port is 65536: give 0 to 65535"),
     (["--run", "nowhere"], "nowhere")])
 def test_what_cannot_be_served_is_refused(page, run_folder, dataset_path, words, sentence):
     with pytest.raises((UserError, FileNotFoundError), match=sentence):
@@ -242,7 +242,7 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
     (evaluate, ["--data", "x", "--pipeline", "none.yaml"], "none.yaml"),
     (evaluate, ["--data", "x", "--answers", "a.yaml"], "--answers is now --pipeline"),
     (predict, ["--index", "x", "--answers", "a.yaml"], "--answers is now --pipeline"),
-    (tune, ["--data", "DATASET", "--out", "o", "--split", "train"], r"one with queries \(test, val\); got train"),
+    (tune, ["--data", "DATASET", "--out", "o", "--split", "train"], "--split train has no queries"),
     (evaluate, ["--data", "DATASET", "--untrained", "--pipeline", THIRD], "class centers of a trained head"),
 ])
 def test_mistakes_are_refused(page, capsys, run_folder, dataset_path, module, words, sentence):
@@ -270,5 +270,5 @@ def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path,
 
 def test_wrong_steps_are_one_sentence(page, run_folder, dataset_path, tmp_path):
     (tmp_path / "a.yaml").write_text("- voe")
-    with pytest.raises(UserError, match="a.yaml: a step must be one of"):
+    with pytest.raises(UserError, match="a.yaml: .* is no step: give one of"):
         page(evaluate, "--run", run_folder, "--data", dataset_path, "--pipeline", tmp_path / "a.yaml")

@@ -52,7 +52,7 @@ def test_stages_that_differ_in_size_or_view_follow_each_other(preview, tmp_path,
     assert preview("--config", tmp_path / "preset.yaml", "--photos", 2, "--views", 3) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "low, more: 32 pixels, area (0.5, 1.0)", "high: 48 pixels, area (0.5, 1.0)",
-        "last: 48 pixels, area (0.5, 1.0), flip 0"]
+        "last: 48 pixels, area (0.5, 1.0), flip 0.0"]
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     low, high, last = np.split(picture, np.cumsum([2 * (32 + GAP), 2 * (48 + GAP)]))
     assert last.shape == high.shape == (2 * (48 + GAP), 4 * (48 + GAP), 3) and not np.array_equal(last, high)
@@ -67,7 +67,7 @@ def test_every_preset_of_views_draws(preset, preview, tmp_path):
 
 
 @pytest.mark.parametrize("words, sentence", [
-    (["--photos", "0"], "--photos must be at least 1, not 0"),
+    (["--photos", "0"], "--photos is 0: give at least 1"),
     (["--config", "no.yaml"], "no.yaml is not a preset, a YAML file of options"),
     (["--config", "README.md"], "README.md is not a preset, a YAML file of options"),
     (["--split", "none"], "has no split 'none': choose one of"),
@@ -80,4 +80,4 @@ def test_a_mistake_is_one_sentence(words, sentence, preview, capsys, tmp_path):
 def test_a_wrong_view_is_named(preview, capsys, tmp_path):
     (tmp_path / "preset.yaml").write_text("view: {flip: 2}")
     assert preview("--config", tmp_path / "preset.yaml") == 2
-    assert "flip must lie in [0, 1]; got 2" in capsys.readouterr().err
+    assert "stages.main: view.flip is 2: give 0 to 1" in capsys.readouterr().err

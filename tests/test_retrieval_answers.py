@@ -217,7 +217,7 @@ def test_a_frequent_class_spares_what_is_protected_and_who_refused(state):
     ((Search(), FrequentClass(), Vote()), "put vote before it"),
     ((Search(), Head(), Vote()), "put vote before it"),
     ((Search(),), "find no answers: put search and vote"),
-    ((Concatenate([1.0]), Search(), Vote()), r"weights must be 2 numbers above 0, one a model, got \[1.0\]")])
+    ((Concatenate([1.0]), Search(), Vote()), r"weights are \[1.0\]: give 2 numbers above 0")])
 def test_steps_in_a_wrong_order_say_so(state, steps, sentence):
     with pytest.raises(ValueError, match=sentence):
         Pipeline(steps).answer(state.models, state.gallery_labels)
@@ -237,5 +237,5 @@ def test_what_is_missing_is_named(state):
         with pytest.raises(ValueError, match=sentence):
             Pipeline((Search(), Vote(), step)).answer(bare, state.gallery_labels)
     empty = tuple(replace(m, gallery=m.gallery[:0]) for m in state.models)
-    with pytest.raises(ValueError, match="k must be 1 to the gallery's 0 rows"):
+    with pytest.raises(ValueError, match="k is .*: give 1 to 0"):
         Pipeline().answer(empty, state.gallery_labels[:0])

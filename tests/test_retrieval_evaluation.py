@@ -127,10 +127,10 @@ def test_every_step_but_that_of_a_file_may_stand_without_numbers(tmp_path_factor
 
 @pytest.mark.parametrize("text, sentence", [
     ("- vote: {powr: 3}", "vote: Option 'powr' is not accepted: its numbers are k, power, signed"),
-    ("- vote: {k: a}", "k.*Got value: a"), ("- vote: {k: 0}", "k must be at least 1, got 0"),
-    ("- vote: {signed: true}", "power must be above 0, and 1 if signed"),
-    ("- vote: 3", "its numbers must have names"), ("- voe", "a step must be one of concatenate.*got 'voe'"),
-    ("- [1]", "a step must be one of"), ("3", "holds no list of steps but 3"), ("a: : b", "is no YAML"),
+    ("- vote: {k: a}", "k.*Got value: a"), ("- vote: {k: 0}", "k is 0: give at least 1"),
+    ("- vote: {signed: true}", "power is 8.0, and signed is true: give power 1"),
+    ("- vote: 3", "vote has 3: give its numbers by name"), ("- voe", "'voe' is no step: give one of concatenate"),
+    ("- [1]", r"\[1\] is no step: give one of"), ("3", "holds no list of steps but 3"), ("a: : b", "is no YAML"),
     ("- search", "has no vote, and so finds no answers: add one")])
 def test_wrong_steps_are_one_sentence(tmp_path, text, sentence):
     (tmp_path / "a.yaml").write_text(text)

@@ -127,16 +127,16 @@ def zeros(*shape):
 
 
 @pytest.mark.parametrize(("queries", "gallery", "k", "sentence"), [
-    (zeros(2, 3), zeros(5, 3), 6, "k must be 1 to the gallery's 5 rows, got 6"),
-    (zeros(2, 3), zeros(5, 3), 0, "k must be 1 to the gallery's 5 rows, got 0"),
-    (zeros(2, 3), zeros(0, 3), 1, "k must be 1 to the gallery's 0 rows, got 1"),
-    (zeros(2, 3), zeros(5, 4), 1, "embeddings of 3 and 4 dimensions"),
-    (zeros(2, 3) * np.nan, zeros(5, 3), 1, "queries must be finite, got NaN or infinity"),
-    (zeros(2, 3) + 1e30, zeros(5, 3) + 1e30, 1, "products of queries and gallery must be finite in float32"),
-    (zeros(2, 3) + 1e30, zeros(5, 3) - 1e30, 1, "products of queries and gallery must be finite in float32"),
-    (zeros(2, 3), zeros(5, 3) + np.inf, 1, "gallery must be finite, got NaN or infinity"),
-    (np.zeros((2, 3)), zeros(5, 3), 1, "queries must be a float32 or float16 matrix, got float64"),
-    (zeros(2, 3), zeros(3), 1, r"gallery must be a float32 or float16 matrix, got float32 of shape \(3,\)"),
+    (zeros(2, 3), zeros(5, 3), 6, "k is 6: give 1 to 5"),
+    (zeros(2, 3), zeros(5, 3), 0, "k is 0: give 1 to 5"),
+    (zeros(2, 3), zeros(0, 3), 1, "k is 1: give 1 to 0"),
+    (zeros(2, 3), zeros(5, 4), 1, "queries have 3 dimensions and the gallery 4"),
+    (zeros(2, 3) * np.nan, zeros(5, 3), 1, "queries hold NaN or infinity"),
+    (zeros(2, 3) + 1e30, zeros(5, 3) + 1e30, 1, "products of queries and gallery exceed float32"),
+    (zeros(2, 3) + 1e30, zeros(5, 3) - 1e30, 1, "products of queries and gallery exceed float32"),
+    (zeros(2, 3), zeros(5, 3) + np.inf, 1, "gallery holds NaN or infinity"),
+    (np.zeros((2, 3)), zeros(5, 3), 1, r"queries is float64 of shape \(2, 3\): give a float32 or float16 matrix"),
+    (zeros(2, 3), zeros(3), 1, r"gallery is float32 of shape \(3,\): give a float32 or float16 matrix"),
 ])
 def test_errors_say_the_rule(queries, gallery, k, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -91,9 +91,11 @@ def test_lists_are_of_all_that_an_encoding_sees_and_no_more():
     assert all(listed[0] == row and len(set(listed)) == 4 for row, listed in lists.items())
 
 
-@pytest.mark.parametrize("numbers", [{"k1": 5, "k2": 6}, {"k2": 0}, {"weight": 1.5}])
-def test_k_reciprocal_refuses_numbers_without_meaning(numbers):
-    with pytest.raises(ValueError, match="k2 must be 1 to k1, and weight 0 to 1, got k1"):
+@pytest.mark.parametrize("numbers, sentence", [({"k1": 5, "k2": 6}, "k2 is 6: give 1 to k1, which is 5"),
+                                               ({"k2": 0}, "k2 is 0: give 1 to k1"),
+                                               ({"weight": 1.5}, "weight is 1.5: give 0 to 1")])
+def test_k_reciprocal_refuses_numbers_without_meaning(numbers, sentence):
+    with pytest.raises(ValueError, match=sentence):
         KReciprocal(**numbers)
 
 

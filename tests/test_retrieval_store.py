@@ -98,9 +98,9 @@ def test_no_store_says_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [
-    ({"keys": ["a1"]}, r"equal lengths, got \[3, 1, 3, 3\]"),
-    ({"keys": ["a1", "b2", "a1"]}, "one row for each photo, got 2 of a1"),
-    ({"vectors": np.eye(3)}, r"float32 or float16 matrix, got float64 of shape \(3, 3\)"),
+    ({"keys": ["a1"]}, r"have the lengths \[3, 1, 3, 3\]: give equal"),
+    ({"keys": ["a1", "b2", "a1"]}, "the photo a1 has 2 rows"),
+    ({"vectors": np.eye(3)}, r"float64 of shape \(3, 3\): give a float32 or float16 matrix"),
     ({"vectors": np.array([[0], [np.nan], [np.inf]], np.float32)}, "infinity in 2 of 3 rows, first b2")])
 def test_embeddings_that_do_not_fit_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -111,10 +111,10 @@ def test_a_store_with_nan_or_with_a_photo_twice_is_refused_by_name(tmp_path, mon
     with monkeypatch.context() as unchecked:
         unchecked.setattr("retrieval.store.refuse_broken", lambda vectors, keys: None)
         embeddings(vectors=np.full((3, 4), np.nan, np.float32)).save(tmp_path / "nan")
-    with pytest.raises(UserError, match="nan: embeddings must be finite, got NaN .* 3 of 3 rows, first a1: delete"):
+    with pytest.raises(UserError, match="nan: embeddings hold NaN .* 3 of 3 rows, first a1: delete"):
         Embeddings.load(tmp_path / "nan")
     write_store(tmp_path / "twice", [np.eye(2, dtype=np.float32)], ["a", "a"], np.zeros(2, int), ["", ""], MADE)
-    with pytest.raises(UserError, match="twice: embeddings must have one row for each photo, got 2 of a: delete"):
+    with pytest.raises(UserError, match="twice: the photo a has 2 rows of embeddings instead of one: delete"):
         Embeddings.load(tmp_path / "twice")
 
 
@@ -123,7 +123,7 @@ def test_a_write_that_fails_leaves_no_store(tmp_path):
     with pytest.raises(ValueError, match="first b"):
         write_store(tmp_path, [np.array([[0], [np.nan]], np.float32)], ["a", "b"], np.zeros(2, int), ["", ""], MADE)
     assert not (tmp_path / META).exists(), "what was there before was replaced in part"
-    with pytest.raises(ValueError, match="a vector for each key, got 1 and 2"):
+    with pytest.raises(ValueError, match="1 vectors came for 2 keys"):
         write_store(tmp_path, [np.ones((1, 1), np.float32)], ["a", "b"], np.zeros(2, int), ["", ""], MADE)
 
 

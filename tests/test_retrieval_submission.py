@@ -48,7 +48,7 @@ def test_a_landmark_id_with_a_space_is_refused(tmp_path):
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_a_score_without_rank_is_refused(tmp_path, score):
-    with pytest.raises(ValueError, match="landmark 203 must be finite, got (nan|inf)"):
+    with pytest.raises(ValueError, match="landmark 203 is (nan|inf): give a finite one"):
         write_submission(tmp_path / "s.csv", ["x"], ["203"], [score])
     write_submission(tmp_path / "s.csv", ["x"], [""], [score])
     assert read_submission(tmp_path / "s.csv") == [("x", "")]

@@ -151,9 +151,9 @@ def test_evaluation_reads_all_whatever_is_selected(train):
 
 
 @pytest.mark.parametrize("wrong, sentence", [
-    ({"per_class": 0}, "select.per_class must be at least 1, or null for no limit; got 0"),
-    ({"balance": 1.5}, r"select.balance must lie in \[0, 1\]; got 1.5"),
-    ({"balance": -0.1}, r"select.balance must lie in \[0, 1\]; got -0.1"),
+    ({"per_class": 0}, "select.per_class is 0: give 1 or more, or null"),
+    ({"balance": 1.5}, "select.balance is 1.5: give 0 to 1"),
+    ({"balance": -0.1}, "select.balance is -0.1: give 0 to 1"),
 ])
 def test_impossible_selections_are_refused(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -166,5 +166,5 @@ def test_a_list_that_cannot_be_read_or_leaves_nothing_is_one_sentence(train, tmp
     (tmp_path / "others").write_text("x\n")
     for selection in (Selection(subset=str(tmp_path / "others")), Selection(block=key_file("all", range(60)))):
         with pytest.raises(UserError, match="leave none of the 60 photos of split train in .* to train on: "
-                                            "their lines must be keys, such as "):
+                                            "give a key on each line, such as "):
             Stream(train, selection, 0)

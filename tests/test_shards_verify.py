@@ -498,7 +498,7 @@ def test_wrong_usage_is_exit_code_2(copy, tmp_path):
     assert (done.returncode, done.stderr) == (
         2, f"shards: there is no folder {tmp_path}/no: give a dataset that preprocess/make_shards.py wrote\n")
     done = command("repair", copy, "--workers", 0)
-    assert (done.returncode, done.stderr) == (2, "shards: --workers must be at least 1, not 0\n")
+    assert (done.returncode, done.stderr) == (2, "shards: --workers is 0: give at least 1\n")
     assert command("verify").returncode == command("mend", copy).returncode == 2
     (copy / "dataset.json").write_text('{"format_version": 1, "splits": {}}')
     done = command("verify", copy)

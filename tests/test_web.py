@@ -90,7 +90,7 @@ def test_gallery_photos_are_asked_for_by_number_only(app):
 def test_what_is_too_large_or_empty_is_refused(app):
     client = app.test_client()
     assert refusal(client.post("/answer", data=b"x" * (LIMIT + 1)), 413) == "a photo may have at most 200,000 bytes"
-    assert refusal(client.post("/answer"), 400) == "the request's body must be an image file; it was empty"
+    assert refusal(client.post("/answer"), 400) == "the request's body is empty: send an image file"
     refusal(client.get("/answer"), 405)
 
 

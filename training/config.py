@@ -10,7 +10,8 @@ import yaml
 from arcshard.checkpoint import Config
 from arcshard.config import ConfigParser, as_plain
 from arcshard.console import UserError
-from arcshard.fields import RUNTIME, WITH_DATA
+from arcshard.fields import RUNTIME, WITH_DATA, check
+from arcshard.presets import with_stage
 from loader import LoaderConfig, Selection, View
 from model import HeadConfig, ModelConfig
 from shards import CacheConfig
@@ -92,29 +93,26 @@ class TrainConfig:
     """Figure of RUN/validation.jsonl whose best checkpoint is kept as well, as RUN/checkpoint-best.pt."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch", "size", "lr", "clip", "log_every", "checkpoint_every", "keep",
-                     "rank_timeout"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"train.{name} must be positive; got {getattr(self, name)}")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"train.micro_batch must be positive, or null for all at once; got {self.micro_batch}")
-        if self.precise_batchnorm < 0:
-            raise ValueError(f"train.precise_batchnorm must not be negative; got {self.precise_batchnorm}")
-        if self.batchnorm_frozen_from is not None and self.batchnorm_frozen_from < 0:
-            raise ValueError("train.batchnorm_frozen_from is an epoch and must not be negative, or null; got "
-                             f"{self.batchnorm_frozen_from}")
-        if self.ema is not None and self.ema <= 0:
-            raise ValueError(f"train.ema is a half-life in images and must be positive, or null; got {self.ema}")
-        if self.weight_decay < 0 or not 0 <= self.momentum < 1:
-            raise ValueError("train.weight_decay must not be negative and train.momentum lie in [0, 1); "
-                             f"got {self.weight_decay} and {self.momentum}")
-        if self.first_size is not None and not (0 < self.first_size <= self.size and 0 <= self.size_warmup <= 1):
-            raise ValueError("train.first_size must lie in (0, train.size] and train.size_warmup in [0, 1]; got "
-                             f"{self.first_size} for size {self.size}, and {self.size_warmup}")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"train.warmup is a share of the run in [0, 1]; got {self.warmup}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"train.device must be auto, cpu or cuda; got {self.device!r}")
+        for name in ("epochs", "global_batch", "size", "lr", "log_every", "checkpoint_every", "keep", "rank_timeout"):
+            self._check(0 < getattr(self, name) < math.inf, name, "give a positive number")
+        for name in ("backbone_lr", "weight_decay", "precise_batchnorm"):
+            self._check(0 <= getattr(self, name) < math.inf, name, "give 0 or more")
+        for name in ("warmup", "size_warmup"):
+            self._check(0 <= getattr(self, name) <= 1, name, "give a share of the run from 0 to 1")
+        self._check(0 <= self.momentum < 1, "momentum", "give 0 or more, below 1")
+        self._check(0 < self.clip, "clip", "give a positive number, or .inf for no limit")
+        self._check(self.micro_batch is None or self.micro_batch > 0, "micro_batch",
+                    "give a positive number, or null for all images at once")
+        self._check(self.batchnorm_frozen_from is None or 0 <= self.batchnorm_frozen_from, "batchnorm_frozen_from",
+                    "give an epoch from 0 on, or null for never")
+        self._check(self.ema is None or 0 < self.ema < math.inf, "ema",
+                    "give a half-life in images above 0, or null for no average")
+        self._check(self.first_size is None or 0 < self.first_size <= self.size, "first_size",
+                    f"give at most train.size, which is {self.size}, and at least 1, or null")
+        self._check(self.device in ("auto", "cpu", "cuda"), "device", "give auto, cpu or cuda")
+
+    def _check(self, fits: bool, name: str, remedy: str) -> None:
+        check(fits, f"train.{name}", getattr(self, name), remedy)
 
     def micro_batches(self, ranks: int) -> int:
         """How many micro-batches a rank takes for an update. Raises UserError if its images do not divide evenly."""
@@ -128,7 +126,7 @@ class TrainConfig:
 
 ONLY = "main"  # the stage of a run that names none
 FLAG = "--stages."
-OF_THE_RUN = ("seed", "device")  # of train: a stage cannot have its own
+OF_THE_RUN = ("model", "seed", "device")  # a stage cannot have its own; seed and device are fields of train
 STAGES_HELP = """Stages of a run by name, each with what differs from the run's own options:
 stages:
   low: {epochs: 10, size: 256}
@@ -149,8 +147,8 @@ class StageOptions:
     ones for new classes; or begin with new ones (3rd place 2020)."""
 
     def __post_init__(self) -> None:
-        if self.classes not in ("keep", "remap", "new"):
-            raise ValueError(f"classes must be keep, remap or new; got {self.classes!r}")
+        check(self.data is None or isinstance(self.data, str), "data", self.data, "give a dataset's folder or s3://…")
+        check(self.classes in ("keep", "remap", "new"), "classes", self.classes, "give keep, remap or new")
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,11 @@ def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]
             raise UserError(f"{word} needs a value, as in {FLAG}high.lr 0.01")
         if "." not in path:
             raise UserError(f"{word} names no field of a stage: write it as in {FLAG}high.lr 0.01")
-        changes.append((path.split("."), yaml.safe_load(text)))
+        try:
+            changes.append((path.split("."), yaml.safe_load(text)))
+        except yaml.YAMLError:
+            raise UserError(f"{FLAG}{path} is {text}, which is not a value in YAML: close its brackets and quotes"
+                            ) from None
     return rest, changes
 
 
@@ -257,20 +259,13 @@ def stage_options(name: str, diff: dict[str, Any], run: Config) -> tuple[StageOp
 
     Raises UserError for what a stage cannot have.
     """
-    own, sections = {}, copy.deepcopy(run)
-    for key, value in diff.items():
-        if key in ("data", "classes"):
-            own[key] = value
-        elif key == "model" or key in OF_THE_RUN or key == "train":
-            raise UserError(f"stages.{name}.{key}: " + (
-                "leave out train: a stage's bare names are options of train" if key == "train" else
-                f"all stages of a run share {key}: set it for the run"))
-        elif key in sections:
-            if not isinstance(value, dict):
-                raise UserError(f"stages.{name}.{key} must be a mapping of its fields; got {value!r}")
-            sections[key] |= value
-        else:
-            sections["train"][key] = value
+    for key in diff:
+        if key == "train":
+            raise UserError(f"stages.{name}.train: leave out train: a stage's bare names are options of train")
+        if key in OF_THE_RUN:
+            raise UserError(f"stages.{name}.{key}: all stages of a run share {key}: set it for the run")
+    own = {key: value for key, value in diff.items() if key in ("data", "classes")}
+    sections = with_stage(run, name, {key: value for key, value in diff.items() if key not in own})
     try:
         return StageOptions(**own), sections
     except ValueError as error:

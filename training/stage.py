@@ -133,8 +133,8 @@ def images_of_classes(loader: Loader) -> np.ndarray:
     labels = loader.dataset.labels[loader.stream.rows()]
     without = int((labels < 0).sum())
     if without:
-        raise UserError(f"a train split must have a landmark for each photo; in {loader.dataset.path} {without:,} have "
-                        "none: name them in select.block, or pack again with another split for them")
+        raise UserError(f"{without:,} photos to train on in {loader.dataset.path} have no landmark: name them in "
+                        "select.block, or pack again with another split for them")
     return np.bincount(labels, minlength=loader.dataset.num_classes)
 
 

@@ -27,9 +27,9 @@ class PackOptions:
         for name in ("short_side", "quality", "shard_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+                raise UserError(f"--{name.replace('_', '-')} is {value}: give at least 1")
         if self.quality > 100:
-            raise UserError(f"--quality must be 1 to 100, not {self.quality}")
+            raise UserError(f"--quality is {self.quality}: give 1 to 100")
 
     def record(self) -> dict[str, Any]:
         """What dataset.json says about them."""

@@ -46,8 +46,8 @@ def check_ids(ids: pd.Series, source: str | Path) -> None:
     """Raise UserError unless each id is a valid key and occurs once; `source` names the table."""
     wrong = ~ids.str.fullmatch(KEY_PATTERN)
     if wrong.any():
-        raise UserError(f"{source} has the id {ids[wrong].iloc[0]!r} ({wrong.sum():,} such ids); an id must be "
-                        f"{KEY_RULE}: rename those photos")
+        raise UserError(f"{source} has the id {ids[wrong].iloc[0]!r} ({wrong.sum():,} such ids): rename those photos "
+                        f"to {KEY_RULE}")
     in_order = pa.chunked_array([pa.array(ids.iloc[_order(id=ids)])])
     double = in_order[1:].filter(pc.equal(in_order[1:], in_order[:-1]))
     if len(double):

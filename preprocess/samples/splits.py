@@ -18,7 +18,7 @@ def stratified_folds(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     samples. Raises UserError for k outside 2 … N.
     """
     if not 2 <= k <= len(labels):
-        raise UserError(f"--folds must be between 2 and the number of images ({len(labels):,}), not {k}")
+        raise UserError(f"--folds is {k}: give 2 to {len(labels):,}, the number of images")
     codes, classes = pd.factorize(labels)  # classes in order of appearance, as scikit-learn takes them
     by_class = np.argsort(codes, kind="stable")
     # Position p of the samples sorted by class goes to fold p mod k: per class, folds differ by at most one sample.

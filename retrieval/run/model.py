@@ -46,8 +46,8 @@ def read_tta(text: str) -> Tta:
     except ValueError:
         scales = (0.0,)
     if not all(0.1 <= scale <= 4 for scale in scales):
-        raise argparse.ArgumentTypeError("must be none, or flip and scales of 0.1 to 4, as in flip,0.8,1.25; "
-                                         f"got {text}")
+        raise argparse.ArgumentTypeError(f"{text} names no views: give none, or flip and scales of 0.1 to 4, as in "
+                                         "flip,0.8,1.25")
     return Tta("flip" in words, scales)
 
 

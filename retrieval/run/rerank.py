@@ -107,7 +107,7 @@ def rerank(args: argparse.Namespace) -> None:
     """Write the re-ranker and the pipeline; print GAP before, and after by boosters that have not seen the query."""
     check_least(args, 1, "top", "seeds")
     if args.out.suffix not in (".yaml", ".yml"):
-        raise UserError(f"--out must end in .yaml, since the re-ranker is written beside it as .json; got {args.out}")
+        raise UserError(f"--out is {args.out}: give a name in .yaml, beside which the re-ranker is written as .json")
     import_lightgbm()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     before = pipeline_of(args)
@@ -135,6 +135,6 @@ def open_splits(args: argparse.Namespace) -> tuple[dict[str, QuerySet], str]:
     known = query_splits(args.data, models[0].cache)
     wrong = sorted(set(args.splits or known) - set(known))
     if wrong:
-        raise UserError(f"--splits must be some with queries ({', '.join(known)}); got {', '.join(wrong)}")
+        raise UserError(f"--splits names {', '.join(wrong)}, which has no queries: give some of {', '.join(known)}")
     query_sets = open_queries(models, args.data, folders).sets
     return {split: query_sets[split] for split in args.splits or known}, models[0].device.type

@@ -116,7 +116,7 @@ def serve(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"serving needs {error.name}: pip install -e '.[serve]'") from error
     if not 0 <= args.port < 1 << 16:
-        raise UserError(f"--port must be from 0 to 65535, not {args.port}")
+        raise UserError(f"--port is {args.port}: give 0 to 65535")
     answerer = load_answerer([args.run, *args.ensemble], args.checkpoint, args.dataset, pipeline_of(args))
     local = is_loopback(args.host)
     if not local:

@@ -35,5 +35,5 @@ def concatenate(vectors: list[Matrix], weights: list[float]) -> Matrix:
 def one_a_model(weights: list[float] | None, models: int) -> list[float]:
     """The weights, 1.0 each where none are given. Raises ValueError if their number or one of them is wrong."""
     if weights is not None and (len(weights) != models or not all(weight > 0 for weight in weights)):
-        raise ValueError(f"weights must be {models} numbers above 0, one a model, got {weights}")
+        raise ValueError(f"weights are {weights}: give {models} numbers above 0, one a model")
     return weights or [1.0] * models

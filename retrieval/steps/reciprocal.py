@@ -34,9 +34,10 @@ class KReciprocal(Step):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.k2 <= self.k1 or not 0 <= self.weight <= 1:
-            raise ValueError("k2 must be 1 to k1, and weight 0 to 1, got "
-                             f"k1 {self.k1}, k2 {self.k2}, weight {self.weight}")
+        if not 1 <= self.k2 <= self.k1:
+            raise ValueError(f"k2 is {self.k2}: give 1 to k1, which is {self.k1}")
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"weight is {self.weight}: give 0 to 1")
 
     def __call__(self, state: State) -> State:
         if not state.neighbors or len(state.neighbors) != len(state.models):

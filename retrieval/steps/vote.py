@@ -22,8 +22,10 @@ class Vote(Step):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.power > 0 or self.signed and self.power != 1:
-            raise ValueError(f"power must be above 0, and 1 if signed, got power {self.power}, signed {self.signed}")
+        if not self.power > 0:
+            raise ValueError(f"power is {self.power}: give a number above 0")
+        if self.signed and self.power != 1:
+            raise ValueError(f"power is {self.power}, and signed is true: give power 1, or leave signed out")
 
     def __call__(self, state: State) -> State:
         if not state.neighbors:

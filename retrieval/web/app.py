@@ -67,7 +67,7 @@ def create_app(answerer: Answerer, max_bytes: int, hosts: list[str] | None = Non
         # the body as it is: a form's files would be written to disk
         photo = request.get_data(cache=False)
         if not photo:
-            abort(400, "the request's body must be an image file; it was empty")
+            abort(400, "the request's body is empty: send an image file")
         return photo
 
     @app.errorhandler(Unreadable)
