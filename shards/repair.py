@@ -115,22 +115,6 @@ def _shards(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _csv_files(path: Path, splits: Iterable[str], packed: Packed) -> list[str]:
-    """The dataset's files that no tar can give."""
-    truths = [name for name in map(truths_name, splits) if (name in packed if packed else (path / name).exists())]
-    return sorted([CLASSES, REJECTED, *truths])
-
-
-def _take_place(aside: Path, path: Path) -> bool:
-    """Whether the file had to be replaced: it was missing, or different."""
-    if path.is_file() and file_entry(path) == file_entry(aside):
-        return False
-    os.replace(aside, path)
-    return True
-
-
-# Which tars are damaged.
-
 def _judge(path: Path, split: str, shards: int, packed: Packed) -> Judge:
     """Compares tars with dataset.json; if that is lost, with the photos' crc32 in an index that is there."""
     def against_manifest(number: int, content: ShardContent) -> list[str]:
@@ -155,7 +139,11 @@ def _contradictions(old: Tables, number: int, content: ShardContent) -> Iterator
                f"{MANIFEST} nothing tells which of both is damaged; if it is the index, delete it")
 
 
-# What cannot be rebuilt.
+def _csv_files(path: Path, splits: Iterable[str], packed: Packed) -> list[str]:
+    """The dataset's files that no tar can give."""
+    truths = [name for name in map(truths_name, splits) if (name in packed if packed else (path / name).exists())]
+    return sorted([CLASSES, REJECTED, *truths])
+
 
 def _lost(path: Path, csv_files: list[str], splits: list[RebuiltSplit], tables: list[Tables],
           packed: Packed) -> Iterator[str]:
@@ -195,8 +183,6 @@ def _unvouched(path: Path, tables: list[Tables], train: np.ndarray | None) -> It
         yield from truth_faults(path / truths_name(table.split), table, num_classes)
 
 
-# Rebuild dataset.json.
-
 def _new_manifest(path: Path, csv_files: list[str], manifest: Manifest | None, splits: list[RebuiltSplit],
                   tables: list[Tables]) -> Manifest:
     """The right arguments of write_manifest; entries of files that could not be rebuilt stay as they are."""
@@ -230,3 +216,11 @@ def _count_classes(classes: Path) -> int | None:
         return len(read_table(classes, CLASSES_COLUMNS))
     except (ValueError, OSError):
         return None
+
+
+def _take_place(aside: Path, path: Path) -> bool:
+    """Whether the file had to be replaced: it was missing, or different."""
+    if path.is_file() and file_entry(path) == file_entry(aside):
+        return False
+    os.replace(aside, path)
+    return True
