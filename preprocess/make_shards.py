@@ -38,12 +38,11 @@ def main() -> None:
     args = parse_args()
     options = PackOptions(args.short_side, args.quality, args.verify, args.shard_size, args.seed)
     engine = Engine(args.workers, args.backend, args.scheduler)
-    samples = read_samples(args.samples)
     if args.estimate is not None:
-        print(estimate_text(samples, args.images, options, args.estimate, args.workers))
+        print(estimate_text(read_samples(args.samples), args.images, options, args.estimate, args.workers))
         return
     names = read_names(args.names) if args.names else {}
-    if not pack(samples, args.images, args.out, options, engine, args.append, names):
+    if not pack(read_samples(args.samples), args.images, args.out, options, engine, args.append, names):
         print(f"nothing to do: {args.out} is already packed with these options")
     print(summary(args.out))
 
