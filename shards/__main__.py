@@ -2,7 +2,7 @@
 
     python -m shards verify DATASET [--workers N]      exit code 0: whole, 1: faults, one a line, 2: wrong usage
     python -m shards info DATASET
-    python -m shards repair DATASET [--workers N]      exit code 0: whole now, 1: not all of it could be rebuilt
+    python -m shards repair DATASET [--workers N]      exit code 0: whole, 1: some of it cannot be rebuilt
     python -m shards adopt TAR… --out DATASET [--val TAR…] [--test TAR…] [--classes CSV] [--workers N]
 """
 import argparse

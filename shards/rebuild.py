@@ -48,12 +48,14 @@ def rebuild_split(split: str, tars: list[Path], folder: Path, judge: Judge, *, d
     decode: also decode each photo. workers: processes that read. what: the name of the progress bar. Memory does not
     grow with the number of shards.
     """
-    samples, entries, faults = 0, dict[str, FileEntry](), dict[int, list[str]]()
+    samples = 0
+    entries: dict[str, FileEntry] = {}
+    faults: dict[int, list[str]] = {}
     tables = folder / index_name(split), folder / labels_name(split)
     with new_rows(tables[0], INDEX_DTYPE) as add_rows, new_rows(tables[1], LABEL_DTYPE) as add_labels:
         for number, content in enumerate(_read_shards(tars, decode, workers, what)):
-            if found := judge(number, content):
-                faults[number] = found
+            if of_tar := judge(number, content):
+                faults[number] = of_tar
                 continue
             content.rows["shard"] = number
             add_rows(content.rows)

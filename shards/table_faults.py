@@ -13,7 +13,7 @@ from shards.tables import Tables, read_truths, repeated_keys
 
 
 def count_faults(tables: Tables, samples: int) -> Iterator[str]:
-    """Index and labels that have not `samples` rows."""
+    """Index and labels that do not have `samples` rows."""
     rows = {index_name(tables.split): None if tables.index is None else tables.index.rows,
             labels_name(tables.split): None if tables.labels is None else len(tables.labels)}
     for name, count in rows.items():
@@ -26,7 +26,7 @@ def label_faults(tables: Tables, num_classes: int) -> Iterator[str]:
     if tables.labels is not None:
         wrong = (tables.labels < NO_LANDMARK) | (tables.labels >= num_classes)
         if wrong.any():
-            yield f"{labels_name(tables.split)}: {wrong.sum()} labels are not -1 to {num_classes - 1}"
+            yield f"{labels_name(tables.split)}: {wrong.sum()} labels are outside -1 to {num_classes - 1}"
 
 
 def key_faults(tables: list[Tables]) -> Iterator[str]:

@@ -76,7 +76,7 @@ def _content(tar: HashingStream, header: tarfile.TarInfo, offset: int) -> Iterat
     """Read what follows a header: the member, unless the tar ends within it, or its fault."""
     name = MEMBER.fullmatch(header.name)
     if not 0 <= header.size <= MAX_SIZE:
-        yield TarFault(offset, f"member {header.name!r} has {header.size} bytes, more than the {MAX_SIZE} of the index")
+        yield TarFault(offset, f"member {header.name!r} has {header.size} bytes, not 0 to {MAX_SIZE}")
         _skip(tar, header.size)
     elif header.type == tarfile.XHDTYPE:
         yield from _pax_faults(offset, tar.read(_padded(header.size))[:header.size])
@@ -115,13 +115,13 @@ def _pax_keywords(content: bytes) -> Iterator[bytes]:
 
 
 def _end_faults(tar: HashingStream) -> Iterator[TarFault]:
-    """Read the rest behind the first block of zeros: at least one more, and nothing else."""
+    """Read what follows the first block of zeros, which must be zeros, one block at least."""
     start = tar.size - TAR_BLOCK
     more = False
     while chunk := tar.read(CHUNK):
         more = more or any(chunk)
     if more:
-        yield TarFault(start, "more behind the block of zeros that ends the tar")
+        yield TarFault(start, "data behind the block of zeros that ends the tar")
     elif tar.size - start < 2 * TAR_BLOCK:
         yield TarFault(start, "truncated: a tar ends with two blocks of zeros")
 

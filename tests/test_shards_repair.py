@@ -123,8 +123,8 @@ def test_without_manifest_classes_and_rejects_must_be_there(copy):
     (copy / "classes.csv").write_text("label,landmark_id,images,name\n0,L0,8,\n1,L1,7,\n2,L2,8,\n")
     assert repair(copy).lost[0] == "classes.csv: counts '7' images of class 1, split train has 8"
     (copy / "classes.csv").write_text("label,landmark_id,images,name\n0,L0,8,\n1,L1,8,\n")
-    assert repair(copy).lost == ["test.labels.npy: 2 labels are not -1 to 1",
-                                 "train.labels.npy: 8 labels are not -1 to 1",
+    assert repair(copy).lost == ["test.labels.npy: 2 labels are outside -1 to 1",
+                                 "train.labels.npy: 8 labels are outside -1 to 1",
                                  "dataset.json: cannot be rebuilt until the other faults are repaired"]
 
 

@@ -184,7 +184,7 @@ DAMAGES = {
     "empty tar": Damage(cut(0), "train-000000.tar: at offset 0: truncated: ", mended=False),
     "tar of zeros": Damage(write("train-000000.tar", bytes(10240)), "train-000000.tar: holds no sample", mended=False),
     "more at the end": Damage(
-        append(b"x" * 10240), "train-000000.tar: at offset 21504: more behind the block of zeros", mended=False),
+        append(b"x" * 10240), "train-000000.tar: at offset 21504: data behind the block of zeros", mended=False),
     "zeros at the end": Damage(
         append(bytes(512)), "train-000000.tar: has 31232 bytes, was packed with 30720", None, mended=False),
     "swapped shards": Damage(
@@ -209,7 +209,7 @@ DAMAGES = {
                                      "train.index.npy: row 9 has the key {ninth}, which row 3 of train.index.npy has"),
     "edited label": Damage(edit("train.labels.npy", edit_label), "train.labels.npy: row 3, sample {key} at offset "),
     "label out of range": Damage(edit("train.labels.npy", lambda labels: labels + 4),
-                                 "train.labels.npy: 14 labels are not -1 to 3"),
+                                 "train.labels.npy: 14 labels are outside -1 to 3"),
     "too few labels": Damage(edit("train.labels.npy", lambda labels: labels[:-1]),
                              "train.labels.npy: has 13 rows, dataset.json counts 14 samples"),
     "too few rows": Damage(edit("train.index.npy", lambda rows: rows[:-1]),
