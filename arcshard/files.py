@@ -2,7 +2,10 @@
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,26 +14,69 @@ from typing import BinaryIO
 from arcshard.console import UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # EBADF: NFS locks no file open for reading only
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a binary file that takes the name `path` only when the block ends well.
 
-    A kill at any moment leaves the old file or none, beside a `.part` file that the next try overwrites.
+    Of several writers at once the last wins, whole. A kill at any moment leaves the old file or none, beside a `.part`
+    file that the next try overwrites. Raises UserError if the disk is full.
     """
     path = Path(path)
-    aside = path.with_name(path.name + ".part")
-    try:
-        with open(aside, "w+b") as f:
+    with report_full_disk(path), _open_aside(path) as f:
+        try:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+            os.replace(f.name, path)
+        except BaseException:
+            if has_name(f, f.name):
+                os.unlink(f.name)
+            raise
     sync_folder(path.parent)
+
+
+def _open_aside(path: Path) -> BinaryIO:
+    """An empty file for one writer alone: the first of NAME.part, NAME.part1, … that no other has locked."""
+    for number in itertools.count():
+        f = open_or_create(path.with_name(f"{path.name}.part{number or ''}"))
+        locked = try_lock(f.fileno())
+        if locked and has_name(f, f.name):
+            f.truncate()
+            return f
+        f.close()
+        if locked is None:
+            os.unlink(f.name)
+            return open(path.with_name(f"{path.name}.part-{secrets.token_hex(4)}"), "x+b")
+    raise AssertionError
+
+
+def open_or_create(path: Path) -> BinaryIO:
+    """Open a file for reading and writing, as it is, or empty if there is none."""
+    return open(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+
+
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file or folder by flock, unless another process has: whether that worked; None: it has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
+
+
+def has_name(f: BinaryIO, path: str | Path) -> bool:
+    """Whether the open file has this name: another process may have renamed or removed it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(f.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -58,14 +104,15 @@ def sync_folder(folder: Path) -> None:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Let only this process write into an existing folder, by flock; the kernel frees it however the process ends.
 
-    Raises UserError if another process holds the lock.
+    Raises UserError if another process holds the lock. Warns where folders cannot be locked, as on NFS.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is locked: another process writes into it; wait until it ends") from None
+        locked = try_lock(handle)
+        if locked is None:
+            print(f"{folder} is on a file system without locks: let no other process write into it", file=sys.stderr)
+        elif not locked:
+            raise UserError(f"{folder} is locked: another process writes into it; wait until it ends")
         yield
     finally:
         os.close(handle)

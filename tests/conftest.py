@@ -1,10 +1,11 @@
 """Fixtures that many tests share: a small packed dataset of made-up photos."""
 import io
 import os
+import resource
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,17 @@ def make_photo():
 @pytest.fixture
 def refused():
     return assert_one_sentence
+
+
+@pytest.fixture
+def small_files() -> AbstractContextManager[None]:
+    """A context in which files may have 1 kB: writing more fails as on a full disk, with EFBIG."""
+    class SmallFiles(AbstractContextManager):
+        def __enter__(self):
+            self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.before[1]))
+
+        def __exit__(self, *_):
+            resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+    return SmallFiles()
