@@ -1,4 +1,4 @@
-"""verify names each fault, also one that came with a fitting dataset.json; repair mends what the tars can mend."""
+"""verify names each fault, even if dataset.json agrees with it; repair rebuilds what the tars determine."""
 import io
 import json
 import os
@@ -155,7 +155,7 @@ class Damage(NamedTuple):
     sentence: str
     sealed: str | None = ""
     """With a fitting dataset.json; "": the same; None: nothing can tell."""
-    mended: bool = True
+    fixed: bool = True
     """Whether repair gives the old bytes back."""
 
 
@@ -163,32 +163,32 @@ SAMPLE, ROW = "train-000000.tar: sample {key} at offset {offset}", "train.index.
 DAMAGES = {
     "flipped bit in a photo": Damage(
         flip_in_tar(-200), SAMPLE + ": the photo's bytes are not those that were packed",
-        ROW + "{offset}: crc32 is ", mended=False),
+        ROW + "{offset}: crc32 is ", fixed=False),
     "flipped bit in a photo's header": Damage(
-        flip_in_tar(400), "train-000000.tar: at offset {header}: a damaged tar header (bad checksum)", mended=False),
+        flip_in_tar(400), "train-000000.tar: at offset {header}: a damaged tar header (bad checksum)", fixed=False),
     "flipped bit in a label's header": Damage(
-        flip_in_tar(1024 + 400, 4), SAMPLE + " is no longer there", mended=False),
+        flip_in_tar(1024 + 400, 4), SAMPLE + " is no longer there", fixed=False),
     "flipped bit in a label": Damage(
-        flip_in_tar(1024, 4), SAMPLE + ": label is ", "train.labels.npy: row 3, sample {key} at offset ", mended=False),
+        flip_in_tar(1024, 4), SAMPLE + ": label is ", "train.labels.npy: row 3, sample {key} at offset ", fixed=False),
     "a letter for a label": Damage(
         spoil_label, "train-000000.tar: at offset {cls}: member {key}.cls is 's', not a label",
-        mended=False),
+        fixed=False),
     "flipped bit behind a label": Damage(
-        flip_in_tar(1000, 4), "train-000000.tar: its sha256 is not the one it was packed with", None, mended=False),
+        flip_in_tar(1000, 4), "train-000000.tar: its sha256 is not the one it was packed with", None, fixed=False),
     "truncated tar": Damage(
-        cut(None), "train-000000.tar: at offset {end}: truncated: a tar ends with two blocks of zeros", mended=False),
+        cut(None), "train-000000.tar: at offset {end}: truncated: a tar ends with two blocks of zeros", fixed=False),
     "tar without its padding": Damage(
-        cut(512 * 47), "train-000000.tar: has 24064 bytes, was packed with 30720", None, mended=False),
+        cut(512 * 47), "train-000000.tar: has 24064 bytes, was packed with 30720", None, fixed=False),
     "tar without its second block of zeros": Damage(
-        cut(512 * 43), "train-000000.tar: at offset 21504: truncated: ", mended=False),
-    "empty tar": Damage(cut(0), "train-000000.tar: at offset 0: truncated: ", mended=False),
-    "tar of zeros": Damage(write("train-000000.tar", bytes(10240)), "train-000000.tar: holds no sample", mended=False),
+        cut(512 * 43), "train-000000.tar: at offset 21504: truncated: ", fixed=False),
+    "empty tar": Damage(cut(0), "train-000000.tar: at offset 0: truncated: ", fixed=False),
+    "tar of zeros": Damage(write("train-000000.tar", bytes(10240)), "train-000000.tar: holds no sample", fixed=False),
     "more at the end": Damage(
-        append(b"x" * 10240), "train-000000.tar: at offset 21504: data behind the block of zeros", mended=False),
+        append(b"x" * 10240), "train-000000.tar: at offset 21504: data behind the block of zeros", fixed=False),
     "zeros at the end": Damage(
-        append(bytes(512)), "train-000000.tar: has 31232 bytes, was packed with 30720", None, mended=False),
+        append(bytes(512)), "train-000000.tar: has 31232 bytes, was packed with 30720", None, fixed=False),
     "swapped shards": Damage(
-        swap_shards, "train-000001.tar: sample ", "train.index.npy: row 0, sample ", mended=False),
+        swap_shards, "train-000001.tar: sample ", "train.index.npy: row 0, sample ", fixed=False),
     "stale idx": Damage(
         lambda path: shutil.copy(path / "train-000000.idx", path / "train-000001.idx"),
         "train-000001.idx: stale, it is not the index of train-000001.tar"),
@@ -224,36 +224,36 @@ DAMAGES = {
     "more than the array": Damage(
         append(b"x", "train.labels.npy"), "train.labels.npy: has 185 bytes, its 14 rows end at 184"),
     "too few classes": Damage(edit_text("classes.csv", "3,3,3,\n", ""),
-                              "classes.csv: has 3 classes, dataset.json counts 4", mended=False),
+                              "classes.csv: has 3 classes, dataset.json counts 4", fixed=False),
     "classes in another order": Damage(edit_text("classes.csv", "1,1,4,\n2,2,3,", "2,2,3,\n1,1,4,"),
-                                       "classes.csv: has label '2' where 1 belongs", mended=False),
+                                       "classes.csv: has label '2' where 1 belongs", fixed=False),
     "landmark twice": Damage(edit_text("classes.csv", "3,3,3", "3,2,3"), "classes.csv: has a landmark_id twice",
-                             mended=False),
+                             fixed=False),
     "wrong count of images": Damage(edit_text("classes.csv", "1,1,4", "1,1,5"),
-                                    "classes.csv: counts '5' images of class 1, split train has 4", mended=False),
+                                    "classes.csv: counts '5' images of class 1, split train has 4", fixed=False),
     "other columns": Damage(edit_text("classes.csv", "landmark_id", "id"),
                             "classes.csv: has the columns 'label,id,images,name', not label,landmark_id,",
-                            mended=False),
+                            fixed=False),
     "renamed landmark": Damage(edit_text("classes.csv", "3,3,3", "3,9,3"),
-                               "classes.csv: its sha256 is not the one it was packed with", None, mended=False),
+                               "classes.csv: its sha256 is not the one it was packed with", None, fixed=False),
     "unknown sample with truths": Damage(edit_text("test.truths.csv", "k15", "k2"),
-                                         "test.truths.csv: the split has no sample 'k2'", mended=False),
+                                         "test.truths.csv: the split has no sample 'k2'", fixed=False),
     "other first truth": Damage(edit_text("test.truths.csv", "3 1", "2 1"), "test.truths.csv: the first label of "
-                                "sample 'k15' is 2, not its own, 3", mended=False),
+                                "sample 'k15' is 2, not its own, 3", fixed=False),
     "own label not the first truth": Damage(edit_text("test.truths.csv", "3 1", "1 3"), "test.truths.csv: the first "
-                                            "label of sample 'k15' is 1, not its own, 3", mended=False),
+                                            "label of sample 'k15' is 1, not its own, 3", fixed=False),
     "truth that is no class": Damage(edit_text("test.truths.csv", "3 1", "3 4"), "test.truths.csv: sample 'k15' has "
-                                     "the labels [3, 4], not several of 0 to 3", mended=False),
+                                     "the labels [3, 4], not several of 0 to 3", fixed=False),
     "truth twice": Damage(edit_text("test.truths.csv", "3 1", "3 3"), "test.truths.csv: sample 'k15' has the labels "
-                          "[3, 3], not several of 0 to 3", mended=False),
+                          "[3, 3], not several of 0 to 3", fixed=False),
     "one truth": Damage(edit_text("test.truths.csv", "3 1", "3"), "test.truths.csv: sample 'k15' has '3', not several ",
-                        mended=False),
+                        fixed=False),
     "sample with truths twice": Damage(edit_text("test.truths.csv", "k15,3 1", "k15,3 1\nk15,3 1"),
-                                       "test.truths.csv: has sample 'k15' twice", mended=False),
+                                       "test.truths.csv: has sample 'k15' twice", fixed=False),
     "too few fields": Damage(edit_text("test.truths.csv", "k15,3 1", "k15"), "test.truths.csv: a row has 1 fields, "
-                             "not 2", mended=False),
+                             "not 2", fixed=False),
     "edited rejects": Damage(write("rejected.csv", b"x"), "rejected.csv: has 1 bytes, was packed with 16", None,
-                             mended=False),
+                             fixed=False),
 }
 
 
@@ -286,7 +286,7 @@ def test_repair_gives_the_old_bytes_back_or_names_what_it_cannot(whole, copy, da
     damage.do(copy)
     damaged = contents(copy)
     rebuilt, lost = repair(copy)
-    if damage.mended:
+    if damage.fixed:
         assert rebuilt and not lost
         assert contents(copy) == contents(whole) and verify(copy) == []
     else:
@@ -341,7 +341,7 @@ MANIFEST_DAMAGES = {
 
 
 @pytest.mark.parametrize("sentence", MANIFEST_DAMAGES)
-def test_wrong_counts_and_entries_of_the_manifest_are_named_and_mended(whole, copy, sentence):
+def test_wrong_counts_and_entries_of_the_manifest_are_named_and_repaired(whole, copy, sentence):
     edit_manifest(copy, MANIFEST_DAMAGES[sentence])
     assert sentence in verify(copy)
     assert repair(copy) == (["dataset.json"], [])
