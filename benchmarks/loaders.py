@@ -71,8 +71,8 @@ def parse_args() -> argparse.Namespace:
         raise UserError(f"--seconds is {args.seconds:g}: give a positive number")
     least = 2 * WARMED * args.workers * args.batch_size
     if args.photos < least:
-        raise UserError(f"--photos must be at least {least}, so that an epoch outlasts the batches that each of "
-                        f"--workers warms up with, not {args.photos}")
+        raise UserError(f"--photos is {args.photos}: give at least {least}, so that an epoch outlasts the batches that "
+                        "each of --workers warms up with")
     return args
 
 

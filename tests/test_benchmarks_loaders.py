@@ -128,7 +128,7 @@ def test_memory_mode_reports_ten_epochs_and_the_bound(call, work, tmp_path):
 @pytest.mark.parametrize("options, sentence", [
     (["--rounds", 0], "--rounds is 0: give at least 1"),
     (["--seconds", 0], "--seconds is 0: give a positive number"),
-    (["--photos", 100], "--photos must be at least 2048, so that an epoch outlasts "),
+    (["--photos", 100], "--photos is 100: give at least 2048, so that an epoch outlasts "),
     (["--peers", "no/such"], "there is no Python in no/such"),
     (["--against", "tfdata"], "invalid choice: 'tfdata'"),
 ])

@@ -1,6 +1,8 @@
 """Every preset is read as a user's flag would be; the command line explains each field."""
+import math
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 import timm
@@ -76,6 +78,18 @@ def test_a_value_that_has_a_new_name_is_refused_with_it(word, tmp_path, capsys):
         arguments("--config", tmp_path / "stages.yaml", word, "held")
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "held is now frozen" in said and len(said.splitlines()) == 1
+
+
+NUMBERS = [(section, field.name, kind) for section in SECTIONS.values()
+           for field in fields(section) if float in {kind := get_type_hints(section)[field.name], *get_args(kind)}]
+
+
+@pytest.mark.parametrize("section, name, kind", NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, -1000.0])
+def test_no_number_may_be_nan_or_far_below_zero(section, name, kind, value):
+    given = {tuple: (value, 1.0), dict: {"a": value}}.get(get_origin(kind), value)
+    with pytest.raises(ValueError, match=rf"\.{name}\b.* is .*: give"):
+        section(**{name: given})
 
 
 def test_what_may_differ_when_a_run_continues():

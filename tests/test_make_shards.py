@@ -324,8 +324,7 @@ def test_wrong_arguments_are_refused(raw, tmp_path):
     assert [path.name for path in out.iterdir()] == [".packing"]  # archives that were indexed stay so
     write(out / "thesis.tex", b"")
     assert refusal(make(raw, out)) == (
-        f"{out} holds other files (thesis.tex): --out must be a new folder or one that this command began, choose "
-        "another")
+        f"{out} holds other files (thesis.tex): choose for --out a new folder, or one that this command began")
     assert {path.name for path in out.iterdir()} == {".packing", "thesis.tex"}
 
 

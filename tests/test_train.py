@@ -415,7 +415,7 @@ def test_a_file_as_output_is_one_sentence(train_here, tmp_path, refused):
 def test_photos_without_landmark_cannot_be_trained_on(train_here, photos, tmp_path, refused):
     folder, samples = photos
     pack(samples.assign(split="train"), [folder], tmp_path / "ds", PackOptions(), Engine())
-    refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "3 have none: name them in select.block, or")
+    refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "have no landmark: name them in select.block, or")
 
 
 def test_a_run_goes_on_with_changed_data_only_where_that_is_allowed(train_here, tmp_path, refused, photos):

@@ -103,8 +103,8 @@ def _work_folder(output: Output, existing: ExistingDataset) -> Path:
     """The local work folder, without what killed tasks left half done; refuses a folder of other files."""
     others = output.names() - {UNFINISHED}
     if existing.manifest is None and others:
-        raise UserError(f"{output.url} holds other files ({min(others)}): --out must be a new folder or one that this "
-                        "command began, choose another")
+        raise UserError(f"{output.url} holds other files ({min(others)}): choose for --out a new folder, or one "
+                        "that this command began")
     work = output.local_work()
     for scratch in work.glob(f"{SCRATCH}*"):
         shutil.rmtree(scratch, ignore_errors=True)
