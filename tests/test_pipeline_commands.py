@@ -19,6 +19,9 @@ from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
 from loader import View
 from model import ModelConfig, build_embedder
+from preprocess.engine import Engine
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
 from retrieval import Pipeline, read_pipeline
 from retrieval.local_features import extract, verify
 from retrieval.pictures import BOX_WIDTH, MARGIN
@@ -266,6 +269,17 @@ def test_answers_that_need_photos_need_a_dataset(page, run_folder, dataset_path,
     with pytest.raises(UserError, match=f"embeddings only, but this pipeline compares {what}: give the dataset"):
         page(predict, "--run", run_folder, "--index", run_folder / "embeddings" / "train",
              photo_folder / "c0test.jpg", "--pipeline", answers)
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "val"]])
+def test_a_gallery_alone_has_nothing_for_steps_that_compare_with_non_landmarks(page, run_folder, photos, photo_folder,
+                                                                               tmp_path, splits):
+    rows = photos[1]
+    pack(rows[rows["split"].isin(splits)], [photos[0]], tmp_path / "d", PackOptions(), Engine())
+    words = "--run", run_folder, "--index", tmp_path / "d", photo_folder / "c3test.jpg"
+    assert "c3test.jpg" in page(predict, *words)
+    with pytest.raises(UserError, match="d has no photo without landmark in a val or test split, but steps"):
+        page(predict, *words, "--pipeline", FIRST)
 
 
 def test_wrong_steps_are_one_sentence(page, run_folder, dataset_path, tmp_path):

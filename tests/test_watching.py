@@ -1,4 +1,6 @@
 """What TensorBoard and W&B get of a run: the lines of its logs, each once."""
+import errno
+import json
 import sys
 from types import SimpleNamespace
 
@@ -48,6 +50,37 @@ def test_tensorboard_has_each_line_once_however_often_the_run_was_killed(tmp_pat
         assert curve(reader, "train/loss") == logged(tmp_path, "loss")
         assert curve(reader, "val/recall@1") == logged(tmp_path, "val_recall@1", VALIDATION)
         assert [step for step, _ in curve(reader, "train/loss")] == [12, 24, 36, 48, 60, 72, 84, 96]
+
+
+GOOD = [{"position": 12, "loss": 1.0}, {"position": 24, "loss": 0.5}]
+
+
+@pytest.mark.parametrize("damaged", [b'{"position": 16, "lo', b"[]", b"null", b'{"loss": 1.0}', b'{"position": "16"}',
+                                     b"\0" * 30, b'{"position": 16, "\xff": 1}', b"", b"[" * 100])
+def test_a_damaged_line_is_named_and_left_out(tmp_path, capsys, damaged):
+    """A run that goes on drops it, so that it is named once."""
+    path = tmp_path / training_log.NAME
+    path.write_bytes(b"\n".join([json.dumps(GOOD[0]).encode(), damaged, json.dumps(GOOD[1]).encode(), b'{"position']))
+    assert training_log.read(tmp_path) == GOOD
+    assert f"{path} line 2 is damaged" in capsys.readouterr().err
+    MetricsLog(tmp_path, ALONE).truncate_after(24)
+    capsys.readouterr()
+    assert training_log.read(tmp_path) == GOOD and capsys.readouterr().err == ""
+
+
+def test_a_line_follows_one_that_was_cut_short(tmp_path):
+    (tmp_path / training_log.NAME).write_text('{"position": 12, "lo')
+    train(tmp_path, "none", 0, 12)
+    assert [line["position"] for line in training_log.read(tmp_path)] == [12]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(UserError, match=f"no room left for .*{training_log.NAME}"):
+        MetricsLog(tmp_path, ALONE).append(training_log.NAME, position=12)
 
 
 def test_only_numbers_of_the_two_logs_are_drawn():

@@ -88,8 +88,9 @@ class Checkpointer:
         stage.world.share(float_buffers(self.state.evaluated))
         figures = validate(stage, self.state.evaluated)
         train_mode(self.state.step, c, stage.epochs_done)
-        earlier = [line for line in read(self.out, VALIDATION) if line["stage"] == stage.name]
-        if c.best != "none" and stage.world.is_main and all(figures[c.best] > line[c.best] for line in earlier):
+        earlier = [line[c.best] for line in read(self.out, VALIDATION)
+                   if line.get("stage") == stage.name and c.best in line]
+        if c.best != "none" and stage.world.is_main and all(figures[c.best] > value for value in earlier):
             checkpoint.keep_as_best(self.out)
         stage.log.append(VALIDATION, stage=stage.name, step=self.state.updates, position=stage.run_position,
                          epoch=stage.epochs_done, **figures)

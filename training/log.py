@@ -3,9 +3,10 @@ import importlib
 import json
 import math
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from arcshard.console import UserError
 from arcshard.distributed import World
-from arcshard.files import write_text
+from arcshard.files import report_full_disk, write_text
 from arcshard.memory import memory_mb
 from loader import Batch, DeviceWait
 
@@ -51,8 +52,8 @@ class MetricsLog:
         """Drop the lines beyond `position`, images of the run, left by a killed process; this one continues there."""
         self.position = position
         for name in (NAME, VALIDATION, BAD) if self.world.is_main else ():
-            if lines := read(self.run, name):
-                kept = [line for line in lines if line["position"] <= position]
+            if (self.run / name).is_file():
+                kept = [line for line in read(self.run, name) if line["position"] <= position]
                 write_text(self.run / name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def count(self, loss: torch.Tensor, bad: torch.Tensor, batch: Batch) -> None:
@@ -100,7 +101,7 @@ class MetricsLog:
     def append(self, name: str, **record: Any) -> None:
         """Write a line into one of the run's logs."""
         if self.world.is_main:
-            with open(self.run / name, "a") as f:
+            with report_full_disk(self.run / name), open(self.run / name, "a") as f:
                 f.write(json.dumps(record) + "\n")
             for sink in self.sinks:
                 sink(name, record)
@@ -114,9 +115,23 @@ class MetricsLog:
 
 
 def read(run: Path, name: str = NAME) -> list[dict[str, Any]]:
-    """The lines of a run's log; a last line that a kill cut short is left out."""
-    lines = (run / name).read_text().split("\n")[:-1] if (run / name).is_file() else []
-    return [{RENAMED.get(key, key): value for key, value in json.loads(line).items()} for line in lines]
+    """The lines of a run's log. A damaged line is named on stderr and left out: the log is not the run.
+
+    So is, without a word, a last line that a kill cut short.
+    """
+    lines = (run / name).read_bytes().split(b"\n")[:-1] if (run / name).is_file() else []
+    return [{RENAMED.get(key, key): value for key, value in line.items()} for number, text in enumerate(lines, 1)
+            if (line := _parsed(text, f"{run / name} line {number}"))]
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any] | None:
+    line: Any = None
+    with suppress(ValueError):
+        line = json.loads(text)
+    if isinstance(line, dict) and isinstance(line.get("position"), int):
+        return line
+    print(f"{where} is damaged and left out: {text[:60]!r}", file=sys.stderr)
+    return None
 
 
 # Updates whose loss or gradient is not finite: noticed on the device, named at the next line of the log.

@@ -16,13 +16,14 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.packing.publish import NothingPacked
 from retrieval import Embeddings, Pipeline, Vectors
+from retrieval.metrics import NO_LANDMARK
 from retrieval.pipeline import candidates
 from retrieval.run.embed import embed_split, store
 from retrieval.run.model import RunModel, Tta, load_model
-from retrieval.run.queries import GALLERY, Matcher, embed_all, non_landmarks, query_splits
+from retrieval.run.queries import GALLERY, Matcher, embed_all, holds_queries, non_landmarks
 from retrieval.state import State
 from retrieval.store import is_store
-from shards import Dataset
+from shards import Dataset, splits
 
 QUERY = "query"  # the split that photos are packed as
 
@@ -56,7 +57,11 @@ def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline, tta:
     photos = Dataset(index, GALLERY, model.cache)
     if "non_landmarks" not in pipeline.needs:
         return Index(model, gallery, None, photos)
-    queries = [Dataset(index, split, model.cache) for split in query_splits(index, model.cache)]
+    known = [Dataset(index, split, model.cache) for split in splits(index, model.cache) if holds_queries(split)]
+    queries = [dataset for dataset in known if (dataset.labels == NO_LANDMARK).any()]
+    if not queries:
+        raise UserError(f"{index} has no photo without landmark in a val or test split, but steps of this pipeline "
+                        "compare with such photos: pack a test split that holds some, or take the steps out")
     return Index(model, gallery, non_landmarks(embed_all(model, queries, run_folder, keep=False))[0], photos)
 
 

@@ -52,11 +52,15 @@ def open_queries(models: Sequence[RunModel], data: str, folders: Sequence[Path |
 def query_splits(data: str, cache: CacheConfig) -> list[str]:
     """The dataset's val and test splits. Raises UserError if it has none, or no gallery."""
     known = splits(data, cache)
-    queries = [split for split in known if split == "val" or split.startswith("test")]
+    queries = [*filter(holds_queries, known)]
     if not queries or GALLERY not in known:
         raise UserError(f"{data} has only {', '.join(known)}, but an evaluation needs a train split and a val or test "
                         "split: give clean.py --val-fold or --solution and pack again")
     return queries
+
+
+def holds_queries(split: str) -> bool:
+    return split == "val" or split.startswith("test")
 
 
 def embed_all(model: RunModel, datasets: Sequence[Dataset], folder: Path | None, keep: bool = True
