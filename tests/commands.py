@@ -6,11 +6,24 @@ import runpy
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parent.parent
+
+
+def run_as_main(words: Sequence[str]) -> None:
+    """Run `SCRIPT …` or `-m MODULE …` as a new interpreter would: `__main__`, sys.argv and sys.path are its own."""
+    module = words[1] if words[0] == "-m" else None
+    argv = list(words[1:] if module else words)
+    folder = str(ROOT) if module else str(Path(argv[0]).absolute().parent)
+    with mock.patch.object(sys, "argv", argv), mock.patch.object(sys, "path", [folder, *sys.path]):
+        if module:
+            sys.modules.pop(f"{module}.__main__", None)  # a test may have imported it
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(argv[0], run_name="__main__")
 
 
 def run_here(*words: object, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
@@ -21,19 +34,11 @@ def run_here(*words: object, cwd: Path = ROOT, env: Mapping[str, str] | None = N
     seen, and what a command changes in the interpreter stays.
     """
     argv = [str(word) for word in words]
-    module = argv[1] if argv[0] == "-m" else None
-    argv = argv[1:] if module else argv
-    folder = str(ROOT) if module else str((cwd / argv[0]).parent)
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    with (mock.patch.object(sys, "argv", argv), mock.patch.object(sys, "path", [folder, *sys.path]),
-          mock.patch.dict(os.environ, env or os.environ, clear=True), contextlib.chdir(cwd),
+    with (mock.patch.dict(os.environ, env or os.environ, clear=True), contextlib.chdir(cwd),
           contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
         try:
-            if module:
-                sys.modules.pop(f"{module}.__main__", None)  # a test may have imported it
-                runpy.run_module(module, run_name="__main__", alter_sys=True)
-            else:
-                runpy.run_path(argv[0], run_name="__main__")
+            run_as_main(argv)
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1

@@ -18,6 +18,7 @@ from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from tests.commands import ROOT, run_here, run_process
+from tests.forked import run_ranks
 
 CLASSES = 6
 
@@ -86,6 +87,12 @@ def call() -> Callable[..., subprocess.CompletedProcess]:
 def process() -> Callable[..., subprocess.CompletedProcess]:
     """Run a command of the project in a process of its own; returns the finished process with its texts."""
     return run_process
+
+
+@pytest.fixture(scope="session")
+def on_ranks() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a command of the project on so many ranks without torchrun; returns what all said as of one process."""
+    return run_ranks
 
 
 @pytest.fixture

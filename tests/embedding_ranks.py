@@ -1,4 +1,4 @@
-"""What torchrun starts for test_run_embed.py: python -m retrieval, in parts of 16 rows, each printed when written."""
+"""A rank of test_run_embed.py: python -m retrieval, in parts of 16 rows, each printed when written."""
 import os
 from functools import partial
 
@@ -10,7 +10,7 @@ write = Parts.write
 
 
 def told(parts, number, vectors):
-    print(f"rank {os.environ['RANK']}: part {number}\n", end="", flush=True)  # one write: two ranks share the pipe
+    print(f"rank {os.environ['RANK']}: part {number}", flush=True)
     write(parts, number, vectors)
 
 

@@ -1,4 +1,4 @@
-"""What torchrun starts for test_sharded_heads.py: each rank takes its photos and classes, and writes what it found."""
+"""A rank of test_sharded_heads.py: it takes its photos and classes, and writes what it found."""
 import sys
 from copy import deepcopy
 from pathlib import Path

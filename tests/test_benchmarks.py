@@ -90,7 +90,7 @@ def test_nothing_that_a_part_started_outlives_a_benchmark_that_is_stopped(datase
                                text=True)
     until = time.monotonic() + 120
     while not (parts := [child for child in children(process.pid)
-                         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]):
+                         if b"gpu.py" in Path(f"/proc/{child}/cmdline").read_bytes()]):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     process.terminate()
@@ -118,10 +118,9 @@ def test_the_gpu_benchmark_needs_a_gpu(call, refused, dataset_path):
 
 
 @pytest.mark.heavy
-def test_throughput_adds_up_the_ranks(process, dataset_path, tmp_path):
-    done = process("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "benchmarks/throughput.py",
-                   "--data", dataset_path, "--json", tmp_path / "t.json", "--size", 48, "--batch-size", 4, "--batches",
-                   2, "--rounds", 1, "--backbone", "test_efficientnet")
+def test_throughput_adds_up_the_ranks(on_ranks, dataset_path, tmp_path):
+    done = on_ranks(2, "benchmarks/throughput.py", "--data", dataset_path, "--json", tmp_path / "t.json", "--size", 48,
+                    "--batch-size", 4, "--batches", 2, "--rounds", 1, "--backbone", "test_efficientnet")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("-bound") == 1
     assert json.loads((tmp_path / "t.json").read_text())["settings"]["images_a_round"] == 16

@@ -2,13 +2,12 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.forked import Forked
 from training import log
 
 ROOT = Path(__file__).parent.parent
@@ -24,9 +23,8 @@ class Agent:
         words = ["-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3",
                  "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "elastic",
                  "--rdzv-conf", f"is_host={is_host},last_call_timeout=2,keep_alive_interval=1"]
-        self.process = subprocess.Popen([sys.executable, *words, "train.py", *TINY, "--data", dataset, "--out", run],
-                                        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                        env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})
+        self.process = Forked(*words, "train.py", *TINY, "--data", dataset, "--out", run,
+                              env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})
 
     def world_size(self) -> int:
         """Ranks of the run, as this agent's own was told; 0 while it has none."""
@@ -42,7 +40,7 @@ class Agent:
         ranks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in (self.process.pid, *map(int, ranks)):
             os.kill(pid, signal.SIGKILL)
-        return self.process.communicate()[0]
+        return "".join(self.process.communicate())
 
 
 @pytest.mark.heavy

@@ -186,10 +186,9 @@ def test_neighbors_of_stores(retrieval, run_folder, whole, tmp_path):
 
 
 @pytest.mark.heavy
-def test_two_ranks_embed_and_search_as_one_process_does(process, run_folder, dataset_path, whole, tmp_path):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "--")
-    done = process(*torchrun, "tests.embedding_ranks", "embed", "--run", run_folder, "--data", dataset_path,
-                   "--splits", "train", "--out", tmp_path)
+def test_two_ranks_embed_and_search_as_one_process_does(on_ranks, run_folder, dataset_path, whole, tmp_path):
+    done = on_ranks(2, "-m", "tests.embedding_ranks", "embed", "--run", run_folder, "--data", dataset_path, "--splits",
+                    "train", "--out", tmp_path)
     assert done.returncode == 0 and done.stdout.count("60 x 24") == 1, done.stderr
     assert {line for line in done.stdout.splitlines() if line.startswith("rank")} == {
         "rank 0: part 0", "rank 0: part 1", "rank 1: part 2", "rank 1: part 3"}
@@ -201,8 +200,8 @@ def test_two_ranks_embed_and_search_as_one_process_does(process, run_folder, dat
         count = len(vectors)
         replace(whole, vectors=vectors, keys=[f"{row}" for row in range(count)], labels=np.zeros(count, np.int64),
                 landmark_ids=[""] * count).save(tmp_path / name)
-    done = process(*torchrun, "retrieval", "neighbors", "--queries", tmp_path / "q", "--gallery", tmp_path / "g",
-                   "--out", tmp_path / "n.npz")
+    done = on_ranks(2, "-m", "retrieval", "neighbors", "--queries", tmp_path / "q", "--gallery", tmp_path / "g",
+                    "--out", tmp_path / "n.npz")
     assert done.returncode == 0 and "40 queries, 10 of 40,000 each" in done.stdout, done.stderr
     with np.load(tmp_path / "n.npz") as found:
         scores, rows = nearest(queries, gallery, 10)

@@ -1,4 +1,4 @@
-"""Classes spread over 2 and 3 ranks of torchrun (gloo), against one process that holds all; in float64."""
+"""Classes spread over 2 and 3 ranks (gloo), against one process that holds all; in float64."""
 import importlib.util
 from pathlib import Path
 
@@ -18,13 +18,12 @@ ROUNDED = {"rtol": 1e-4, "atol": 1e-6, "check_dtype": False}  # float32 beside f
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def found(request, tmp_path_factory, process):
+def found(request, tmp_path_factory, on_ranks):
     """What each rank found."""
     out = tmp_path_factory.mktemp("ranks")
     for name, make in ranks.OPTIMIZERS.items():
         torch.save(ranks.train_and_save(make, ALONE), out / f"{name}.pt")
-    done = process("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", request.param,
-                   "tests/sharded_ranks.py", out)
+    done = on_ranks(request.param, "tests/sharded_ranks.py", out)
     assert done.returncode == 0, done.stderr
     return [torch.load(out / f"{request.param}-{rank}.pt") for rank in range(request.param)]
 

@@ -4,7 +4,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from retrieval.run.model import load_model
 from shards import Dataset
+from tests.forked import Forked, started_ranks
 from training import checkpointer, optim
 from training import log as training_log
 from training import state as training_state
@@ -45,12 +45,10 @@ TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--m
 
 
 @pytest.fixture
-def train(call, process, dataset_path):
+def train(call, on_ranks, dataset_path):
     def run(out, *options, ranks=0, data=dataset_path):
-        start, command = call, []
-        if ranks:
-            start, command = process, ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
-        return start(*command, "train.py", *TINY, "--data", data, "--out", out, *options)
+        words = ["train.py", *TINY, "--data", data, "--out", out, *options]
+        return on_ranks(ranks, *words) if ranks else call(*words)
     return run
 
 
@@ -74,14 +72,17 @@ def losses(run):
 
 def start(out, dataset_path, *options, command=()):
     """The command in the background, once it has logged three steps."""
-    words = [sys.executable, *command, "train.py", *TINY, "--data", dataset_path, "--out", out, *options]
-    process = subprocess.Popen(words,
-                               stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = Forked(*command, "train.py", *TINY, "--data", dataset_path, "--out", out, *options)
+    await_steps(out, process)
+    return process
+
+
+def await_steps(out, process):
+    """Wait until the run has logged three steps."""
     until = time.monotonic() + 120
     while len(losses(out)) < 3:
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.02)
-    return process
 
 
 @pytest.fixture(scope="session")
@@ -233,7 +234,8 @@ def test_two_ranks_validate_as_one_and_go_on_exactly_when_one_dies(tmp_path, dat
     """
     options = ["--train.epochs", "12", "--train.global_batch", "24", "--train.checkpoint_every", "0.4"]
     assert train(tmp_path / "unbroken", *options, ranks=2).returncode == 0
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1",
+                "--run-path", "--start-method", "fork"]  # ranks forked from torchrun, which has torch loaded
     process = start(tmp_path / "run", dataset_path, *options, command=torchrun)
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1])
     os.kill(child, signal.SIGKILL)
@@ -249,24 +251,14 @@ def test_two_ranks_validate_as_one_and_go_on_exactly_when_one_dies(tmp_path, dat
 @pytest.mark.heavy
 @pytest.mark.parametrize("how, reason", [(signal.SIGKILL, "its connection ended"),
                                          (signal.SIGSTOP, "it did not answer in time")])
-def test_a_rank_that_is_lost_ends_the_others_in_a_sentence(how, reason, tmp_path, dataset_path, monkeypatch):
+def test_a_rank_that_is_lost_ends_the_others_in_a_sentence(how, reason, tmp_path, dataset_path):
     """Two ranks without torchrun, which would end the second one itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    for name, value in (shared | {"RANK": "1", "LOCAL_WORLD_SIZE": "2"}).items():
-        monkeypatch.setenv(name, value)
-    options = ["--train.epochs", "500", "--train.rank_timeout", "3"]
-    words = [sys.executable, "train.py", *TINY, "--data", dataset_path, "--out", tmp_path / "run", *options]
-    other = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    monkeypatch.setenv("RANK", "0")
-    try:
-        process = start(tmp_path / "run", dataset_path, *options)
+    words = ["train.py", *TINY, "--data", dataset_path, "--out", tmp_path / "run", "--train.epochs", "500",
+             "--train.rank_timeout", "3"]
+    with started_ranks(2, *words) as (process, other):
+        await_steps(tmp_path / "run", process)
         other.send_signal(how)
         _, said = process.communicate(timeout=60)
-    finally:
-        other.kill()
-        other.wait()
     assert process.returncode == 3, said
     assert said.splitlines()[-1] == (f"train.py: rank 0 lost another ({reason}): see that rank's own message; "
                                      "the same command continues from the last checkpoint")
@@ -293,11 +285,14 @@ def test_a_sharded_head_trains_as_a_whole_one_which_can_go_on_from_its_checkpoin
     options = ["--train.batchnorm", "frozen", "--model.neck", "none", "--train.epochs", "4", "--head.smoothing", "0.1",
                "--head.learn_scale", "true", "--train.clip", "0.5"]
     assert train_here(tmp_path / "whole", *options).returncode == 0
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = start(tmp_path / "run", dataset_path, *options, "--head.sharded", "true", "--train.micro_batch", "3",
-                    command=torchrun)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=90)
+    words = ["train.py", *TINY, "--data", dataset_path, "--out", tmp_path / "run", *options, "--head.sharded", "true",
+             "--train.micro_batch", "3"]
+    with started_ranks(2, *words) as both:
+        await_steps(tmp_path / "run", both[0])
+        for rank in both:
+            rank.send_signal(signal.SIGTERM)
+        for rank in both:
+            rank.communicate(timeout=90)
     assert 36 <= checkpoint.load(tmp_path / "run").loader["position"] < 240
     assert train_here(tmp_path / "run", *options).returncode == 0
     expected = [loss for _, _, loss in losses(tmp_path / "whole")]
@@ -603,7 +598,7 @@ def test_a_folder_that_is_no_dataset_is_one_sentence(train, tmp_path, refused):
 
 def test_ranks_that_do_not_divide_the_batch_are_one_sentence(train, tmp_path):
     done = train(tmp_path / "run", "--train.global_batch", "13", ranks=2)
-    assert done.returncode == 1 and "is not a multiple of the number of ranks: 13 for 2 ranks" in done.stderr
+    assert done.returncode == 2 and "is not a multiple of the number of ranks: 13 for 2 ranks" in done.stderr
 
 
 @pytest.mark.parametrize("start, end, every, expected", [
