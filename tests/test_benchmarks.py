@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from tests.forked import Forked
+
 
 @pytest.mark.heavy
 def test_throughput_prints_and_writes_every_round(call, dataset_path, tmp_path):
@@ -47,9 +49,9 @@ def test_mistakes_are_one_sentence(call, refused, options, sentence):
 
 
 @pytest.mark.heavy
-def test_the_gpu_benchmark_walks_every_part_without_a_gpu(process, dataset_path, tmp_path):
-    done = process("benchmarks/gpu.py", "--data", dataset_path, "--out", tmp_path, "--dry-run")
-    assert done.returncode == 0, done.stderr + done.stdout
+def test_the_gpu_benchmark_walks_every_part_without_a_gpu(dataset_path, tmp_path):
+    benchmark = Forked("benchmarks/gpu.py", "--data", dataset_path, "--out", tmp_path, "--dry-run")
+    assert benchmark.communicate(timeout=500) and benchmark.returncode == 0, "\n".join(benchmark.communicate())
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert list(dict.fromkeys(row["part"] for row in rows)) == ["parity", "decode", "step", "both", "heads", "trace",
                                                                 "train"]

@@ -235,7 +235,7 @@ def test_two_ranks_validate_as_one_and_go_on_exactly_when_one_dies(tmp_path, dat
     options = ["--train.epochs", "12", "--train.global_batch", "24", "--train.checkpoint_every", "0.4"]
     assert train(tmp_path / "unbroken", *options, ranks=2).returncode == 0
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1",
-                "--run-path", "--start-method", "fork"]  # ranks forked from torchrun, which has torch loaded
+                "--run-path", "--start-method", "fork"]  # forked from torchrun, which has torch loaded
     process = start(tmp_path / "run", dataset_path, *options, command=torchrun)
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1])
     os.kill(child, signal.SIGKILL)
