@@ -9,6 +9,7 @@ SPLIT.truths.csv              only where samples have several true labels: all o
 """
 import re
 from collections.abc import Iterator
+from hashlib import blake2b
 
 import numpy as np
 
@@ -30,6 +31,8 @@ TAR_BLOCK = 512  # bytes: headers and data of a tar start at multiples of it
 MAX_KEY = 100 - len(".jpg")
 KEY_PATTERN = rf"[0-9a-z_-]{{1,{MAX_KEY}}}"
 KEY_RULE = f"1 to {MAX_KEY} characters of 0-9, a-z, _ and -"
+EXTENSION = r"\.[^./]*$"
+HASH = 16  # characters (64 bits): two of 4 M different paths share a hash with a probability of 1 in 2 million
 SPLIT_PATTERN = "[0-9a-z_]+"
 
 # Where the photo's bytes lie in its tar (offset, size in bytes), their crc32, and its width and height in pixels.
@@ -43,6 +46,15 @@ SHARD_KINDS = (".tar", ".idx")
 def is_key(text: str) -> bool:
     """Whether `text` can name a sample."""
     return re.fullmatch(KEY_PATTERN, text) is not None
+
+
+def made_key(path: str) -> str:
+    """A key for a path that is none: without extension, in lower case, - for each character that a key cannot have.
+
+    It is cut at the front if too long, and ends in a hash of the whole path.
+    """
+    stem = re.sub("[^0-9a-z_-]", "-", re.sub(EXTENSION, "", path).lower())
+    return f"{stem[-(MAX_KEY - HASH - 1):]}-{blake2b(path.encode(), digest_size=HASH // 2).hexdigest()}"
 
 
 def key_text(key: bytes) -> str:

@@ -1,8 +1,6 @@
 """Read tables of raw photos and test queries: those of GLDv2 and Kaggle, or others by their columns' names."""
 import os
-import re
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,7 +14,7 @@ from arcshard.urls import filesystem, is_url, reaching
 from preprocess.samples.sample_table import check_paths
 from preprocess.samples.splits import NO_FOLD
 from preprocess.samples.text_table import column_names, read_columns
-from shards.format import KEY_PATTERN, MAX_KEY, NO_LANDMARK
+from shards.format import EXTENSION, KEY_PATTERN, NO_LANDMARK, made_key
 
 # Photos in an ImageFolder tree: one folder per class, and the photos anywhere in it.
 
@@ -114,26 +112,16 @@ def _photos_of_lists(classes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({ID: photos["id"].to_pandas(), LANDMARK: classes[LANDMARK].take(rows).reset_index(drop=True)})
 
 
-EXTENSION = r"\.[^./]*$"
-HASH = 16  # characters (64 bits): two of 4 M different paths share a hash with a probability of 1 in 2 million
-
-
 def ids_from_paths(paths: pd.Series) -> pd.Series:
     """The id of each path: the path without its extension, where that is a valid key and unique.
 
-    Other paths are lower-cased, get - for each character that a key cannot have, are cut at the front if too long, and
-    end in a hash of the whole path. Equal paths get equal ids.
+    Other paths get the key that made_key makes of them. Equal paths get equal ids.
     """
     stems = paths.str.replace(EXTENSION, "", regex=True)
     made = ~stems.str.fullmatch(KEY_PATTERN) | stems.duplicated(keep=False)
     ids = stems.copy()
-    ids[made] = [_made_id(path) for path in paths[made]]
+    ids[made] = [made_key(path) for path in paths[made]]
     return ids
-
-
-def _made_id(path: str) -> str:
-    stem = re.sub("[^0-9a-z_-]", "-", re.sub(EXTENSION, "", path).lower())
-    return f"{stem[-(MAX_KEY - HASH - 1):]}-{blake2b(path.encode(), digest_size=HASH // 2).hexdigest()}"
 
 
 # Test queries: the solution of the 2019 challenge (id, landmarks, Usage), or any table with id and landmarks.
