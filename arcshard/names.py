@@ -1,4 +1,4 @@
-"""Ids of landmarks. They hold no white space, since a submission separates landmark and score by a space."""
+"""Ids of landmarks. Each is one word, since a submission separates landmark and score by a space."""
 from collections.abc import Iterable
 
 from arcshard.console import UserError
@@ -10,8 +10,8 @@ def plain_landmark(text: str) -> str:
 
 
 def check_landmarks(landmark_ids: Iterable[str], source: object) -> None:
-    """Raise UserError for an id with white space; `source` names the table or dataset that has it."""
-    spaced = [text for text in landmark_ids if plain_landmark(text) != text]
-    if spaced:
-        raise UserError(f"{source} has the landmark id {spaced[0]!r} ({len(spaced):,} such ids): white space separates "
-                        "landmark and score in a submission; rename it in the sample table, and pack again")
+    """Raise UserError for an id that is not one word; `source` names the table or dataset that has it."""
+    wrong = [text for text in landmark_ids if text.split() != [text]]
+    if wrong:
+        raise UserError(f"{source} has the landmark id {wrong[0]!r} ({len(wrong):,} such ids): it is not one word, as "
+                        "submissions need it; rename it in the sample table, and pack again")

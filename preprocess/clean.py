@@ -29,6 +29,7 @@ from preprocess.samples.classes import (
     labeled,
     large_classes,
     of_classes,
+    plain_landmarks,
     read_classes,
     same_labels,
     with_landmarks,
@@ -54,6 +55,7 @@ def main() -> None:
     photos = read_source(args)
     check_ids(photos["id"], args.source)
     check_lines(photos[LANDMARK], args.source)
+    photos = with_plain_landmarks(photos, args.source)
     table, landmark_ids = choose(photos, args)
     table = with_validation(table, args)
     if args.solution is not None:
@@ -70,6 +72,16 @@ def read_source(args: argparse.Namespace) -> pd.DataFrame:
     photos, others = read_class_folders(args.image_folder)
     print(f"found {len(photos):,} photos, and {others:,} other files that are left out")
     return photos
+
+
+def with_plain_landmarks(photos: pd.DataFrame, source: Path | str) -> pd.DataFrame:
+    """The photos with _ for white space in landmark ids, since a submission cannot hold it."""
+    landmarks = photos[LANDMARK].astype("category").cat
+    plain = plain_landmarks(landmarks.categories.tolist(), source)
+    changed = sum(one != other for one, other in zip(plain, landmarks.categories))
+    if changed:
+        print(f"put _ for white space in the landmark ids of {changed:,} classes")
+    return photos.assign(landmark_id=landmarks.rename_categories(plain))
 
 
 def choose(photos: pd.DataFrame, args: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
@@ -99,6 +111,10 @@ def with_validation(table: pd.DataFrame, args: argparse.Namespace) -> pd.DataFra
     if args.val_every is not None:
         before, table = len(table), every_val(table, args.val_every)
         print(f"left out {before - len(table):,} images of fold {args.val_fold}: one in {args.val_every} of it is val")
+    alone = (table["split"] == "val") & ~table["label"].isin(table["label"][table["split"] == "train"])
+    if alone.any():
+        print(f"{table['label'][alone].nunique():,} classes have no train photo: their only {alone.sum():,} photos are "
+              "val")
     if "fold" in table:
         print(table.groupby(["fold", "split"]).size().rename("images").to_string())
     return table
@@ -171,7 +187,7 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
 def _check_numbers(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise UserError(f"--seed is {args.seed}: give at least 0")
-    check_least(args, 1, "images_per_class", "val_every")
+    check_least(args, 1, "min_images", "images_per_class", "val_every")
     if args.val_fold is not None and args.folds is None:
         raise UserError("--val-fold needs --folds, which is missing: add it")
     if args.val_fold is not None and not 0 <= args.val_fold < args.folds:

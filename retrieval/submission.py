@@ -7,6 +7,7 @@ import numpy as np
 
 from arcshard.console import UserError
 from arcshard.csv_table import read_table, write_table
+from arcshard.names import check_landmarks
 
 COLUMNS = ["id", "landmarks"]
 PUBLIC_TRAIN = 1_580_470  # photos of Google Landmark Recognition 2020 that anyone may see
@@ -57,7 +58,7 @@ def write_submission(path: str | Path, ids: Sequence[str], landmark_ids: Sequenc
 
     landmarks is "<landmark_id> <score>", or empty where landmark_ids[i] is "". Scores are written in full
     (shortest decimal that reads back equal) and without exponent, so that their order survives any reader.
-    Raises UserError for an id that occurs twice and for a landmark id with a space; ValueError for unequal
+    Raises UserError for an id that occurs twice and for a landmark id with white space; ValueError for unequal
     lengths and for a score that is not finite.
     """
     _check(ids, landmark_ids)
@@ -78,7 +79,4 @@ def _check(ids: Sequence[str], landmark_ids: Sequence[str]) -> None:
     if times > 1:
         raise UserError(f"{times} images have the id {commonest}, and a submission has one row for each id: rename or "
                         "remove all but one")
-    spaced = next((name for name in landmark_ids if " " in name), None)
-    if spaced is not None:
-        raise UserError(f"the landmark id {spaced!r} has a space, which separates id and score in a submission: "
-                        "rename it in the data and pack again")
+    check_landmarks(filter(None, dict.fromkeys(landmark_ids)), "the dataset")

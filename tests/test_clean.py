@@ -11,8 +11,10 @@ from sklearn.model_selection import StratifiedKFold
 
 from arcshard.console import UserError, run
 from preprocess.clean import main
-from preprocess.samples.classes import large_classes
+from preprocess.samples.classes import large_classes, read_names
+from preprocess.samples.raw_tables import MISSING
 from preprocess.samples.splits import stratified_folds
+from retrieval.submission import write_submission
 from tests.commands import ROOT, run_here
 
 SCRIPT = ROOT / "preprocess" / "clean.py"
@@ -56,6 +58,55 @@ def test_landmarks_sort_as_texts_unless_all_are_integers():
     unused = pd.Series(pd.Categorical(["10", "9"], categories=["10", "9", "b"]))
     assert large_classes(unused, 0, "x") == ["9", "10"]
     assert large_classes(pd.Series(["123456789012345678901", "5"]), 1, "x") == ["5", "123456789012345678901"]
+
+
+def test_white_space_around_texts_is_no_part_of_them(tmp_path):
+    """Of ids, landmarks, headers and a solution's Usage; numbers stay as they are written."""
+    write_csv(tmp_path / "train.csv",
+              [" id, landmark_id ", "a1, 0", " a2,\u00a01e5", "a3\t,0", "a4,0 ", "a5, 007", "a6,1e5"])
+    write_csv(tmp_path / "solution.csv", ["id , landmarks, Usage", "q1 , 007,Public ", "q2,  ,Private"])
+    done = clean(tmp_path, "--solution", "solution.csv", "--usage-splits")
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path)
+    assert list(zip(rows["id"], rows["landmark_id"])) == [
+        ("a1", "0"), ("a2", "1e5"), ("a3", "0"), ("a4", "0"), ("a5", "007"), ("a6", "1e5"), ("q1", "007"), ("q2", "")]
+    assert rows["split"].tolist() == ["train"] * 6 + ["test_public", "test_private"]
+
+
+@pytest.mark.parametrize("landmark", MISSING)
+def test_what_stands_for_a_missing_landmark_is_no_class(tmp_path, landmark):
+    write_csv(tmp_path / "train.csv", ["id,landmark_id", "a,1", f"b, {landmark}", f"c,{landmark} "])
+    done = clean(tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "samples.csv").exists()
+    assert f"has no landmark_id in row 2 below the header ({landmark!r}, 2 such rows)" in done.stderr
+
+
+def test_landmarks_of_several_words_become_one_that_a_submission_can_hold(tmp_path):
+    """In every table that names them: photos, classes of another table, and names."""
+    write_csv(tmp_path / "train.csv", ["id,landmark_id", "a,Eiffel Tower", "b,Big \u00a0 Ben", "c,x",
+                                       "d, Eiffel Tower "])
+    done = clean(tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("put _ for white space in the landmark ids of 2 classes\n")
+    expected = [["a", "Eiffel_Tower"], ["b", "Big_Ben"], ["c", "x"], ["d", "Eiffel_Tower"]]
+    assert table(tmp_path)[["id", "landmark_id"]].to_numpy().tolist() == expected
+    write_submission(tmp_path / "submission.csv", ["q"], ["Eiffel_Tower"], [1.0])
+    (tmp_path / "train.csv").rename(tmp_path / "raw.csv")
+    write_csv(tmp_path / "before.csv", ["id,landmark_id,label,split", "a,Eiffel Tower,0,train", "b,Big Ben,1,train"])
+    for like, kept in (("raw.csv", expected), ("before.csv", [row for row in expected if row[0] != "c"])):
+        done = clean(tmp_path, "--csv", "raw.csv", "--classes-like", like)
+        assert done.returncode == 0 and table(tmp_path)[["id", "landmark_id"]].to_numpy().tolist() == kept
+    write_csv(tmp_path / "names.csv", ["landmark_id,category", " Eiffel Tower,La tour"])
+    assert read_names(tmp_path / "names.csv") == {"Eiffel_Tower": "La tour"}
+
+
+def test_classes_without_a_train_photo_are_counted(tmp_path):
+    write_csv(tmp_path / "train.csv", ["id,landmark_id", *(f"p{i},{name}" for i, name in enumerate("aabbccde"))])
+    done = clean(tmp_path, "--folds", "2", "--val-fold", "0")
+    rows = table(tmp_path)
+    val, train = (set(rows["landmark_id"][rows["split"] == split]) for split in ("val", "train"))
+    assert len(val - train) == 1
+    assert "1 classes have no train photo: their only 1 photos are val\n" in done.stdout
+    assert "no train photo" not in clean(tmp_path, "--folds", "2", "--val-fold", "0", "--min-images", "2").stdout
 
 
 def test_val_fold_becomes_the_split_val(photos):
@@ -192,7 +243,21 @@ MISTAKES = {
     "bad id": (["--csv", "bad.csv"],
                "bad.csv has the id 'a.b' (2 such ids): rename those photos to 1 to 96 characters of 0-9, a-z, _ and -"),
     "no landmark": (["--csv", "blank.csv"],
-                    "1 images of blank.csv have no landmark_id: remove those rows"),
+                    "blank.csv has no landmark_id in row 2 below the header ('', 1 such rows): remove those rows, or "
+                    "rename the class"),
+    "missing in a list": (["--csv", "lists.csv"],
+                          "lists.csv has no landmark_id in row 3 below the header ('nan', 1 such rows): remove those "
+                          "rows, or rename the class"),
+    "missing in a solution": (["--solution", "unknown.csv"],
+                              "unknown.csv has a missing value among the landmarks in row 2 below the header ('None', "
+                              "2 such rows): leave the field empty where a query has no landmark"),
+    "semicolons": (["--csv", "semicolons.csv"], "semicolons.csv separates its columns by ';': save it with commas"),
+    "tabs": (["--csv", "tabs.csv"], "tabs.csv separates its columns by '\\t': save it with commas"),
+    "classes become one": (["--csv", "towers.csv"],
+                           "towers.csv has the classes 'Eiffel  Tower' and 'Eiffel_Tower', which are the same with _ "
+                           "for white space: rename one of them"),
+    "no tree": (["--image-folder", "no"], "PHOTOS/no/: No such file or directory; check the path"),
+    "no image at all": (["--min-images", "0"], "--min-images is 0: give at least 1"),
     "val without folds": (["--val-fold", "0"],
                           "--val-fold needs --folds, which is missing: add it"),
     "val out of range": (["--folds", "5", "--val-fold", "5"],
@@ -241,6 +306,11 @@ def test_mistakes_get_one_sentence_and_exit_code_2(photos, monkeypatch, capsys, 
     write_csv(photos / "double.csv", ["id,landmark_id", "x,1", "y,1", "x,1", "x,2"])
     write_csv(photos / "bad.csv", ["id,landmark_id", "a.b,1", "ok,1", "ß,1"])
     write_csv(photos / "blank.csv", ["id,landmark_id", "a,1", "b,"])
+    write_csv(photos / "lists.csv", ["landmark_id,images", "1,a", "2,b c", " nan,d"])
+    write_csv(photos / "unknown.csv", ["id,landmarks", "q1,", "q2,None", "q3,9 -1"])
+    write_csv(photos / "semicolons.csv", ["id;landmark_id", "a;1"])
+    write_csv(photos / "tabs.csv", ["id\tlandmark_id", "a\t1"])
+    write_csv(photos / "towers.csv", ["id,landmark_id", "a,Eiffel  Tower", "b,b", "c,Eiffel_Tower"])
     write_csv(photos / "clash.csv", ["id,landmarks", "a,9"])
     write_csv(photos / "lines.csv", ["id,landmark_id", 'a,"x', 'y"'])
     monkeypatch.chdir(photos)
@@ -248,7 +318,7 @@ def test_mistakes_get_one_sentence_and_exit_code_2(photos, monkeypatch, capsys, 
     monkeypatch.setattr("sys.argv", ["clean.py", *source, "--out", "samples.csv", "--min-images", "1", *options])
     with pytest.raises(SystemExit, match="2"):
         run(main)
-    assert capsys.readouterr().err == f"clean.py: {sentence}\n"
+    assert capsys.readouterr().err == f"clean.py: {sentence.replace('PHOTOS', str(photos))}\n"
     assert not (photos / "samples.csv").exists()
 
 

@@ -80,12 +80,12 @@ def tree(folder, *paths: str) -> str:
 
 
 def test_each_folder_of_a_tree_is_a_class(tmp_path):
-    """Any image extension in any case, at any depth; other files are counted, hidden ones are no photos."""
+    """Any image extension in any case, at any depth; other files are counted, but for hidden ones."""
     kinds = [f"cat/1.{kind}" for kind in "jpg JPEG png webp BMP tif tiff gif".split()]
     others_there = ["dog/notes.txt", "README.md", ".git/x.jpg", "dog/._1.jpg"]
     where = tree(tmp_path / "tree", *kinds, "dog/deep/er/1.jpg", *others_there)
     photos, others = read_class_folders(where)
-    assert photos["path"].tolist() == sorted([*kinds, "dog/deep/er/1.jpg"]) and others == 4
+    assert photos["path"].tolist() == sorted([*kinds, "dog/deep/er/1.jpg"]) and others == 2
     assert photos["landmark_id"].tolist() == ["cat"] * 8 + ["dog"]
     assert photos["id"].str.fullmatch("(cat-1|dog-deep-er-1)-[0-9a-f]{16}").all() and photos["id"].is_unique
 
@@ -97,9 +97,18 @@ def test_linked_classes_are_followed(tmp_path):
     assert read_class_folders(str(tmp_path / "some"))[0]["path"].tolist() == ["dog/1.jpg"]
 
 
+@pytest.mark.parametrize("link, to", [("a/loop", ".."), ("b", "a"), ("a/2.jpg", "gone")], ids=["loop", "class", "dead"])
+@pytest.mark.parametrize("protocol", ["", "file://"])
+def test_links_that_would_give_a_photo_twice_or_none_are_named(tmp_path, protocol, link, to):
+    where = tree(tmp_path / "tree", "a/1.jpg", "c/1.jpg")
+    (tmp_path / "tree" / link).symlink_to(to)
+    with pytest.raises(UserError, match=f"^the link {where}/{link} leads to "):
+        read_class_folders(f"{protocol}{where}")
+
+
 def test_a_tree_behind_a_url(tmp_path):
     memory = fsspec.filesystem("memory")
-    for path in ("b/1.jpg", "a/x/2.PNG", "a/readme"):
+    for path in ("b/1.jpg", "a/x/2.PNG", "a/readme", "a/._2.png", ".trash/3.png"):
         memory.pipe(f"/tree/{path}", b"")
     photos, others = read_class_folders("memory://tree")
     assert rows(photos, "path", "landmark_id") == [("a/x/2.PNG", "a"), ("b/1.jpg", "b")] and others == 1
@@ -117,6 +126,7 @@ def test_a_tree_behind_a_url(tmp_path):
     (["cat/\udcff.jpg"], "{} has a photo whose name is not UTF-8, 'cat/\\udcff.jpg': rename it"),
 ], ids=["nothing", "no photo", "outside", "control character", "not UTF-8"])
 def test_unfit_trees_are_refused(tmp_path, paths, sentence):
+    (tmp_path / "tree").mkdir()
     where = tree(tmp_path / "tree", *paths)
     with pytest.raises(UserError) as error:
         read_class_folders(where)

@@ -42,8 +42,8 @@ def test_an_id_twice_is_refused(tmp_path):
 
 
 def test_a_landmark_id_with_a_space_is_refused(tmp_path):
-    with pytest.raises(UserError, match="the landmark id 'Big Ben' has a space"):
-        write_submission(tmp_path / "s.csv", ["x"], ["Big Ben"], [1.0])
+    with pytest.raises(UserError, match="the landmark id 'Big Ben' .1 such ids.*not one word.*rename it"):
+        write_submission(tmp_path / "s.csv", ["x", "y", "z"], ["Big Ben", "", "Big Ben"], [1.0] * 3)
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])

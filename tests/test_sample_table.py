@@ -127,6 +127,7 @@ def test_unfit_ids_are_refused(ids, sentence):
 
 TRUTHS = ("photo a with label 1 has the truths {!r}; truths are several labels, separated by spaces, the photo's own "
           "first: make the table with clean.py")
+WORD = "it is not one word, as submissions need it; rename it in the sample table, and pack again"
 LINES = "with a control character,"
 
 
@@ -135,6 +136,8 @@ LINES = "with a control character,"
     ("path", "a\tb", f"the sample table has a path {LINES} 'a\\tb' (1 such rows): rename those"),
     ("path", "a\x7f", f"the sample table has a path {LINES} 'a\\x7f' (1 such rows): rename those"),
     ("landmark_id", "a\rb", f"the sample table has a landmark_id {LINES} 'a\\rb' (1 such rows): rename those"),
+    *(("landmark_id", text, f"the sample table has the landmark id {text!r} (1 such ids): {WORD}")
+      for text in ("", "Big Ben", " 10", "1\xa00")),
     *(("truths", text, TRUTHS.format(text)) for text in ("1", "0 1", "1 2", "1 1", "1 x", " 1 0", "1  0", "1 -1")),
 ])
 def test_unfit_rows_are_refused(column, value, sentence):

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from preprocess.clean import main
+from preprocess.samples.raw_tables import MISSING
 from preprocess.samples.text_table import column_names, read_columns, write_table
 
-FIELDS = st.one_of(st.sampled_from(["1e10", "007", "nan", "NA", "", "-0", "1.50", "True", "None", " a ", "\ufeff"]),
+FIELDS = st.one_of(st.sampled_from(["1e10", "007", "nan", "NA", "", "-0", "1.50", "True", "None", " a ", "\ufeff",
+                                    "a b", "a_b"]),
                    st.text(st.characters(codec="utf-8"), max_size=8))
 
 
@@ -55,7 +57,10 @@ def test_landmark_ids_survive_cleaning_or_are_refused(tmp_path_factory, landmark
     rows = [(f"p{number}", landmark) for number, landmark in enumerate(landmarks)]
     (folder / "train.csv").write_bytes(csv_bytes([("id", "landmark_id"), *rows], "\n", csv.QUOTE_ALL, False))
     command = ["clean.py", "--csv", str(folder / "train.csv"), "--min-images", "1", "--out", str(out)]
-    unfit = any(landmark == "" or any(ord(c) < 32 or ord(c) == 127 for c in landmark) for landmark in landmarks)
+    texts = {landmark.strip() for landmark in landmarks}
+    words = ["_".join(landmark.split()) for landmark in landmarks]
+    unfit = (not texts.isdisjoint(MISSING) or any(ord(c) < 32 or ord(c) == 127 for text in texts for c in text)
+             or len(texts) > len({*words}))
     try:
         with patch.object(sys, "argv", command):
             main()
@@ -67,8 +72,8 @@ def test_landmark_ids_survive_cleaning_or_are_refused(tmp_path_factory, landmark
         written = pd.read_parquet(out).astype("str").to_numpy().tolist()
     else:
         written = list(csv.reader(io.StringIO(out.read_bytes().decode(), newline="")))[1:]
-    assert [tuple(row[:2]) for row in written] == rows
-    assert len({(row[1], row[2]) for row in written}) == len(set(landmarks))
+    assert [tuple(row[:2]) for row in written] == [(id, word) for (id, _), word in zip(rows, words)]
+    assert len({(row[1], row[2]) for row in written}) == len(texts)
 
 
 def test_parquet_gives_the_same_as_csv(tmp_path):

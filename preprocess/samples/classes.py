@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from arcshard.console import UserError
+from arcshard.names import check_landmarks, plain_landmark
 from preprocess.samples.sample_table import COLUMNS, class_ids, hash_order, read_samples
-from preprocess.samples.text_table import column_names, read_columns
+from preprocess.samples.text_table import column_names, read_columns, stripped
 
 WHOLE_NUMBER = "-?[0-9]{1,99}"
 
@@ -26,8 +27,21 @@ class Classes(NamedTuple):
 def read_classes(source: Path, label_column: str) -> Classes:
     """The classes of a sample table, or of a raw table with the column `label_column`."""
     if {*COLUMNS} <= {*column_names(source)}:
-        return Classes(source, class_ids(read_samples(source)), True)
-    return Classes(source, read_columns(source, [label_column])[label_column].cat.categories.tolist(), False)
+        return Classes(source, plain_landmarks(class_ids(read_samples(source)), source), True)
+    texts = stripped(read_columns(source, [label_column])[label_column]).cat.categories.tolist()
+    return Classes(source, plain_landmarks(texts, source), False)
+
+
+def plain_landmarks(landmark_ids: list[str], source: Path | str) -> list[str]:
+    """The ids, all different, with _ for white space. Raises UserError if two become the same or one becomes empty."""
+    texts: dict[str, str] = {}
+    for text in landmark_ids:
+        first = texts.setdefault(plain_landmark(text), text)
+        if first != text:
+            raise UserError(f"{source} has the classes {first!r} and {text!r}, which are the same with _ for white "
+                            "space: rename one of them")
+    check_landmarks(texts, source)
+    return list(texts)
 
 
 def of_classes(photos: pd.DataFrame, classes: Classes, source: Path | str) -> pd.DataFrame:
@@ -42,10 +56,8 @@ def of_classes(photos: pd.DataFrame, classes: Classes, source: Path | str) -> pd
 def large_classes(landmarks: pd.Series, min_images: int, source: Path | str) -> list[str]:
     """Landmark ids that occur at least `min_images` times, sorted: as numbers if all are numbers, else as text.
 
-    Raises UserError if there are none or an id is empty; `source` names the table.
+    Raises UserError if there are none; `source` names the table.
     """
-    if (landmarks == "").any():
-        raise UserError(f"{(landmarks == '').sum():,} images of {source} have no landmark_id: remove those rows")
     counts = landmarks.value_counts()
     counts = counts[counts > 0]
     large = counts.index[counts >= min_images]
@@ -94,6 +106,7 @@ NAME_COLUMNS = ("landmark_id", "category")  # of GLDv2's train_label_to_category
 def read_names(path: Path) -> dict[str, str]:
     """Landmark id -> name. Raises UserError if it is no such table, or has a landmark twice."""
     table = read_columns(path, NAME_COLUMNS, plain=NAME_COLUMNS)
+    table["landmark_id"] = table["landmark_id"].map(plain_landmark)
     twice = table["landmark_id"].duplicated()
     if twice.any():
         raise UserError(f"{path} has several names for landmark {table['landmark_id'][twice].iloc[0]}: remove all but "

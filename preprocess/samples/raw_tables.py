@@ -1,6 +1,6 @@
 """Read tables of raw photos and test queries: those of GLDv2 and Kaggle, or others by their columns' names."""
-import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -8,28 +8,29 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.implementations.local import LocalFileSystem
 
 from arcshard.console import UserError
-from arcshard.urls import filesystem, is_url, reaching
+from arcshard.trees import files_below
+from arcshard.urls import filesystem, reaching
+from preprocess.images.formats import PHOTO_ENDINGS
 from preprocess.samples.sample_table import check_paths
 from preprocess.samples.splits import NO_FOLD
-from preprocess.samples.text_table import column_names, read_columns
+from preprocess.samples.text_table import column_names, read_columns, stripped
 from shards.format import EXTENSION, KEY_PATTERN, NO_LANDMARK, made_key
 
 # Photos in an ImageFolder tree: one folder per class, and the photos anywhere in it.
-
-PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def read_class_folders(tree: str) -> tuple[pd.DataFrame, int]:
     """The photos in a local folder or fsspec URL, sorted by path, and the number of other files.
 
-    Columns id (see ids_from_paths), landmark_id (the folder's name), path (relative, with /). Linked folders are
-    followed; names that begin with a dot are ignored. Raises UserError for a tree without photos, or with a photo
-    outside the class folders.
+    Columns id (see ids_from_paths), landmark_id (the folder's name), path (relative, with /). Names that begin with a
+    dot are ignored. Raises UserError for a tree without photos, for a photo outside the class folders, and for links
+    as in files_below.
     """
     files = sorted(_files(tree))
-    paths = [path for path in files if _is_photo(path)]
+    paths = [path for path in files if PurePosixPath(path).suffix.lower() in PHOTO_ENDINGS]
     if not paths:
         raise UserError(f"{tree} has no photo: check --image-folder, which needs a folder of photos for each class")
     outside = [path for path in paths if "/" not in path]
@@ -42,10 +43,6 @@ def read_class_folders(tree: str) -> tuple[pd.DataFrame, int]:
     return table.assign(id=ids_from_paths(table["path"]), landmark_id=classes), len(files) - len(paths)
 
 
-def _is_photo(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in PHOTOS and not path.startswith(".") and "/." not in path
-
-
 def _texts(paths: list[str], tree: str) -> pd.Series:
     try:
         return pd.Series(paths, dtype="str")
@@ -53,16 +50,14 @@ def _texts(paths: list[str], tree: str) -> pd.Series:
         raise UserError(f"{tree} has a photo whose name is not UTF-8, {error.object!r}: rename it") from None
 
 
-def _files(tree: str) -> Iterator[str]:
+def _files(tree: str) -> list[str]:
     """Paths relative to the tree."""
-    if not is_url(tree):
-        for folder, _, names in os.walk(tree, followlinks=True):  # fsspec's listing does not follow links
-            inside = os.path.relpath(folder, tree)
-            yield from (os.path.normpath(os.path.join(inside, name)) for name in names)
-        return
+    fs, root = filesystem(tree)
+    if isinstance(fs, LocalFileSystem):  # whose find does not follow links
+        return list(files_below(root))
     with reaching(tree):
-        fs, root = filesystem(tree)
-        yield from (path.removeprefix(root).lstrip("/") for path in fs.find(root))
+        paths = [path.removeprefix(root).lstrip("/") for path in fs.find(root)]
+    return [path for path in paths if not re.search(r"(^|/)\.", path)]
 
 
 ID, LANDMARK, IMAGES = "id", "landmark_id", "images"
@@ -78,28 +73,50 @@ class Columns(NamedTuple):
     """None: the table has no paths."""
 
 
+MISSING = ("", "nan", "NaN", "NAN", "None", "none", "NONE", "null", "Null", "NULL", "NA", "N/A", "n/a", "<NA>", "#N/A",
+           "-1")
+"""What programs write where a landmark is missing; -1 is the label of photos without one."""
+
+
 def read_photos(source: Path, columns: Columns) -> pd.DataFrame:
     """Columns id, landmark_id (a category) and, if asked for, path of all photos of a CSV or Parquet table.
 
     GLDv2's train_clean.csv (landmark_id, images: ids separated by spaces) is recognized by its columns. Raises
-    UserError for what is no table, lacks a column, or has an empty or unusable path.
+    UserError for what is no table, lacks a column, or has a missing landmark or an empty or unusable path.
     """
     names = column_names(source)
     if columns == Columns() and ID not in names and {LANDMARK, IMAGES} <= {*names}:
-        return _photos_of_lists(read_columns(source, [LANDMARK, IMAGES], plain=[IMAGES]))
-    return read_named(source, columns, [columns.label]).rename(columns={columns.label: LANDMARK})
+        classes = read_columns(source, [LANDMARK, IMAGES], plain=[IMAGES])
+        classes[LANDMARK] = stripped(classes[LANDMARK])
+        _refuse(classes[LANDMARK], MISSING, f"{source} has no {LANDMARK}", "remove those rows, or rename the class")
+        return _photos_of_lists(classes)
+    photos = read_named(source, columns, [columns.label])
+    _refuse(photos[columns.label], MISSING, f"{source} has no {columns.label}",
+            "remove those rows, or rename the class")
+    return photos.rename(columns={columns.label: LANDMARK})
+
+
+def _refuse(column: pd.Series, values: Collection[str], what: str, remedy: str) -> None:
+    """Raise UserError that begins with `what` if the column has one of the values."""
+    rows = np.flatnonzero(column.isin(values))
+    if len(rows):
+        raise UserError(f"{what} in row {rows[0] + 1} below the header ({column.iloc[rows[0]]!r}, {len(rows):,} such "
+                        f"rows): {remedy}")
 
 
 def read_named(source: Path, columns: Columns, others: Sequence[str]) -> pd.DataFrame:
-    """Columns id, [path] and `others` (categories); errors as in read_photos."""
+    """Columns id, [path] and `others` (categories), stripped except for path.
+
+    Raises UserError as read_columns and check_paths do.
+    """
     id = columns.id or (ID if columns.path is None or ID in column_names(source) else None)
     plain = [column for column in (id, columns.path) if column is not None]
     raw = read_columns(source, list(dict.fromkeys([*plain, *others])), plain)
-    table = pd.DataFrame({column: raw[column].astype("category") for column in others})
+    table = pd.DataFrame({column: stripped(raw[column].astype("category")) for column in others})
     if columns.path is not None:
         check_paths(raw[columns.path].rename("path"), source)
         table["path"] = raw[columns.path]
-    table["id"] = ids_from_paths(table["path"]) if id is None else raw[id]
+    table["id"] = ids_from_paths(table["path"]) if id is None else raw[id].str.strip()
     return table
 
 
@@ -131,11 +148,14 @@ USAGE_SPLITS = {"Public": "test_public", "Private": "test_private"}
 
 
 def read_queries(source: Path, columns: Columns, usage: bool) -> pd.DataFrame:
-    """Columns id, landmarks (ids separated by spaces, or ""), split, [path]; errors as in read_photos.
+    """Columns id, landmarks (ids separated by spaces, or ""), split, [path]; errors as in read_photos, "" is allowed.
 
     usage: the split is test_public or test_private, and "" for any other Usage; without usage it is test.
     """
     queries = read_named(source, columns, [LANDMARKS, USAGE] if usage else [LANDMARKS])
+    missing = [text for text in queries[LANDMARKS].cat.categories if not {*MISSING}.isdisjoint(text.split())]
+    _refuse(queries[LANDMARKS], missing, f"{source} has a missing value among the landmarks",
+            "leave the field empty where a query has no landmark")
     split = queries.pop(USAGE).astype("str").map(USAGE_SPLITS).fillna("") if usage else "test"
     return queries.assign(split=split, landmarks=queries[LANDMARKS].astype("str"))
 

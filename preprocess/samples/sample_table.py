@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arcshard.console import UserError
+from arcshard.names import check_landmarks
 from preprocess.samples.text_table import column_names, read_columns
 from shards.format import KEY_PATTERN, KEY_RULE, NO_LANDMARK, SPLIT_PATTERN
 
@@ -73,11 +74,12 @@ def check_samples(samples: pd.DataFrame) -> None:
         raise UserError(f"{source} has the split {names[wrong].iloc[0]!r}; names of splits are characters of 0-9, a-z "
                         "and _: rename it")
     check_lines(samples["landmark_id"], source)
-    classes = len(class_ids(samples))
+    landmark_ids = class_ids(samples)
+    check_landmarks(landmark_ids, source)
     if "path" in samples:
         check_paths(samples["path"], source)
     if "truths" in samples:
-        _check_truths(samples, classes)
+        _check_truths(samples, len(landmark_ids))
 
 
 def check_paths(paths: pd.Series, source: str | Path) -> None:

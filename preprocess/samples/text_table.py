@@ -17,17 +17,21 @@ TEXT, CODED_TEXT = pa.large_string(), pa.dictionary(pa.int32(), pa.string())  # 
 
 
 def column_names(path: str | Path) -> list[str]:
-    """Column names of a table. Raises UserError if the file is missing, no table, or names a column twice."""
-    try:
-        names = parquet.read_schema(path).names if _is_parquet(path) else _csv_header(path)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise UserError(f"there is no file {path}: check the path") from None
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise _no_table(path, error) from None
+    """Column names of a table, stripped. Raises UserError if the file is missing, no table, or names a column twice."""
+    names = [name.strip() for name in _header(path)]
     double = [name for number, name in enumerate(names) if name in names[:number]]
     if double:
         raise UserError(f"{path} has several columns {double[0]!r}: rename all but one")
     return names
+
+
+def _header(path: str | Path) -> list[str]:
+    try:
+        return parquet.read_schema(path).names if _is_parquet(path) else _csv_header(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UserError(f"there is no file {path}: check the path") from None
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        raise _no_table(path, error) from None
 
 
 def read_columns(path: str | Path, columns: Sequence[str], plain: Collection[str] = ("id",)) -> pd.DataFrame:
@@ -38,23 +42,32 @@ def read_columns(path: str | Path, columns: Sequence[str], plain: Collection[str
     """
     there = column_names(path)
     missing = [column for column in columns if column not in there]
+    other = next((sign for sign in ";\t|" if missing and len(there) == 1 and sign in there[0]), None)
+    if other:
+        raise UserError(f"{path} separates its columns by {other!r}: save it with commas")
     if missing and not there:
         raise UserError(f"{path} is empty, not a CSV with the columns {', '.join(columns)}: check that it is the right "
                         "file")
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} (it has {_one_line(', '.join(there))}): check "
                         "the path")
-    types = {column: TEXT if column in plain else CODED_TEXT for column in columns}
+    raw_names = dict(zip(there, _header(path)))
+    types = {raw_names[column]: TEXT if column in plain else CODED_TEXT for column in columns}
     try:
         table = _read_parquet(path, types) if _is_parquet(path) else _read_csv(path, types)
     except pa.ArrowException as error:
         raise _no_table(path, error) from None
     if not len(table):
         raise UserError(f"{path} has a header but no rows: add a row for each photo")
-    columns_read = table.to_pandas()
+    columns_read = table.rename_columns(list(columns)).to_pandas()
     del table
     pa.default_memory_pool().release_unused()  # 180 MB at 4.1 M rows, which pyarrow would keep
     return columns_read
+
+
+def stripped(column: pd.Series) -> pd.Series:
+    """A category column without white space around its texts."""
+    return column.map(str.strip).astype("category")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
