@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from joblib import Parallel, delayed, parallel_config
 
 from arcshard.console import UserError
+from arcshard.workers import end_with_parent
 
 Backend = Literal["loky", "dask", "ray"]
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def _backend(engine: Engine) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _loky(engine: Engine) -> Iterator[None]:
-    with parallel_config("loky", n_jobs=engine.workers):
+    with parallel_config("loky", n_jobs=engine.workers, initializer=end_with_parent):
         yield
 
 

@@ -9,6 +9,7 @@ from joblib import Parallel, delayed
 
 from arcshard.console import progress
 from arcshard.files import write_text
+from arcshard.workers import end_with_parent
 from shards.content import ShardContent, read_shard
 from shards.entry import FileEntry, file_entry
 from shards.format import INDEX_DTYPE, LABEL_DTYPE, index_name, labels_name, shard_name
@@ -85,4 +86,5 @@ def unknown_packing(how: str, tables: list[Tables]) -> dict[str, Any]:
 def _read_shards(tars: list[Path], decode: bool, workers: int, what: str) -> Iterator[ShardContent]:
     """What each tar holds, in their order."""
     tasks = (delayed(read_shard)(tar, decode) for tar in tars)
-    return progress(Parallel(workers, return_as="generator")(tasks), total=len(tars), unit="shard", what=what)
+    parallel = Parallel(workers, return_as="generator", initializer=end_with_parent)
+    return progress(parallel(tasks), total=len(tars), unit="shard", what=what)

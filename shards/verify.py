@@ -12,6 +12,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from arcshard.console import progress
+from arcshard.workers import end_with_parent
 from shards.compare import ShardCheck, shard_faults
 from shards.entry import entry_fault, file_entry
 from shards.format import (
@@ -44,7 +45,8 @@ def verify(path: str | Path, workers: int = 1) -> list[str]:
     faults = [*_listing_faults(path, manifest), *_table_faults(path, manifest, tables, changed.keys())]
     checks = [check for table in tables for check in _checks(path, table, manifest)]
     with progress(total=len(checks), unit="shard", what="verify") as bar:
-        for of_shard in Parallel(workers, return_as="generator")(delayed(shard_faults)(check) for check in checks):
+        parallel = Parallel(workers, return_as="generator", initializer=end_with_parent)
+        for of_shard in parallel(delayed(shard_faults)(check) for check in checks):
             faults += of_shard
             bar.update()
     named = {fault.partition(":")[0] for fault in faults}

@@ -17,6 +17,7 @@ from arcshard.files import sha256
 from preprocess.engine import Engine, run_tasks
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
+from tests.commands import ROOT
 from tests.deadly_tasks import attempt_or_die, die, die_once
 
 BIN = Path(sys.executable).parent
@@ -128,3 +129,30 @@ def test_a_package_that_is_missing_is_named(monkeypatch, photos, tmp_path):
     with pytest.raises(UserError, match=r"the package distributed, which --backend dask needs, is not installed: "
                                         r"pip install 'arcshard\[dask\]'"):
         pack(pd.DataFrame(photos[1]), [photos[0]], tmp_path / "out", OPTIONS, Engine(backend="dask"))
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    """joblib's own would wait for their next task forever, with 150 MB each."""
+    code = ("import time, sys; from pathlib import Path; from preprocess.engine import Engine, run_tasks\n"
+            "def work(task): Path(sys.argv[1], task).touch(); time.sleep(300)\n"
+            "list(run_tasks(Engine(2), work, lambda: ['a', 'b']))")
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, start_new_session=True)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not alive(process.pid))
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it took more than a minute"
+        time.sleep(0.05)
+
+
+def alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

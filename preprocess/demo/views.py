@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from arcshard.console import progress
 from arcshard.files import whole_file
+from arcshard.workers import end_with_parent
 from preprocess.demo.plan import Photo, encode, generator
 from preprocess.demo.sources import FOREGROUND, PLACES, Source, source_path
 
@@ -128,7 +129,7 @@ def write_photos(photos: list[Photo], out: Path, workers: int) -> None:
     """
     places = [[photo for photo in photos if photo.place == place] for place in PLACES]
     with progress(total=len(photos), unit="photos", what="demo photos") as bar:
-        parallel = Parallel(n_jobs=workers, return_as="generator_unordered")
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", initializer=end_with_parent)
         for written in parallel(delayed(write_place)(group, out) for group in places if group):
             bar.update(written)
 
