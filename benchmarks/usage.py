@@ -26,7 +26,7 @@ def usage_of(words: Sequence[object]) -> tuple[Usage, str]:
     parent, worker = 0.0, 0.0
     while process.poll() is None:
         parent = max(parent, _peak(process.pid))
-        worker = max(worker, *map(_peak, _descendants(process.pid)), 0.0)
+        worker = max(worker, *map(_peak, descendants(process.pid)), 0.0)
         time.sleep(PAUSE)
     printed, _ = process.communicate()
     if process.returncode:
@@ -43,11 +43,12 @@ def _peak(pid: int) -> float:
     return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:"))
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process started, and those that they started."""
     try:
         lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except (FileNotFoundError, ProcessLookupError):
         return
     for child in " ".join(lists).split():
         yield int(child)
-        yield from _descendants(int(child))
+        yield from descendants(int(child))
