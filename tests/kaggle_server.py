@@ -59,8 +59,8 @@ class Kaggle(ThreadingHTTPServer):
         self.expired: deque[int] = deque()  # what the storage first answers to kaggle's own request
         self.api_status, self.token_active, self.api_stalls = 302, True, False
         self.faults: deque[Any] = deque()
-        self.calls: list[tuple[str, dict, str]] = []
-        self.gets: list[dict] = []
+        self.calls: list[tuple[str, dict[str, Any], str]] = []
+        self.gets: list[dict[str, Any]] = []
         self.release = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -88,7 +88,7 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def json(self, status: int, content: dict) -> None:
+    def json(self, status: int, content: dict[str, Any]) -> None:
         self.answer(status, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
     def do_POST(self) -> None:
