@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from arcshard.config import ConfigParser
-from arcshard.console import Parser, check_least, run
+from arcshard.console import Parser, UserError, check_least, run
 from arcshard.files import whole_file
 from arcshard.presets import read_preset, with_stage
 from loader import View
@@ -75,6 +75,8 @@ def read_stages(path: Path | None) -> dict[tuple[View, int], list[str]]:
         merged = with_stage(sections, name, diff)
         size = {key: value for key, value in merged["train"].items() if key == "size"}
         built = parser.build_object({"view": merged["view"], "train": size}, f"{path}: stages.{name}: ")
+        if built.train.size < 1:
+            raise UserError(f"{path}: stages.{name}: train.size is {built.train.size}: give a positive number")
         stages.setdefault((built.view, built.train.size), []).append(name)
     return stages
 

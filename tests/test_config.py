@@ -7,7 +7,7 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 import timm
 
-from arcshard.config import as_plain, differences
+from arcshard.config import as_plain, described, differences
 from loader import View
 from model import HeadConfig, ModelConfig
 from training.config import SECTIONS, TrainConfig, may_change, read_arguments
@@ -78,6 +78,11 @@ def test_a_value_that_has_a_new_name_is_refused_with_it(word, tmp_path, capsys):
         arguments("--config", tmp_path / "stages.yaml", word, "held")
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "held is now frozen" in said and len(said.splitlines()) == 1
+
+
+def test_every_type_of_an_option_is_described():
+    kinds = {kind for section in SECTIONS.values() for kind in get_type_hints(section).values()}
+    assert len({described(kind) for kind in kinds}) > 10
 
 
 NUMBERS = [(section, field.name, kind) for section in SECTIONS.values()

@@ -77,7 +77,15 @@ def test_a_mistake_is_one_sentence(words, sentence, preview, capsys, tmp_path):
     assert sentence in capsys.readouterr().err and not (tmp_path / "sheet.png").exists()
 
 
-def test_a_wrong_view_is_named(preview, capsys, tmp_path):
-    (tmp_path / "preset.yaml").write_text("view: {flip: 2}")
+@pytest.mark.parametrize("text, sentence", [
+    ("view: {flip: 2}", "stages.main: view.flip is 2: give 0 to 1"),
+    ("view: {flop: 1}", "there is no option view.flop (did you mean view.flip?)"),
+    ("view: 5", "view is 5: give a mapping of its fields"),
+    ("stages: {a: {view: {area: [1]}}}", "stages.a: view.area is [1]: give a list of 2 numbers"),
+    ("train: {size: 0}", "train.size is 0: give a positive number"),
+])
+def test_a_wrong_view_is_named(text, sentence, preview, capsys, tmp_path):
+    (tmp_path / "preset.yaml").write_text(text)
     assert preview("--config", tmp_path / "preset.yaml") == 2
-    assert "stages.main: view.flip is 2: give 0 to 1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert sentence in said and len(said.splitlines()) == 1
