@@ -537,14 +537,13 @@ def test_the_benchmark_says_what_a_step_waits_for(front, packed, module, monkeyp
 
 
 @pytest.mark.heavy
-def test_training_and_its_use_by_command(front, photos, config, tmp_path, call, process):
+def test_training_and_its_use_by_command(front, photos, config, tmp_path, call, on_ranks):
     """Two ranks train; evaluation and prediction read what they left in the cache."""
     options = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.dim", "16", "--train.size",
                "32", "--train.global_batch", "12", "--train.epochs", "2", "--train.log_every", "1", "--train.device",
                "cpu", "--loader.num_threads", "1", "--cache.folder", config.folder, "--cache.window", "3"]
     run = tmp_path / "run"
-    done = process("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "train.py", *options, "--data",
-                   URL, "--out", run)
+    done = on_ranks(2, "train.py", *options, "--data", URL, "--out", run)
     assert done.returncode == 0, done.stderr
     assert {name: front.gets[name] for name in SHARDS} == {name: 1 for name in SHARDS}
     done = call("evaluate.py", "--run", run, "--data", URL)
