@@ -10,14 +10,18 @@ one step, on several GPUs within ten. Exit codes: 0 trained, 2 a mistake in opti
 """
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from arcshard import checkpoint, distributed
 from arcshard.checkpoint import Checkpoint
-from arcshard.console import progress, run, stop_signals
+from arcshard.console import UserError, progress, run, stop_signals
 from arcshard.distributed import World
+from arcshard.files import folder_lock
 from arcshard.memory import keep_freed_memory
 from loader.draws import hash64
 from training.checkpointer import Checkpointer
@@ -35,10 +39,34 @@ def main() -> int:
     keep_freed_memory()
     world = distributed.start(config.device)
     try:
-        with distributed.lost_rank_is_a_sentence(world.rank):
+        with distributed.lost_rank_is_a_sentence(world.rank), run_lock(config.out, world):
             return train(config, world)
     finally:
         distributed.stop()
+
+
+@contextmanager
+def run_lock(run: Path, world: World) -> Iterator[None]:
+    """Make the run's folder, and let no other training write into it. All ranks raise UserError if one does."""
+    with ExitStack() as stack:
+        refused = False
+        if world.is_main:
+            if not run.exists():
+                run.mkdir(parents=True)
+                stack.callback(remove_if_empty, run)
+            try:
+                stack.enter_context(folder_lock(run))
+            except UserError:
+                refused = True
+        if world.any(refused):
+            raise UserError(f"another process trains in {run}: wait until it ends, or give another --out")
+        yield
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Leave no folder behind if options or data were refused."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def train(config: RunConfig, world: World) -> int:
@@ -67,7 +95,6 @@ def train_stage(config: RunConfig, name: str, saved: Checkpoint | None, world: W
         if stage.config.loader.tune:
             stage = tuned(stage)
         state = build_state(stage, saved)
-        config.out.mkdir(parents=True, exist_ok=True)
         stage.log.truncate_after(stage.run_position)
     if saved and world.is_main:  # a kill may have come between a checkpoint and this
         checkpoint.keep(config.out, saved.position, stage.c.keep)

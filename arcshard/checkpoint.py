@@ -4,7 +4,7 @@ import pickle
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -63,11 +63,30 @@ class Checkpoint:
 
 
 def save(run: Path, checkpoint: Checkpoint) -> None:
-    """Replace the run's checkpoint."""
+    """Replace the run's checkpoint. Raises UserError if the disk is full."""
     state = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint)}
     weights, average = state.pop("weights"), state.pop("average")
     with whole_file(run / NAME) as f:
-        torch.save({"format": FORMAT, **state, **vars(weights), "ema": average and {**vars(average)}}, f)
+        stream = _Stream(f)
+        try:
+            torch.save({"format": FORMAT, **state, **vars(weights), "ema": average and {**vars(average)}}, stream)
+        except RuntimeError as error:
+            raise stream.error or error from None
+
+
+class _Stream:
+    """A file for torch.save, which hides why a write failed behind a RuntimeError of its own."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.flush = file, file.flush
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def keep(run: Path, position: int, count: int) -> None:
@@ -85,7 +104,10 @@ def keep_as_best(run: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Another name for the file, which costs no room; a copy where the file system has no such thing."""
+    """Another name for the file, which costs no room; a copy where the file system has no such thing.
+
+    Only one process may write into the run, see train.py.
+    """
     aside = target.with_name(target.name + ".part")
     aside.unlink(missing_ok=True)
     try:

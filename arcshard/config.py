@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from arcshard import renamed
-from arcshard.console import UserError
+from arcshard.console import UserError, fail
 from arcshard.presets import checked, read_preset, shown
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -38,7 +38,7 @@ class ConfigParser(ArgumentParser):
         self._refuse(sentence)
 
     def _refuse(self, sentence: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {self.context}{sentence}; see {self.prog} --help\n")
+        fail(f"{self.prog}: {self.context}{sentence}; see {self.prog} --help", 2)
 
     def _unknown(self, name: str) -> str:
         """The sentence about an option that does not exist: one of that name in another section, or a similar one."""

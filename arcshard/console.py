@@ -1,7 +1,9 @@
 """What all commands share: mistakes answered in one sentence with exit code 2, progress with rate and time left."""
 import argparse
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -38,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        fail(f"{self.prog}: {message}; see {self.prog} --help", 2)
 
     def refuse_renamed(self, old: str, new: str) -> None:
         """Refuse the option `old` of earlier versions, with or without a value, by a sentence that names `new`."""
@@ -58,21 +60,32 @@ def check_least(args: argparse.Namespace, least: float, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {value}: give at least {least}")
 
 
+OTHER_RANKS_WAIT = 10.0  # seconds; ranks that fail alike do so within two
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Exit with main()'s code (None is 0); a UserError, or a path that the system refuses, is a sentence and 2."""
+    name = sys.argv[0].rpartition("/")[2]
     try:
         sys.exit(main())
     except UserError as error:
-        print(f"{sys.argv[0].rpartition('/')[2]}: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        fail(f"{name}: {error}", error.code)
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"{sys.argv[0].rpartition('/')[2]}: {error.filename}: {error.strerror}; check the path", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{name}: {error.filename}: {error.strerror}; check the path", 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    """Exit with a sentence. Of the ranks that torchrun started on a machine the first speaks, which ends the others."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        time.sleep(OTHER_RANKS_WAIT)
+    print(sentence, file=sys.stderr)
+    sys.exit(code)
 
 
 def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, unit: str,

@@ -53,3 +53,11 @@ def test_values_that_have_a_new_name_are_read_with_it(tmp_path):
     checkpoint.save(tmp_path, Checkpoint(old, stages={"main": old}))
     found = checkpoint.load(tmp_path)
     assert found.config == found.stages["main"] == {"train": {"batchnorm": "frozen"}}
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_checkpoint_before(tmp_path, small_files):
+    checkpoint.save(tmp_path, Checkpoint(config={}, step=1))
+    for size in (10, 10**6):
+        with small_files, pytest.raises(UserError, match=r"no room left for .*checkpoint.pt \(File too large\)"):
+            checkpoint.save(tmp_path, Checkpoint(config={}, optimizer={"w": torch.ones(size)}))
+    assert kept(tmp_path) == {checkpoint.NAME: 1}

@@ -1,0 +1,61 @@
+"""Two commands that write into one folder: the second ends with a sentence, on all ranks, and changes nothing."""
+import sys
+
+import pytest
+
+import train as train_page
+from arcshard import console
+from arcshard.console import UserError
+from arcshard.files import folder_lock
+
+TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.size", "32",
+        "--train.global_batch", "12", "--train.device", "cpu", "--loader.num_threads", "1", "--train.epochs", "1"]
+
+
+@pytest.fixture
+def words(dataset_path, tmp_path):
+    return ["train.py", *TINY, "--data", dataset_path, "--out", tmp_path / "run"]
+
+
+def test_a_second_training_into_a_run_is_refused(call, words, tmp_path, refused):
+    (tmp_path / "run").mkdir()
+    with folder_lock(tmp_path / "run"):
+        refused(call(*words), f"another process trains in {tmp_path / 'run'}: wait until it ends")
+    assert (tmp_path / "run").is_dir() and not list((tmp_path / "run").iterdir())
+    assert call(*words).returncode == 0
+
+
+def test_training_holds_the_lock_of_its_run(monkeypatch, words, tmp_path):
+    def locked(*_):
+        with pytest.raises(UserError, match="is locked"), folder_lock(tmp_path / "run"):
+            pass
+        return 7
+
+    monkeypatch.setattr(train_page, "train", locked)
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    assert train_page.main() == 7
+    assert not (tmp_path / "run").exists(), "nothing was written into it"
+
+
+def test_ranks_refuse_together_and_say_so_once(process, words, tmp_path):
+    (tmp_path / "run").mkdir()
+    with folder_lock(tmp_path / "run"):
+        done = process("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words)
+    said = done.stderr.split("Traceback")[0]  # after it torchrun's own
+    assert done.returncode == 1 and said.count("another process trains") == 1 and "lost another" not in done.stderr
+
+
+@pytest.mark.parametrize("rank, waits", [("0", []), ("1", [console.OTHER_RANKS_WAIT])])
+def test_the_first_rank_of_a_machine_speaks_first(rank, waits, monkeypatch, capsys):
+    def mistake():
+        raise UserError("it is wrong")
+
+    slept: list[float] = []
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(console.time, "sleep", slept.append)
+    monkeypatch.setattr(console.signal, "signal", lambda *_: None)
+    for wrong in (mistake, lambda: console.Parser(prog="p").parse_args(["--no"]), lambda: open("/none")):
+        with pytest.raises(SystemExit, match="2"):
+            console.run(wrong)
+        assert len(capsys.readouterr().err.splitlines()) == 1 and slept == waits
+        slept.clear()
