@@ -52,8 +52,8 @@ def run_lock(run: Path, world: World) -> Iterator[None]:
         refused = False
         if world.is_main:
             if not run.exists():
-                run.mkdir(parents=True)
                 stack.callback(remove_if_empty, run)
+            run.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(folder_lock(run))
             except UserError:
