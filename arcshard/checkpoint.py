@@ -4,7 +4,7 @@ import pickle
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -69,7 +69,8 @@ def save(run: Path, checkpoint: Checkpoint) -> None:
     with whole_file(run / NAME) as f:
         stream = _Stream(f)
         try:
-            torch.save({"format": FORMAT, **state, **vars(weights), "ema": average and {**vars(average)}}, stream)
+            torch.save({"format": FORMAT, **state, **vars(weights), "ema": average and {**vars(average)}},
+                       cast(BinaryIO, stream))
         except RuntimeError as error:
             raise stream.error or error from None
 
