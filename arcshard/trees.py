@@ -13,10 +13,10 @@ def files_below(tree: str | Path) -> Iterator[str]:
     twice. Raises OSError for a folder that cannot be read.
     """
     seen: dict[tuple[int, int], str] = {}
-    waiting = [""]
+    root = os.path.join(tree, "")  # with / at the end it is no link, even if the tree is one
+    waiting = [root]
     while waiting:
-        inside = waiting.pop()
-        folder = os.path.join(tree, inside)
+        folder = waiting.pop()
         status = os.stat(folder)
         if (first := seen.setdefault((status.st_dev, status.st_ino), folder)) != folder:
             link = next(filter(os.path.islink, [folder, first, *map(str, Path(folder).parents)]), folder)
@@ -25,10 +25,9 @@ def files_below(tree: str | Path) -> Iterator[str]:
         with os.scandir(folder) as entries:
             visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
         for entry in visible:
-            path = os.path.join(inside, entry.name)
             if entry.is_dir():
-                waiting.append(path)
+                waiting.append(entry.path)
             elif entry.is_file():
-                yield path
+                yield entry.path[len(root):]
             elif entry.is_symlink() and not os.path.exists(entry):
                 raise UserError(f"the link {entry.path} leads to {os.readlink(entry)}, which is not there: remove it")

@@ -15,8 +15,9 @@ columns, or any CSV or Parquet (.parquet) table, with --id-column, --label-colum
                                 --csv train.csv --min-images 1 --classes-like samples.csv --folds-like samples.csv
 
 Options apply in this order: --classes-like, --min-images, --images-per-class, folds, --val-every, --solution. The table
-has the columns id, landmark_id, label (0, 1, … in sorted order of landmark_id; -1: no landmark) and split; with folds
-also fold (-1: none), with paths also path, and truths (all labels) if a query has several landmarks that were kept.
+has the columns id, landmark_id (with _ for white space, as a submission needs it), label (0, 1, … in sorted order of
+landmark_id; -1: no landmark) and split; with folds also fold (-1: none), with paths also path, and truths (all labels)
+if a query has several landmarks that were kept.
 """
 import argparse
 from pathlib import Path

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
+from preprocess.images.formats import PHOTO_ENDINGS
 from preprocess.samples.raw_tables import Columns, ids_from_paths, read_class_folders, read_photos
 from shards.format import is_key
 
@@ -81,12 +82,12 @@ def tree(folder, *paths: str) -> str:
 
 def test_each_folder_of_a_tree_is_a_class(tmp_path):
     """Any image extension in any case, at any depth; other files are counted, but for hidden ones."""
-    kinds = [f"cat/1.{kind}" for kind in "jpg JPEG png webp BMP tif tiff gif".split()]
+    kinds = ["cat/1.JPEG", *(f"cat/1{ending}" for ending in PHOTO_ENDINGS)]
     others_there = ["dog/notes.txt", "README.md", ".git/x.jpg", "dog/._1.jpg"]
     where = tree(tmp_path / "tree", *kinds, "dog/deep/er/1.jpg", *others_there)
     photos, others = read_class_folders(where)
     assert photos["path"].tolist() == sorted([*kinds, "dog/deep/er/1.jpg"]) and others == 2
-    assert photos["landmark_id"].tolist() == ["cat"] * 8 + ["dog"]
+    assert photos["landmark_id"].tolist() == ["cat"] * len(kinds) + ["dog"]
     assert photos["id"].str.fullmatch("(cat-1|dog-deep-er-1)-[0-9a-f]{16}").all() and photos["id"].is_unique
 
 

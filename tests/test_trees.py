@@ -37,6 +37,9 @@ def test_a_link_to_a_folder_that_is_there_already_is_named(tmp_path, link, to):
     (where / link).symlink_to(tmp_path / to)
     with pytest.raises(UserError, match=f"^the link {where / link} leads to {where}.*, which is in {where} already"):
         list(files_below(where))
+    (tmp_path / "shortcut").symlink_to(where)
+    with pytest.raises(UserError, match=f"^the link {tmp_path}/shortcut/{link} leads to {tmp_path}/shortcut"):
+        list(files_below(tmp_path / "shortcut"))
 
 
 def test_two_links_to_one_folder_are_refused(tmp_path):
