@@ -25,12 +25,12 @@ from pathlib import Path
 import pandas as pd
 
 from arcshard.console import Parser, UserError, check_least, run
+from arcshard.names import plain_landmarks
 from preprocess.samples.classes import (
     at_most,
     labeled,
     large_classes,
     of_classes,
-    plain_landmarks,
     read_classes,
     same_labels,
     with_landmarks,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
 from arcshard.console import UserError, run
+from arcshard.names import MISSING
 from preprocess.clean import main
 from preprocess.samples.classes import large_classes, read_names
-from preprocess.samples.raw_tables import MISSING
 from preprocess.samples.splits import stratified_folds
 from retrieval.submission import write_submission
 from tests.commands import ROOT, run_here

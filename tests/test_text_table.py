@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcshard.console import UserError
+from arcshard.names import MISSING
 from preprocess.clean import main
-from preprocess.samples.raw_tables import MISSING
 from preprocess.samples.text_table import column_names, read_columns, write_table
 
 FIELDS = st.one_of(st.sampled_from(["1e10", "007", "nan", "NA", "", "-0", "1.50", "True", "None", " a ", "\ufeff",

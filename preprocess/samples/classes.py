@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from arcshard.console import UserError
-from arcshard.names import check_landmarks, plain_landmark
+from arcshard.names import plain_landmark, plain_landmarks, sorted_landmarks
 from preprocess.samples.sample_table import COLUMNS, class_ids, hash_order, read_samples
 from preprocess.samples.text_table import column_names, read_columns, stripped
-
-WHOLE_NUMBER = "-?[0-9]{1,99}"
 
 
 class Classes(NamedTuple):
@@ -32,18 +30,6 @@ def read_classes(source: Path, label_column: str) -> Classes:
     return Classes(source, plain_landmarks(texts, source), False)
 
 
-def plain_landmarks(landmark_ids: list[str], source: Path | str) -> list[str]:
-    """The ids, all different, with _ for white space. Raises UserError if two become the same or one becomes empty."""
-    texts: dict[str, str] = {}
-    for text in landmark_ids:
-        first = texts.setdefault(plain_landmark(text), text)
-        if first != text:
-            raise UserError(f"{source} has the classes {first!r} and {text!r}, which are the same with _ for white "
-                            "space: rename one of them")
-    check_landmarks(texts, source)
-    return list(texts)
-
-
 def of_classes(photos: pd.DataFrame, classes: Classes, source: Path | str) -> pd.DataFrame:
     """The photos of those classes. Raises UserError if there are none; `source` names the table of `photos`."""
     kept = photos[photos["landmark_id"].isin(classes.landmark_ids)]
@@ -54,18 +40,17 @@ def of_classes(photos: pd.DataFrame, classes: Classes, source: Path | str) -> pd
 
 
 def large_classes(landmarks: pd.Series, min_images: int, source: Path | str) -> list[str]:
-    """Landmark ids that occur at least `min_images` times, sorted: as numbers if all are numbers, else as text.
+    """Landmark ids that occur at least `min_images` times, sorted as all ids are.
 
     Raises UserError if there are none; `source` names the table.
     """
     counts = landmarks.value_counts()
     counts = counts[counts > 0]
-    large = counts.index[counts >= min_images]
-    if not len(large):
+    large = {*counts.index[counts >= min_images]}
+    if not large:
         raise UserError(f"--min-images {min_images} leaves no class: the largest of {source} has {counts.max():,} "
                         "images, choose at most that")
-    numbers = counts.index.astype("str").str.fullmatch(WHOLE_NUMBER).all()
-    return sorted(large, key=(lambda text: (int(text), text)) if numbers else None)
+    return [text for text in sorted_landmarks(counts.index) if text in large]
 
 
 def same_labels(large: list[str], classes: Classes) -> list[str]:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
 from arcshard.console import UserError
+from arcshard.names import MISSING
 from arcshard.trees import files_below
 from arcshard.urls import filesystem, reaching
 from preprocess.images.formats import PHOTO_ENDINGS
@@ -71,11 +72,6 @@ class Columns(NamedTuple):
     label: str = LANDMARK
     path: str | None = None
     """None: the table has no paths."""
-
-
-MISSING = ("", "nan", "NaN", "NAN", "None", "none", "NONE", "null", "Null", "NULL", "NA", "N/A", "n/a", "<NA>", "#N/A",
-           "-1")
-"""What programs write where a landmark is missing; -1 is the label of photos without one."""
 
 
 def read_photos(source: Path, columns: Columns) -> pd.DataFrame:
