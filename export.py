@@ -21,7 +21,7 @@ from torch import Tensor
 
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
-from arcshard.files import whole_file
+from arcshard.files import report_full_disk, whole_file
 from loader import Loader
 from model import ModelConfig, UnitEmbedder
 from model.export import read_onnx, read_timm, write_onnx, write_timm
@@ -46,7 +46,7 @@ def main() -> None:
     model = load_model(args.run, args.checkpoint)
     network = UnitEmbedder(model.embedder).cpu().eval()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=args.out.parent, prefix=".export-") as folder:
+    with report_full_disk(args.out), TemporaryDirectory(dir=args.out.parent, prefix=".export-") as folder:
         exported = write(Path(folder) / args.out.name, network, model.size, config, about(model, config))
         difference, seen = compare(network, exported, photos(model, args.data) if args.data else noise(model.size))
         said = f"largest difference {difference:.1e} on {seen} images of {args.data or 'noise'}"

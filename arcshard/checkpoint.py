@@ -63,7 +63,7 @@ class Checkpoint:
 
 
 def save(run: Path, checkpoint: Checkpoint) -> None:
-    """Replace the run's checkpoint. Raises UserError if the disk is full."""
+    """Replace the run's checkpoint. Raises DiskFull."""
     state = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint)}
     weights, average = state.pop("weights"), state.pop("average")
     with whole_file(run / NAME) as f:

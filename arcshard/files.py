@@ -22,7 +22,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a binary file that takes the name `path` only when the block ends well.
 
     Of several writers at once the last wins, whole. A kill at any moment leaves the old file or none, beside a `.part`
-    file that the next try overwrites. Raises UserError if the disk is full.
+    file that the next try overwrites. Raises DiskFull.
     """
     path = Path(path)
     with report_full_disk(path), _open_aside(path) as f:
@@ -118,13 +118,17 @@ def folder_lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+class DiskFull(UserError):
+    """The disk, a quota or a limit leaves no room for a file."""
+
+
 @contextmanager
 def report_full_disk(path: Path | str) -> Iterator[None]:
-    """Raise UserError if the disk, a quota or a limit leaves no room for what the block writes to `path`."""
+    """Raise DiskFull if the disk, a quota or a limit leaves no room for what the block writes to `path`."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        raise UserError(f"no room left for {path} ({error.strerror}): make space and run the same command again"
-                        ) from None
+        raise DiskFull(f"no room left for {path} ({error.strerror}): make space and run the same command again"
+                       ) from None

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from arcshard.console import UserError
@@ -63,7 +63,7 @@ def write_timm(path: Path, embedder: Embedder, about: dict[str, str]) -> None:
     rest = {f"{part}.{name}": tensor for part in ("pooling", "neck")
             for name, tensor in getattr(embedder, part).state_dict().items()}
     for file, tensors in ((path, embedder.backbone.state_dict()), (neck_file(path), rest)):
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, about)
+        file.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, about))
 
 
 def read_timm(path: Path, config: ModelConfig) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import joblib
 
 from arcshard.console import Parser, UserError, run
-from arcshard.files import write_text
+from arcshard.files import folder_lock, report_full_disk, write_text
 from preprocess.demo.plan import MISSING, csv_files, query_photos, train_photos
 from preprocess.demo.sources import check_package
 from preprocess.demo.views import write_photos
@@ -21,18 +21,25 @@ from preprocess.demo.views import write_photos
 def main() -> None:
     args = parse_args()
     check_package()
-    train, queries = train_photos(args.seed), query_photos(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with report_full_disk(args.out), folder_lock(args.out):
+        make(args.out, args.seed, args.workers)
+
+
+def make(out: Path, seed: int, workers: int) -> None:
+    """Write what is missing of the photos and tables."""
+    train, queries = train_photos(seed), query_photos(seed)
     photos = train + queries
-    tables = csv_files(args.seed)
-    check_output(args.out, {photo.id for photo in photos}, tables["train.csv"], args.seed)
-    lacking = [photo for photo in photos if photo.oddity != MISSING and not (args.out / photo.path).exists()]
-    if not lacking and all((args.out / name).exists() for name in tables):
-        print(f"nothing to do: {args.out} is complete")
+    tables = csv_files(seed)
+    check_output(out, {photo.id for photo in photos}, tables["train.csv"], seed)
+    lacking = [photo for photo in photos if photo.oddity != MISSING and not (out / photo.path).exists()]
+    if not lacking and all((out / name).exists() for name in tables):
+        print(f"nothing to do: {out} is complete")
         return
-    write_photos(lacking, args.out, args.workers)
+    write_photos(lacking, out, workers)
     for name, text in tables.items():
-        write_text(args.out / name, text)
-    print(f"{args.out}: {len(train):,} train photos of {len({photo.place for photo in train})} landmarks, "
+        write_text(out / name, text)
+    print(f"{out}: {len(train):,} train photos of {len({photo.place for photo in train})} landmarks, "
           f"{len(queries)} queries")
 
 

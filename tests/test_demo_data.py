@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from arcshard.console import UserError
+from arcshard.files import folder_lock
 from preprocess import demo_data
 from preprocess.demo import views
 from preprocess.demo.plan import (
@@ -265,6 +266,14 @@ def test_csv_files_appear_last(small, monkeypatch):
         demo_data.main()
     assert not tree(small.parent)
     assert list(csv_files(0))[-1] == "train.csv"
+
+
+def test_two_at_once_and_a_full_disk_are_sentences(small, small_files):
+    with small_files, pytest.raises(UserError, match=rf"no room left for {small}"):
+        demo_data.main()
+    assert not tree(small)
+    with folder_lock(small), pytest.raises(UserError, match="is locked"):
+        demo_data.main()
 
 
 def test_another_seed_is_refused(call, refused, tmp_path):

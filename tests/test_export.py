@@ -132,6 +132,14 @@ def test_what_does_not_agree_is_not_written(export, monkeypatch, tmp_path):
     assert path.read_text() == "what was there before"
 
 
+def test_a_full_disk_is_a_sentence(export, small_files, tmp_path):
+    for name in ("m.onnx", "m.safetensors"):
+        with small_files:
+            code, _, err = export("--out", tmp_path / name)
+        assert code == 2 and f"no room left for {tmp_path / name} (File too large)" in err
+        assert len(err.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
 def test_mistakes_are_one_sentence(export, monkeypatch, tmp_path):
     def refused(sentence, *words):
         code, _, err = export("--out", *words)

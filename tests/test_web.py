@@ -16,6 +16,7 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from arcshard.console import UserError
+from arcshard.files import DiskFull
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from retrieval.web import Answer, Match, RankedLandmark, SimilarPhoto, Unreadable, create_app, serve
@@ -92,6 +93,14 @@ def test_what_is_too_large_or_empty_is_refused(app):
     assert refusal(client.post("/answer", data=b"x" * (LIMIT + 1)), 413) == "a photo may have at most 200,000 bytes"
     assert refusal(client.post("/answer"), 400) == "the request's body is empty: send an image file"
     refusal(client.get("/answer"), 405)
+
+
+def test_a_full_disk_is_the_servers_fault(app, monkeypatch):
+    def answer(*_):
+        raise DiskFull
+
+    monkeypatch.setattr(OneAnswer, "answer", answer)
+    assert "no disk space" in refusal(app.test_client().post("/answer", data=jpeg()), 507)
 
 
 def png_of(width, height):

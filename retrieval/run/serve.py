@@ -10,6 +10,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from arcshard.console import Parser, UserError
+from arcshard.files import report_full_disk
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline
@@ -39,7 +40,7 @@ class RunAnswerer:
 
     def answer(self, photo: bytes) -> Answer:
         """The same as that of predict.py: each run packs the photo like its own."""
-        with tempfile.TemporaryDirectory(prefix="arcshard-") as work:
+        with tempfile.TemporaryDirectory(prefix="arcshard-") as work, report_full_disk(work):
             path = Path(work) / "photo.jpg"
             path.write_bytes(photo)
             found = answer_photos(self.pipeline, self.indexes, [path], Path(work))[0]

@@ -5,7 +5,7 @@ GET  /gallery/ROW.jpg     a gallery photo
 POST /answer              an image file as the body: its answer, JSON as retrieval.web.answerer.Answer
 POST /match/ROW           an image file as the body: a JPEG of its inliers with that gallery photo; header Inliers
 
-A wrong request is answered with {"error": a sentence} and a status of 4xx.
+A wrong request is answered with {"error": a sentence} and a status of 4xx, a full disk with 507.
 """
 from dataclasses import asdict
 from threading import Lock
@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
+from arcshard.files import DiskFull
 from retrieval.web.answerer import Answerer, Unreadable
 
 # The page may load what this server gives, and show the photo that was dropped on it (blob:); nothing else.
@@ -77,6 +78,10 @@ def create_app(answerer: Answerer, max_bytes: int, hosts: list[str] | None = Non
     @app.errorhandler(IndexError)
     def no_row(_: IndexError) -> tuple[dict[str, str], int]:
         return {"error": "the gallery has no photo of this number"}, 404
+
+    @app.errorhandler(DiskFull)
+    def disk_full(_: DiskFull) -> tuple[dict[str, str], int]:
+        return {"error": "the server has no disk space left to work on the photo"}, 507
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> tuple[dict[str, str], int]:
