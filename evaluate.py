@@ -7,7 +7,8 @@ python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/p
 
 Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
 GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. Options change the names:
-eval-untrained, eval-PIPELINE, eval-TTA, eval-PIPELINE-with-RUN. recall@1 and map@100 are those of the embeddings,
+eval-untrained, eval-PIPELINE, eval-TTA, eval-PIPELINE-with-RUN. So do data that the run was not trained on:
+eval-NAME-<8 digits of their fingerprint>, embeddings/NAME-<8 digits>. recall@1 and map@100 are those of the embeddings,
 whatever the pipeline. The embeddings are kept in RUN/embeddings, where predict.py and report.py find them. --gallery
 writes a page for each split, RUN/gallery-SPLIT.html or gallery-PIPELINE-SPLIT.html: queries with their neighbors and
 answers after each step.
@@ -20,24 +21,37 @@ import json
 from pathlib import Path
 
 from arcshard.console import Parser, UserError, run
-from arcshard.files import write_text
+from arcshard.files import folder_lock, write_text
 from arcshard.memory import keep_freed_memory
-from retrieval import evaluate
+from retrieval import Pipeline, evaluate
 from retrieval.evaluation import details
+from retrieval.run.embed import data_suffix
 from retrieval.run.gallery import gallery_page
 from retrieval.run.model import Tta, add_answer_options, add_checkpoint, load_model, load_untrained, pipeline_of
-from retrieval.run.queries import open_queries
+from retrieval.run.queries import OpenQueries, open_queries
 from retrieval.tuning import ablation, ablation_table
 
 
 def main() -> None:
     args = parse_args()
     keep_freed_memory()
-    pipeline, variant = pipeline_of(args), variant_of(args)
+    pipeline = pipeline_of(args)
     folders: list[Path | None] = [None] if args.untrained else [args.run, *args.ensemble]
     models = ([load_untrained(args.run)] if args.untrained else
               [load_model(run, args.checkpoint, args.tta) for run in (args.run, *args.ensemble)])
-    opened, device = open_queries(models, args.data, folders), models[0].device.type
+    opened = open_queries(models, args.data, folders)
+    other_data = data_suffix(models[0].trained_on, opened.gallery)
+    suffix = "-".join([other_data, *variant_of(args)])
+    lock = args.run / f".eval{suffix}.lock"
+    lock.touch()
+    with folder_lock(lock):
+        measure(args, pipeline, opened, models[0].device.type, suffix)
+    if other_data:
+        print(f"{args.run} was trained on other data: these figures are in {args.run / f'eval{suffix}.json'}")
+
+
+def measure(args: argparse.Namespace, pipeline: Pipeline, opened: OpenQueries, device: str, suffix: str) -> None:
+    """Print and write what the pipeline's answers are worth. Raises UserError for a step that lacks what it needs."""
     results, more = {}, {}
     for split, queries in opened.sets.items():
         try:
@@ -45,15 +59,15 @@ def main() -> None:
             if args.ablate:
                 print(ablation_table(split, ablation(queries, pipeline, device)))
             if args.gallery:
-                page = args.run / f"{'-'.join(['gallery', *variant, split])}.html"
-                who = " ".join([args.run.name, *variant])
+                page = args.run / f"gallery{suffix}-{split}.html"
+                who = " ".join([args.run.name, *variant_of(args)])
                 write_text(page, gallery_page(who, queries, pipeline, opened.photos[split], opened.gallery, device))
                 print(f"{split:6}{page}")
-        except ValueError as error:  # a step that lacks what it needs
+        except ValueError as error:
             raise UserError(f"{args.pipeline or args.data}: {error}") from error
         results[split], more[split] = found.metrics, details(queries, found)
     for name, content in (("eval", results), ("eval-details", more)):
-        write_text(args.run / f"{'-'.join([name, *variant])}.json", json.dumps(content, indent=2) + "\n")
+        write_text(args.run / f"{name}{suffix}.json", json.dumps(content, indent=2) + "\n")
     print(table(results))
 
 

@@ -23,7 +23,7 @@ from pages import info
 from pages.report import ReportData, Scores, ShownNeighbor, ShownQuery, choose_queries, render, score_rows, tiles
 from retrieval import Embeddings, nearest
 from retrieval.evaluation import own_and_other
-from retrieval.run.embed import store
+from retrieval.run.embed import data_suffix, store, stores
 from retrieval.run.model import add_checkpoint
 from shards import Dataset
 from shards.info import info as describe
@@ -61,7 +61,8 @@ def report_dataset(data: str, out: Path) -> None:
 
 
 def report_run(args: argparse.Namespace) -> None:
-    data, path = collect(args.run, Path(args.data), args.checkpoint), args.out or args.run / "report.html"
+    data = collect(args.run, Path(args.data), args.checkpoint)
+    path = args.out or args.run / f"report{data.run.removeprefix(args.run.name)}.html"
     write_text(path, render(data))
     print(summary(data))
     for name, file in (("report", path), ("submission", args.run / "submission.csv")):
@@ -71,18 +72,20 @@ def report_run(args: argparse.Namespace) -> None:
 
 def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     """Everything that the page shows, read from the run, the checkpoint that was evaluated, and its dataset."""
-    config, gallery = checkpoint.load(out, name).config, Dataset(data, "train")
-    trained = read_scores(out / "eval.json")
+    saved, gallery = checkpoint.load(out, name), Dataset(data, "train")
+    suffix = data_suffix(saved.trained_on, gallery)
+    trained = read_scores(out / f"eval{suffix}.json")
     if not trained:
-        raise UserError(f"{out} has no eval.json: run evaluate.py first")
+        raise UserError(f"{out} has no eval{suffix}.json: run evaluate.py first")
     split = "test" if "test" in trained else next(iter(trained))
     queries, model = Dataset(data, split), checkpoint.fingerprint(out, name)
-    embeddings = stored_embeddings(out, queries, model), stored_embeddings(out, gallery, model)
+    folder = stores(out, saved.trained_on, gallery)
+    embeddings = stored_embeddings(folder, queries, model), stored_embeddings(folder, gallery, model)
     return ReportData(
-        run=out.name, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
-        rejected=len(gallery.rejected()), untrained=read_scores(out / "eval-untrained.json"), trained=trained,
+        run=out.name + suffix, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
+        rejected=len(gallery.rejected()), untrained=read_scores(out / f"eval{suffix}-untrained.json"), trained=trained,
         metrics=log.read(out) + log.read(out, log.VALIDATION),
-        views=training_views(gallery, config), split=split,
+        views=training_views(gallery, saved.config), split=split,
         cosines=cosines_of(*embeddings), queries=answered_queries(*embeddings, queries, gallery))
 
 
@@ -136,9 +139,9 @@ def answered_queries(queries: Embeddings, gallery: Embeddings, query_photos: Dat
     return {heading: [query(i) for i in picked.tolist()] for heading, picked in chosen.items()}
 
 
-def stored_embeddings(out: Path, dataset: Dataset, model: str) -> Embeddings:
+def stored_embeddings(folder: Path, dataset: Dataset, model: str) -> Embeddings:
     """A split's embeddings that evaluate.py stored. Raises UserError if they are of other weights or other photos."""
-    path = store(out, dataset.split)
+    path = store(folder, dataset.split)
     stored = Embeddings.load(path)
     if (stored.provenance.model, stored.provenance.dataset) != (model, dataset.fingerprint):
         raise UserError(f"{path} is of another checkpoint, or of other photos than {dataset.path}: "

@@ -55,6 +55,14 @@ class Checkpoint:
     optimizer: dict[str, Any] = field(default_factory=dict)
     loss_scale: dict[str, Any] | None = None
     """With train.amp fp16."""
+    data: str | None = None
+    """Fingerprint of the train split of the stage's dataset; without those of select.mix."""
+
+    @property
+    def trained_on(self) -> str | None:
+        """`data`, which older versions left to the loader; None where theirs is of a whole mixture."""
+        stream = self.loader.get("fingerprint", {})
+        return self.data or (None if "mix" in stream else stream.get("dataset"))
 
     @property
     def best_weights(self) -> Weights:

@@ -7,8 +7,9 @@
 
 embed and neighbors also run on all ranks of `torchrun --nproc-per-node N -m -- retrieval ...` (without the dashes
 torchrun would take --run for an option of its own). embed resumes where it was interrupted, and writes a folder for
-each run and split: RUN/embeddings/SPLIT, where evaluate.py looks, or DIR/RUN's name/SPLIT. neighbors writes scores
-float32 and rows int64, both (queries, k): higher score first, then smaller row of the gallery.
+each run and split: RUN/embeddings/SPLIT (other data: RUN/embeddings/NAME-<8 hex digits>/SPLIT), where evaluate.py
+looks, or DIR/RUN's name/SPLIT. neighbors writes scores float32 and rows int64, both (queries, k): higher score first,
+then smaller row of the gallery.
 
 This module is a command: it may import retrieval.run, which the rest of the package may not.
 """

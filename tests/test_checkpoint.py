@@ -43,7 +43,7 @@ def test_what_is_not_there_is_named(tmp_path):
 def test_every_field_comes_back(tmp_path):
     weights = Weights({"w": torch.ones(2)}, {"weight": torch.zeros(3)})
     saved = Checkpoint({"train": {"size": 9}}, weights, weights, {"side": 1}, "high", {"high": {}}, ["7"], 5, 60,
-                       {"loss": 1.0}, {"position": 60}, {"state": {}}, {"value": torch.tensor(2.0)})
+                       {"loss": 1.0}, {"position": 60}, {"state": {}}, {"value": torch.tensor(2.0)}, "digest")
     checkpoint.save(tmp_path, saved)
     assert repr(checkpoint.load(tmp_path)) == repr(saved)
 

@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import simplejpeg
 import torch
@@ -12,11 +13,13 @@ from PIL import Image
 
 import evaluate
 import predict
+import report
 import retrieval.__main__
 import tune
 from arcshard import checkpoint
 from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
+from arcshard.files import folder_lock
 from loader import View
 from model import ModelConfig, build_embedder
 from preprocess.engine import Engine
@@ -26,6 +29,9 @@ from retrieval import Pipeline, read_pipeline
 from retrieval.local_features import extract, verify
 from retrieval.pictures import BOX_WIDTH, MARGIN
 from retrieval.reranker import Reranker
+from retrieval.run.embed import data_suffix
+from retrieval.run.model import load_model
+from retrieval.run.photos import load_gallery
 from retrieval.run.serve import is_loopback, load_answerer
 from retrieval.steps import Search
 from retrieval.web import Unreadable
@@ -280,6 +286,70 @@ def test_a_gallery_alone_has_nothing_for_steps_that_compare_with_non_landmarks(p
     assert "c3test.jpg" in page(predict, *words)
     with pytest.raises(UserError, match="d has no photo without landmark in a val or test split, but steps"):
         page(predict, *words, "--pipeline", FIRST)
+
+
+@pytest.fixture
+def trained(call, dataset_path, tmp_path):
+    """A run of train.py that draws from a mixture, whose own data are those of --data all the same."""
+    run = tmp_path / "run"
+    done = call("train.py", "--data", dataset_path, "--out", run, "--model.backbone", "test_resnet", "--model.weights",
+                "none", "--model.dim", 16, "--train.size", 32, "--train.global_batch", 45, "--train.epochs", 1,
+                "--select.mix", json.dumps({str(dataset_path): 0.5}))
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture
+def other_data(photos, tmp_path):
+    """Half of the train photos, with other landmark ids."""
+    rows = photos[1].copy()
+    rows["landmark_id"] = rows["landmark_id"].where(rows["label"] < 0, "9" + rows["landmark_id"])
+    pack(rows[(rows["split"] != "train") | rows["id"].str.contains("n0[0-4]")], [photos[0]], tmp_path / "other",
+         PackOptions(), Engine())
+    return tmp_path / "other"
+
+
+def test_other_data_replace_nothing_of_the_runs_own(page, trained, dataset_path, other_data):
+    def about(data):
+        printed = page(evaluate, "--run", trained, "--data", data)
+        page(retrieval.__main__, "embed", "--run", trained, "--data", data, "--splits", "val", "--tta", "flip")
+        page(report, "--run", trained, "--data", data)
+        return printed
+
+    def files():
+        return {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+    assert "other data" not in about(dataset_path)
+    own = files()
+    suffix = f"-other-{Dataset(other_data).fingerprint[:8]}"
+    assert f"{trained} was trained on other data: these figures are in {trained}/eval{suffix}.json" in about(other_data)
+    after = files()
+    assert {path: after[path] for path in own} == own
+    assert {path.name for path in trained.iterdir()} - {path.relative_to(trained).parts[0] for path in own} == {
+        f"eval{suffix}.json", f"eval-details{suffix}.json", f"report{suffix}.html", f".eval{suffix}.lock"}
+    model = load_model(trained)
+    for data, folder in ((dataset_path, "."), (other_data, suffix[1:])):
+        stores = {path.name for path in (trained / "embeddings" / folder).iterdir()}
+        assert stores >= {"train", "val", "test", "val.flip"}
+        gallery = load_gallery(model, str(data), trained)
+        assert isinstance(gallery.vectors, np.memmap), "predict.py reads what evaluate.py stored"
+        assert gallery.provenance.dataset == Dataset(data).fingerprint
+
+
+def test_a_run_of_an_older_version_knows_its_data_by_the_loader(dataset_path):
+    config = {"train": {}}
+    assert Checkpoint(config, loader={"fingerprint": {"dataset": "a"}}).trained_on == "a"
+    assert Checkpoint(config, loader={"fingerprint": {"dataset": "joined", "mix": [0.5]}}).trained_on is None
+    assert data_suffix(None, Dataset(dataset_path)) == ""
+
+
+def test_a_second_evaluation_that_would_write_the_same_files_is_refused(page, run_folder, dataset_path):
+    words = "--run", run_folder, "--data", dataset_path
+    page(evaluate, *words)
+    with folder_lock(run_folder / ".eval.lock"):
+        with pytest.raises(UserError, match="eval.lock is locked: another process writes"):
+            page(evaluate, *words)
+        page(evaluate, *words, "--tta", "flip")
 
 
 def test_wrong_steps_are_one_sentence(page, run_folder, dataset_path, tmp_path):

@@ -76,7 +76,8 @@ class Checkpointer:
         return Checkpoint(
             config=stage.run.stages[stage.name].as_plain(), stage=stage.name,
             stages={name: stage.run.stages[name].as_plain() for name in begun},
-            packing=stage.dataset.manifest["packing"], landmark_ids=stage.loader.dataset.landmark_ids,
+            data=stage.dataset.fingerprint, packing=stage.dataset.manifest["packing"],
+            landmark_ids=stage.loader.dataset.landmark_ids,
             step=state.updates, position=stage.run_position, log=stage.log.state_dict(),
             loader=stage.loader.state_dict(), optimizer=whole_state(state.optimizer, state.step.head),
             weights=state.step.weights(), average=state.average.module.weights() if state.average else None,

@@ -1,5 +1,6 @@
 """A run's embeddings of a dataset's splits, computed once and kept below the run."""
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,13 +20,29 @@ from retrieval.search import nearest_over_ranks
 from retrieval.store import DTYPES, ROWS, Embeddings, Parts, Provenance, in_parts, is_store, runs, share, write_store
 from shards import Dataset, splits
 
+GALLERY = "train"  # the split that queries are compared with
 BATCH = 64
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-def store(out: Path, split: str, tta: Tta = Tta()) -> Path:
-    """Where a run stores the embeddings of a split."""
-    return out / "embeddings" / (split if tta == Tta() else f"{split}.{tta.name}")
+def data_suffix(trained_on: str | None, gallery: Dataset) -> str:
+    """What the names of a run's files about this dataset end in: "" if it was trained on it, else -NAME-<8 hex digits>.
+
+    trained_on: fingerprint; None if it is not known, which gives "" too.
+    """
+    if trained_on in (None, gallery.fingerprint):
+        return ""
+    return f"-{os.path.basename(os.path.abspath(gallery.path))}-{gallery.fingerprint[:8]}"
+
+
+def stores(run: Path, trained_on: str | None, gallery: Dataset) -> Path:
+    """The folder of the run's stores of the gallery's dataset."""
+    return run / "embeddings" / data_suffix(trained_on, gallery)[1:]
+
+
+def store(folder: Path, split: str, tta: Tta = Tta()) -> Path:
+    """The store of a split among others."""
+    return folder / (split if tta == Tta() else f"{split}.{tta.name}")
 
 
 def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool = True) -> Embeddings:
@@ -148,11 +165,12 @@ def _on_ranks(work: Callable[[argparse.Namespace, World], None], args: argparse.
 def _embed(args: argparse.Namespace, world: World) -> None:
     for folder in args.run:
         model = load_model(folder, args.checkpoint, args.tta)
-        for split in args.splits or splits(args.data, model.cache):
+        known = splits(args.data, model.cache)
+        gallery = Dataset(args.data, GALLERY if GALLERY in known else known[0], model.cache)
+        out = args.out / folder.name if args.out else stores(folder, model.trained_on, gallery)
+        for split in args.splits or known:
             dataset = Dataset(args.data, split, model.cache)
-            path = store(folder, split, args.tta)
-            if args.out:
-                path = args.out / folder.name / path.name
+            path = store(out, split, args.tta)
             if not _is_there(path, model, dataset, args):
                 write_split(model, dataset, path, args.dtype, args.batch, world)
             if world.is_main:

@@ -104,6 +104,8 @@ class RunModel:
     """How photos were framed for its training."""
     packing: dict[str, Any]
     """How the photos that it was trained on were packed."""
+    trained_on: str | None
+    """Fingerprint of the train split that it learned from, if known."""
     cache: CacheConfig
     """How it reads object storage."""
     fingerprint: str
@@ -143,4 +145,5 @@ def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, **changes: Any) -
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device).eval()
     view, cache = View(**config["view"]), CacheConfig(**config.get("cache", {}))
-    return RunModel(embedder, config["train"]["size"], view, saved.packing, cache, fingerprint, device)
+    return RunModel(embedder, config["train"]["size"], view, saved.packing, saved.trained_on, cache, fingerprint,
+                    device)

@@ -18,9 +18,9 @@ from preprocess.packing.publish import NothingPacked
 from retrieval import Embeddings, Pipeline, Vectors
 from retrieval.metrics import NO_LANDMARK
 from retrieval.pipeline import candidates
-from retrieval.run.embed import embed_split, store
+from retrieval.run.embed import GALLERY, embed_split, store, stores
 from retrieval.run.model import RunModel, Tta, load_model
-from retrieval.run.queries import GALLERY, Matcher, embed_all, holds_queries, non_landmarks
+from retrieval.run.queries import Matcher, embed_all, holds_queries, non_landmarks
 from retrieval.state import State
 from retrieval.store import is_store
 from shards import Dataset, splits
@@ -62,7 +62,8 @@ def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline, tta:
     if not queries:
         raise UserError(f"{index} has no photo without landmark in a val or test split, but steps of this pipeline "
                         "compare with such photos: pack a test split that holds some, or take the steps out")
-    return Index(model, gallery, non_landmarks(embed_all(model, queries, run_folder, keep=False))[0], photos)
+    kept = stores(run_folder, model.trained_on, photos)
+    return Index(model, gallery, non_landmarks(embed_all(model, queries, kept, keep=False))[0], photos)
 
 
 def is_dataset(index: str) -> bool:
@@ -73,8 +74,9 @@ def is_dataset(index: str) -> bool:
 def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
     """Embeddings to compare with. Raises UserError if they are another model's."""
     if is_dataset(index):
-        path = store(run_folder, GALLERY, model.tta)
-        return embed_split(model, Dataset(index, GALLERY, model.cache), path, keep=False)
+        photos = Dataset(index, GALLERY, model.cache)
+        path = store(stores(run_folder, model.trained_on, photos), GALLERY, model.tta)
+        return embed_split(model, photos, path, keep=False)
     gallery = Embeddings.load(Path(index))
     if gallery.provenance.model != model.fingerprint:
         raise UserError(f"{index} is not of the checkpoint in {run_folder}, and embeddings compare only with those of "

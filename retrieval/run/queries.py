@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from arcshard.console import UserError, progress
 from retrieval import Embeddings, QuerySet, Vectors
 from retrieval.local_features import LocalFeatures, extract, verify
-from retrieval.run.embed import embed_split, store
+from retrieval.run.embed import GALLERY, embed_split, store, stores
 from retrieval.run.model import RunModel
 from shards import CacheConfig, Dataset, splits
 
-GALLERY = "train"
 KEPT = 1000  # photos whose local features stay in memory, 0.6 MB each at most
 
 
@@ -43,7 +42,7 @@ def open_queries(models: Sequence[RunModel], data: str, folders: Sequence[Path |
     cache = models[0].cache
     photos = {split: Dataset(data, split, cache) for split in query_splits(data, cache)}
     gallery = Dataset(data, GALLERY, cache)
-    embedded = [embed_all(model, [gallery, *photos.values()], folder)
+    embedded = [embed_all(model, [gallery, *photos.values()], folder and stores(folder, model.trained_on, gallery))
                 for model, folder in zip(models, folders, strict=True)]
     return OpenQueries(gallery, photos, {
         split: query_set(models, embedded, dataset, Matcher(dataset, gallery)) for split, dataset in photos.items()})
@@ -65,7 +64,7 @@ def holds_queries(split: str) -> bool:
 
 def embed_all(model: RunModel, datasets: Sequence[Dataset], folder: Path | None, keep: bool = True
               ) -> dict[str, Embeddings]:
-    """Embeddings of each split, read from and (with `keep`) written to the run's folder if one is given."""
+    """Embeddings of each split, read from and (with `keep`) written to a folder of stores if one is given."""
     return {dataset.split: embed_split(model, dataset, store(folder, dataset.split, model.tta) if folder else None,
                                        keep) for dataset in datasets}
 

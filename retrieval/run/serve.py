@@ -16,9 +16,9 @@ from preprocess.images.normalize import normalize
 from retrieval import Pipeline
 from retrieval.local_features import extract, verify
 from retrieval.pictures import match_picture
+from retrieval.run.embed import GALLERY
 from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of
 from retrieval.run.photos import Index, PhotoAnswer, answer_photos, is_dataset, load_index
-from retrieval.run.queries import GALLERY
 from retrieval.steps import NAMES
 from retrieval.web import Answer, Match, RankedLandmark, SimilarPhoto, Unreadable
 from shards import Dataset
