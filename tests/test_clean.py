@@ -249,8 +249,8 @@ MISTAKES = {
                           "lists.csv has no landmark_id in row 3 below the header ('nan', 1 such rows): remove those "
                           "rows, or rename the class"),
     "missing in a solution": (["--solution", "unknown.csv"],
-                              "unknown.csv has a missing value among the landmarks in row 2 below the header ('None', "
-                              "2 such rows): leave the field empty where a query has no landmark"),
+                              "unknown.csv has no landmarks in row 2 below the header ('None', 2 such rows): leave the "
+                              "field empty where a query has no landmark"),
     "semicolons": (["--csv", "semicolons.csv"], "semicolons.csv separates its columns by ';': save it with commas"),
     "tabs": (["--csv", "tabs.csv"], "tabs.csv separates its columns by '\\t': save it with commas"),
     "classes become one": (["--csv", "towers.csv"],

@@ -84,20 +84,19 @@ def read_photos(source: Path, columns: Columns) -> pd.DataFrame:
     if columns == Columns() and ID not in names and {LANDMARK, IMAGES} <= {*names}:
         classes = read_columns(source, [LANDMARK, IMAGES], plain=[IMAGES])
         classes[LANDMARK] = stripped(classes[LANDMARK])
-        _refuse(classes[LANDMARK], MISSING, f"{source} has no {LANDMARK}", "remove those rows, or rename the class")
+        _refuse_missing(classes[LANDMARK], MISSING, source, "remove those rows, or rename the class")
         return _photos_of_lists(classes)
     photos = read_named(source, columns, [columns.label])
-    _refuse(photos[columns.label], MISSING, f"{source} has no {columns.label}",
-            "remove those rows, or rename the class")
+    _refuse_missing(photos[columns.label], MISSING, source, "remove those rows, or rename the class")
     return photos.rename(columns={columns.label: LANDMARK})
 
 
-def _refuse(column: pd.Series, values: Collection[str], what: str, remedy: str) -> None:
-    """Raise UserError that begins with `what` if the column has one of the values."""
-    rows = np.flatnonzero(column.isin(values))
+def _refuse_missing(column: pd.Series, missing: Collection[str], source: Path, remedy: str) -> None:
+    """Raise UserError that names the first row with one of the texts `missing`."""
+    rows = np.flatnonzero(column.isin(missing))
     if len(rows):
-        raise UserError(f"{what} in row {rows[0] + 1} below the header ({column.iloc[rows[0]]!r}, {len(rows):,} such "
-                        f"rows): {remedy}")
+        raise UserError(f"{source} has no {column.name} in row {rows[0] + 1} below the header "
+                        f"({column.iloc[rows[0]]!r}, {len(rows):,} such rows): {remedy}")
 
 
 def read_named(source: Path, columns: Columns, others: Sequence[str]) -> pd.DataFrame:
@@ -150,8 +149,7 @@ def read_queries(source: Path, columns: Columns, usage: bool) -> pd.DataFrame:
     """
     queries = read_named(source, columns, [LANDMARKS, USAGE] if usage else [LANDMARKS])
     missing = [text for text in queries[LANDMARKS].cat.categories if not {*MISSING}.isdisjoint(text.split())]
-    _refuse(queries[LANDMARKS], missing, f"{source} has a missing value among the landmarks",
-            "leave the field empty where a query has no landmark")
+    _refuse_missing(queries[LANDMARKS], missing, source, "leave the field empty where a query has no landmark")
     split = queries.pop(USAGE).astype("str").map(USAGE_SPLITS).fillna("") if usage else "test"
     return queries.assign(split=split, landmarks=queries[LANDMARKS].astype("str"))
 
