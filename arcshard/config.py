@@ -44,7 +44,7 @@ class ConfigParser(ArgumentParser):
         """The sentence about an option that does not exist: one of that name in another section, or a similar one."""
         known = [*self._types()]
         close = [other for other in known if other.endswith(f".{name.rpartition('.')[2]}")]
-        close = close or difflib.get_close_matches(name, known, 1)
+        close += [other for other in known if other.startswith(name)] + difflib.get_close_matches(name, known, 1)
         return f"there is no option {name}" + (f" (did you mean {close[0]}?)" if close else "")
 
     def _misfit(self, name: str) -> str:

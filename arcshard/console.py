@@ -33,11 +33,27 @@ class UserError(Exception):
     """Exit code of a command that ends with it."""
 
 
+def expand_home(path: str | os.PathLike[str]) -> str:
+    """The path or URL as text, a leading ~ or ~user replaced by that home folder, as by a shell.
+
+    Raises UserError for a user whom this machine does not know.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded.startswith("~"):
+        raise UserError(f"{path} begins with {expanded.partition('/')[0]}, a user whom this machine does not know: "
+                        "give the whole path")
+    return expanded
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse that answers a wrong argument in one line and takes no abbreviations."""
+    """argparse that answers a wrong argument in one line, expands ~ in each, and takes no abbreviations."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Called by argparse for each value. A shell leaves the ~ of --out=~/x as it is."""
+        return super()._get_value(action, expand_home(arg_string))
 
     def error(self, message: str) -> NoReturn:
         fail(f"{self.prog}: {message}; see {self.prog} --help", 2)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 
 LONGEST = 60  # characters of a value in a message
 
@@ -25,9 +25,10 @@ def read_preset(path: Path, sections: Collection[str] = ()) -> dict[str, Any]:
     Sections are merged field by field, stages as a whole. Raises UserError for a file that is not a preset, and for one
     of `sections`, or a stage, that is no mapping.
     """
+    path = Path(expand_home(path))
     files, options = [path.resolve()], _read(path, sections)
     while base := options.pop("config", None):
-        files.append((files[-1].parent / base).resolve())
+        files.append((files[-1].parent / expand_home(base)).resolve())
         if files[-1] in files[:-1]:
             raise UserError(f"the presets named by {path} form a circle through {files[-1].name}: "
                             "remove one of their config keys")

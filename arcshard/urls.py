@@ -15,7 +15,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 from arcshard.retry import Failure, retry
 
 S3_PROTOCOLS = ("s3", "s3a")
@@ -32,7 +32,7 @@ def filesystem(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
     Raises UserError for an unknown protocol, and if a package is missing.
     """
     if not is_url(url):
-        return LocalFileSystem(), os.path.abspath(url)
+        return LocalFileSystem(), os.path.abspath(expand_home(url))
     protocol = url.partition("://")[0]
     try:
         return fsspec.url_to_fs(url, **options)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 from arcshard.fields import RUNTIME, WITH_DATA, check
 from loader.draws import SeedChannel, hash64
 from loader.order import sample_at
@@ -113,7 +113,7 @@ def selected(dataset: Dataset, selection: Selection) -> IntArray | None:
 def read_keys(path: str) -> set[bytes]:
     """The lines of a file, without spaces and empty lines. Raises UserError if it cannot be read."""
     try:
-        return set(Path(path).read_bytes().split())
+        return set(Path(expand_home(path)).read_bytes().split())
     except OSError as error:
         raise UserError(f"the list of keys {path} cannot be read ({error.strerror}): give another text file, one key "
                         "on each line") from None

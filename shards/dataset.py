@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 from arcshard.csv_table import read_table
 from arcshard.urls import is_url
 from shards.folder import open_folder
@@ -45,8 +45,8 @@ class Dataset:
     """
 
     def __init__(self, path: str | Path, split: str = "train", cache: CacheConfig = CacheConfig()):
-        self.path, self.split, self.cache = path if is_url(path) else Path(path), split, cache
-        self._folder = open_folder(path, cache)
+        self.path, self.split, self.cache = path if is_url(path) else Path(expand_home(path)), split, cache
+        self._folder = open_folder(self.path, cache)
         self.manifest = self._folder.manifest
         known = self.manifest["splits"]
         if split not in known:

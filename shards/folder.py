@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 from arcshard.files import sha256
 from arcshard.urls import is_url, read_object
 from shards.format import MANIFEST, shard_name
@@ -34,7 +34,7 @@ class Folder(Protocol):
 
 def open_folder(where: str | Path, cache: CacheConfig = CacheConfig()) -> Folder:
     """The folder at a path or URL. Raises UserError if it is no dataset, or out of reach."""
-    return RemoteFolder(str(where), cache) if is_url(where) else LocalFolder(Path(where))
+    return RemoteFolder(str(where), cache) if is_url(where) else LocalFolder(Path(expand_home(where)))
 
 
 class LocalFolder:

@@ -313,6 +313,7 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
 
 @pytest.mark.parametrize("options, sentence", [
     (["--train.lrr", "1"], "there is no option train.lrr (did you mean train.lr?);"),
+    (["--train.ep", "3"], "there is no option train.ep (did you mean train.epochs?);"),
     (["--train.lr", "fast"], "train.lr is fast: give a number;"),
     (["--train.lr", "null"], "train.lr is null: give a number;"),
     (["--train.lr", ".nan"], "train.lr is nan: give a positive number"),

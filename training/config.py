@@ -9,7 +9,7 @@ import yaml
 
 from arcshard.checkpoint import Config
 from arcshard.config import ConfigParser, as_plain
-from arcshard.console import UserError
+from arcshard.console import UserError, expand_home
 from arcshard.fields import RUNTIME, WITH_DATA, check
 from arcshard.presets import with_stage
 from loader import LoaderConfig, Selection, View
@@ -199,7 +199,7 @@ def may_change(allow_changed_data: bool) -> set[str]:
 def read_arguments(words: list[str], description: str | None = None) -> RunConfig:
     """The command line, presets included. Raises UserError, or exits with one sentence, if it is wrong."""
     words, changes = split_flags(words)
-    parser = ConfigParser(prog="train.py", description=description)
+    parser = ConfigParser(prog="train.py", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
     parser.add_argument("--data", type=str, required=True, help="dataset that make_shards.py wrote: folder or s3://…")
     parser.add_argument("--out", type=str, required=True, help="folder of this run")
@@ -216,7 +216,7 @@ def read_arguments(words: list[str], description: str | None = None) -> RunConfi
         built = parser.build_object({"data": run.data, "out": run.out, **sections}, f"stages.{name}: ")
         stages[name] = StageConfig(own.data or run.data, own, **{name: built[name] for name in SECTIONS})
     only = StageConfig(run.data, StageOptions(), **{name: run[name] for name in SECTIONS})
-    return RunConfig(Path(run.out), run.allow_changed_data, stages or {ONLY: only})
+    return RunConfig(Path(expand_home(run.out)), run.allow_changed_data, stages or {ONLY: only})
 
 
 def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from arcshard.console import expand_home
 from arcshard.files import folder_lock, sync_folder, whole_file
 from arcshard.urls import filesystem, is_url
 from shards.format import UNFINISHED
@@ -76,7 +77,7 @@ class Output(Protocol):
 
 def open_output(where: str | Path) -> Output:
     """The output at a local path or fsspec URL. Raises UserError for a protocol that fsspec does not know."""
-    text = str(where)
+    text = expand_home(where)
     if not is_url(text) or text.startswith("file://"):
         return LocalOutput(str(Path(text.removeprefix("file://")).absolute()))
     return RemoteOutput(text.rstrip("/"))
