@@ -15,7 +15,7 @@ import numpy as np
 
 from arcshard.console import UserError, size_text
 from arcshard.fields import check
-from arcshard.files import report_full_disk
+from arcshard.files import has_name, open_or_create, report_full_disk, try_lock
 from arcshard.urls import Stopped, read_range
 from shards.entry import FileEntry, HashingStream
 
@@ -147,8 +147,12 @@ class Cache:
         """The file to write it into, ours alone; None if another one has it, or it is here by now."""
         path = self.path(entry)
         part = path.with_name(path.name + PART)
-        with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as f:
-            if not _try_lock(f.fileno()) or not _is_at(f, part):
+        with open_or_create(part) as f:
+            locked = try_lock(f.fileno())
+            if locked is None:
+                part.unlink(missing_ok=True)
+                raise UserError(f"{self.folder} is on a file system without locks: set cache.folder to a local folder")
+            if not locked or not has_name(f, part):
                 yield None
             elif path.exists():
                 part.unlink()
@@ -219,27 +223,11 @@ def _remove_unused(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if free := _try_lock(handle):
+        if free := try_lock(handle):
             path.unlink(missing_ok=True)
-        return free
+        return bool(free)
     finally:
         os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-
-
-def _is_at(f: BinaryIO, path: Path) -> bool:
-    """Whether the open file still has this name."""
-    try:
-        return os.path.samestat(os.fstat(f.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _pause(stop: Event) -> None:

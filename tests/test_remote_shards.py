@@ -1,5 +1,6 @@
 """Datasets in object storage, through a real S3 protocol server on loopback: whole, once, within the limit, or one
 sentence."""
+import errno
 import gc
 import itertools
 import os
@@ -519,6 +520,16 @@ def test_a_full_disk_is_one_sentence(front, config, monkeypatch):
     with pytest.raises(UserError, match="no room left for .*No space left on device"):
         dataset.read(0)
     assert not [path for path in kept(config) if path.name.endswith(remote.PART)]
+
+
+def test_a_cache_that_cannot_be_locked_is_one_sentence(front, config, monkeypatch):
+    def no_flock(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    dataset = train(config)
+    monkeypatch.setattr(remote.fcntl, "flock", no_flock)
+    with pytest.raises(UserError, match="without locks: set cache.folder to a local folder"):
+        dataset.read(0)
 
 
 def test_wrong_options_are_one_sentence():
