@@ -28,6 +28,7 @@ def main() -> None:
     device, splits = models[0].device.type, query_splits(args.data, models[0].cache)
     if args.split not in splits:
         raise UserError(f"--split {args.split} has no queries: give one of {', '.join(splits)}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     query_sets = open_queries(models, args.data, folders).sets
     try:
         with progress(unit="trials", what=f"tune on {args.split}") as bar:

@@ -176,7 +176,7 @@ class Parts:
     def begin(self) -> None:
         """Make the folder, and delete parts of other embeddings in it. One process calls it, before any writes."""
         plan = self.folder / "plan.json"
-        if not plan.is_file() or plan.read_text() != self._plan:
+        if not plan.is_file() or plan.read_bytes() != self._plan.encode():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             sync_folder(self.folder.parent)

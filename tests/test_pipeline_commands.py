@@ -236,9 +236,10 @@ def test_the_public_train_set_copies_the_sample(page, run_folder, photo_folder, 
 
 
 def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, dataset_path, tmp_path):
-    printed = page(tune, "--run", run_folder, "--data", dataset_path, "--split", "val", "--out", tmp_path / "t.yaml")
+    printed = page(tune, "--run", run_folder, "--data", dataset_path, "--split", "val", "--out",
+                   tmp_path / "new" / "t.yaml")
     assert "val   GAP" in printed and "(tuned here)" in printed and "test  GAP" in printed
-    page(evaluate, "--run", run_folder, "--data", dataset_path, "--pipeline", tmp_path / "t.yaml")
+    page(evaluate, "--run", run_folder, "--data", dataset_path, "--pipeline", tmp_path / "new" / "t.yaml")
 
 
 @pytest.mark.parametrize("module, words, sentence", [

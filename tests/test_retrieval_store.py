@@ -152,6 +152,15 @@ def test_parts_of_other_embeddings_are_not_used(tmp_path, made, rows, dtype):
     assert other.missing() == [0]
 
 
+def test_parts_of_a_damaged_plan_are_not_used(tmp_path):
+    parts = Parts(tmp_path, MADE, 7, "float16")
+    parts.begin()
+    parts.write(0, np.zeros((7, 3), np.float32))
+    (tmp_path / "parts" / "plan.json").write_bytes(b"\xff")
+    parts.begin()
+    assert parts.missing() == [0]
+
+
 @given(st.lists(st.integers(0, 9)), st.integers(1, 7))
 def test_in_parts_keeps_rows_and_order(sizes, rows):
     whole = np.arange(sum(sizes), dtype=np.float32)[:, None]

@@ -166,9 +166,9 @@ def test_wrong_words_are_refused(retrieval, words, sentence):
 def test_neighbors_of_stores(retrieval, run_folder, whole, tmp_path):
     whole.save(tmp_path / "g")
     said = retrieval("neighbors", "--queries", tmp_path / "g", "--gallery", tmp_path / "g", "--k", 3, "--out",
-                     tmp_path / "n.npz")
+                     tmp_path / "new" / "n.npz")
     assert "60 queries, 3 of 60 each" in said
-    with np.load(tmp_path / "n.npz") as found:
+    with np.load(tmp_path / "new" / "n.npz") as found:
         assert (found["rows"].shape, found["scores"].dtype) == ((60, 3), np.float32)
         assert (found["rows"][:, 0] == np.arange(60)).all()
     replace(whole, provenance=replace(whole.provenance, model="other")).save(tmp_path / "o")

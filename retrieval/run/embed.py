@@ -196,6 +196,7 @@ def _neighbors(args: argparse.Namespace, world: World) -> None:
     if not len(queries.vectors):
         raise UserError(f"{args.queries} holds no embeddings, and so no queries to find neighbors for: embed a split "
                         "that has photos")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         scores, rows = nearest_over_ranks(queries.vectors, gallery.vectors, args.k, world)
     except ValueError as error:
