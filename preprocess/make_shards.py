@@ -2,7 +2,8 @@
 
     python preprocess/make_shards.py --samples samples.csv --images DIR|ZIP|TAR… --out DATASET
         [--names train_label_to_category.csv] [--short-side N] [--quality 90] [--no-verify] [--shard-size 1000]
-        [--seed 0] [--workers N] [--backend loky|dask|ray] [--scheduler ADDRESS] [--estimate N] [--append]
+        [--seed 0] [--max-pixels N] [--workers N] [--backend loky|dask|ray] [--scheduler ADDRESS] [--estimate N]
+        [--append]
 
 --images takes folders, zips and tars, as paths or as URLs of fsspec (s3://…, gs://…); archives are read without being
 unpacked. Where several have a photo, the first one counts. A photo is found by the table's column path (relative to the
@@ -24,6 +25,7 @@ import pandas as pd
 
 from arcshard.console import Parser, UserError, run
 from preprocess.engine import Engine
+from preprocess.images.formats import MAX_PIXELS
 from preprocess.packing.estimate import estimate
 from preprocess.packing.existing import ExistingDataset
 from preprocess.packing.options import PackOptions
@@ -36,7 +38,7 @@ from preprocess.sources import open_source
 
 def main() -> None:
     args = parse_args()
-    options = PackOptions(args.short_side, args.quality, args.verify, args.shard_size, args.seed)
+    options = PackOptions(args.short_side, args.quality, args.verify, args.shard_size, args.seed, args.max_pixels)
     engine = Engine(args.workers, args.backend, args.scheduler)
     if args.estimate is not None:
         print(estimate_text(read_samples(args.samples), args.images, options, args.estimate, args.workers))
@@ -60,6 +62,9 @@ def parse_args() -> argparse.Namespace:
                         help="do not decode photos whose bytes stay: faster, but damaged ones are packed too")
     parser.add_argument("--shard-size", type=int, default=1000, help="photos per shard (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle (default: 0)")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
+                        help="reject photos of more pixels, for each of which a worker needs up to 20 bytes (default: "
+                             f"{MAX_PIXELS:,})")
     parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--backend", default="loky",
                         help="loky (default): processes on this machine; dask, ray: a cluster")

@@ -1,5 +1,6 @@
 """Every color space becomes sRGB; known colors are those of the specifications."""
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -43,12 +44,12 @@ def mean_color(data: bytes) -> np.ndarray:
     (DISPLAY_P3, (234, 51, 35), (255, 0, 0)), (DISPLAY_P3, (117, 251, 76), (0, 255, 0)),
     (DISPLAY_P3, (0, 0, 245), (0, 0, 255)), (DISPLAY_P3, (128, 128, 128), (128, 128, 128)),
     (SRGB, (10, 200, 90), (10, 200, 90))])
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_profile_is_converted_to_srgb(profile, stored, shown, form):
     """The same color by two specifications, rounded there to whole levels."""
-    options = {"JPEG": {"quality": 97, "subsampling": "4:2:0"}, "WEBP": {"lossless": True}}.get(form, {})
-    data = encoded(flat(stored), form, icc_profile=profile, **options)
-    assert np.abs(mean_color(data) - shown).max() < 6
+    options = {"JPEG": {"quality": 97, "subsampling": "4:2:0"}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+    data = encoded(flat(stored), form, icc_profile=profile, **options.get(form, {}))
+    assert np.abs(mean_color(data) - shown).max() < (7 if form == "AVIF" else 6)  # AVIF rounds twice
     assert b"ICC_PROFILE" not in normalize(data, 31, 95).data
 
 
@@ -60,6 +61,17 @@ def test_photo_whose_profile_says_nothing_new_keeps_its_bytes(profile):
     data = normal_jpeg(icc_profile=profile)
     assert (b"ICC_PROFILE" in data) == bool(profile)
     assert normalize(data, None, 90).data == data
+
+
+def test_profile_of_jpeg_2000_is_converted_to_srgb():
+    """Pillow writes none: a box of ICC.1 (ISO 15444-1, I.5.3.3) takes the place of its box, which names sRGB."""
+    plain = encoded(flat((144, 255, 60)), "JPEG2000")
+    box = struct.pack(">I", len(ADOBE_RGB) + 11) + b"colr\2\0\0" + ADOBE_RGB
+    at, header = plain.index(b"colr") - 4, plain.index(b"jp2h") - 4
+    size, = struct.unpack_from(">I", plain, header)
+    data = (plain[:header] + struct.pack(">I", size - 15 + len(box)) + plain[header + 4:at] + box + plain[at + 15:])
+    assert np.abs(mean_color(plain) - (144, 255, 60)).max() < 6
+    assert np.abs(mean_color(data) - (0, 255, 0)).max() < 6
 
 
 def test_profile_over_many_segments_is_put_together():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from preprocess.images.decode import Rejected, check
 from preprocess.images.normalize import normalize
 from tests.pictures import encoded, exif_of, normal_jpeg, strict, texture
+from tests.test_transcode import baseline_in_three_scans
 
 JPEGS = {
     "4:2:0": encoded(texture(161, 119), quality=88, subsampling="4:2:0"),
@@ -78,13 +79,12 @@ def test_bytes_behind_the_end_of_the_image_are_kept(tail):
 
 
 @pytest.mark.parametrize("data, reason", [
-    (normal_jpeg()[:-2], "truncated or corrupt: Premature end of JPEG file"),
     (normal_jpeg()[:-100], "truncated or corrupt: Premature end of JPEG file"),
     (normal_jpeg()[:-2] + bytes(20) + b"\xff\xd9",
      "truncated or corrupt: Corrupt JPEG data: 16 extraneous bytes before marker 0xd9"),
-    (normal_jpeg(progressive=True)[:-2], "truncated or corrupt: Premature end of JPEG file"),
+    (normal_jpeg(progressive=True)[:-100], "truncated or corrupt: Premature end of JPEG file"),
     (normal_jpeg(subsampling="4:4:4")[:-100], "truncated or corrupt: Premature end of JPEG file"),
-], ids=["no end", "cut", "extraneous", "progressive", "444"])
+], ids=["cut", "extraneous", "progressive", "444"])
 @pytest.mark.parametrize("short_side", [None, 30])
 def test_damage_is_named_whether_or_not_the_photo_must_be_encoded(data, reason, short_side):
     with pytest.raises(Rejected) as rejected:
@@ -92,11 +92,29 @@ def test_damage_is_named_whether_or_not_the_photo_must_be_encoded(data, reason, 
     assert str(rejected.value)[:60] == reason[:60]
 
 
+ODD = normal_jpeg(exif=exif_of(1)).replace(b"Exif\0\0MM", b"Exif\0\0XX")  # Pillow decodes it
+WHOLE = JPEGS | {"in three scans": baseline_in_three_scans(), "odd header": ODD, "thumbnail": normal_jpeg(
+    extra=b"\xff\xe1\x00\x09\xff\xda\xff\xc4\xff\xd9\xff")}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_only_the_end_marker_may_be_missing(kind):
+    """Cut anywhere, and at the end of each scan, where decoders see nothing amiss."""
+    data, draw = WHOLE[kind], random.Random(kind)
+    scans = [at for at in range(len(data)) if data[at:at + 2] in (b"\xff\xda", b"\xff\xc4")]
+    for short_side in (None, 30):
+        assert normalize(data[:-2], short_side, 90) == normalize(data[:-1], short_side, 90) \
+            == normalize(data, short_side, 90)
+    for end in [*scans, *draw.sample(range(scans[0], len(data) - 2), 200)]:
+        with pytest.raises(Rejected):
+            normalize(data[:end], None, 90)
+
+
 def test_damage_is_found_behind_an_odd_header():
     """Pillow alone, which decodes such a file, would take most of them."""
-    odd, draw, found = normal_jpeg(exif=exif_of(1)).replace(b"Exif\0\0MM", b"Exif\0\0XX"), random.Random(0), 0
+    draw, found = random.Random(0), 0
     for _ in range(200):
-        data = bytearray(odd)
+        data = bytearray(ODD)
         flip(data, draw.randrange(data.index(b"\xff\xda") + 14, len(data)), draw)
         if strict(bytes(data)) is not None:
             found += 1

@@ -248,7 +248,8 @@ def refusal(done: subprocess.CompletedProcess) -> str:
 def test_changed_options_and_samples_are_refused(raw, packed, tmp_path):
     changes = {"--quality": ("80", "quality was 90, is 80"), "--seed": ("3", "seed was 0, is 3"),
                "--short-side": ("9", "short_side was None, is 9"),
-               "--shard-size": ("8", "shard_size was 7, is 8")}
+               "--shard-size": ("8", "shard_size was 7, is 8"),
+               "--max-pixels": ("1000", "max_pixels was 89478485, is 1000")}
     for option, (value, difference) in changes.items():
         assert refusal(make(raw, packed, option, value)) == (
             f"{packed} was packed with other options ({difference}): repeat those, or choose another --out")
@@ -320,6 +321,7 @@ def test_wrong_arguments_are_refused(raw, tmp_path):
     assert refusal(make(raw, out, "--samples", "no.csv")) == "there is no file no.csv: check the path"
     assert refusal(make(raw, out, "--workers", "0")) == "--workers is 0: give at least 1"
     assert refusal(make(raw, out, "--quality", "101")) == "--quality is 101: give 1 to 100"
+    assert refusal(make(raw, out, "--max-pixels", "0")) == "--max-pixels is 0: give at least 1"
     assert refusal(make(raw, out, "--short-side", "0")) == "--short-side is 0: give at least 1"
     assert [path.name for path in out.iterdir()] == [".packing"]  # archives that were indexed stay so
     write(out / "thesis.tex", b"")
@@ -414,6 +416,17 @@ def test_short_side_is_applied(tmp_path):
     rows = Dataset(tmp_path / "out").index
     sizes = {row["key"].decode(): (int(row["width"]), int(row["height"])) for row in rows}
     assert sizes == {"a": (133, 100), "b": (40, 30)}
+
+
+def test_larger_photos_are_rejected_unless_max_pixels_admits_them(tmp_path):
+    for name, width in [("a", 40), ("b", 41)]:
+        write(tmp_path / f"{name}.jpg", photo(0, width, 30))
+    frame([("a", "1", 0, "train"), ("b", "1", 0, "train")]).to_csv(tmp_path / "samples.csv", index=False)
+    options = ["--samples", str(tmp_path / "samples.csv"), "--images", str(tmp_path), "--max-pixels", "1200"]
+    assert make(tmp_path, tmp_path / "out", *options).returncode == 0
+    assert (tmp_path / "out" / "rejected.csv").read_text().splitlines()[1:] == ["b,train,more than 1200 pixels"]
+    assert make(tmp_path, tmp_path / "out", *options).stdout.startswith("nothing to do")
+    assert "max_pixels was 1200, is 89478485" in refusal(make(tmp_path, tmp_path / "out", *options[:-2]))
 
 
 def test_the_order_does_not_depend_on_the_order_of_the_table():

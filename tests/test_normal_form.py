@@ -48,7 +48,15 @@ def test_normal_jpeg_keeps_its_bytes(data):
     encoded(scene().convert("YCbCr"), "TIFF"),
     encoded(scene().quantize(256), "GIF"),
     encoded(scene().quantize(256), "PNG"),
-], ids=["444", "422", "progressive 444", "rgb-jpeg", "png", "webp", "bmp", "tiff", "ycbcr-tiff", "gif", "palette"])
+    encoded(scene(), "AVIF"),
+    encoded(scene(), "JPEG2000"),
+    encoded(scene(), "JPEG2000", no_jp2=True),
+    encoded(scene(), "ICO", sizes=[(9, 6), (90, 60)]),
+    encoded(scene(), "PPM"),
+    encoded(scene(), "TGA"),
+    encoded(scene(), "TGA", compression="tga_rle")[:-26],
+], ids=["444", "422", "progressive 444", "rgb-jpeg", "png", "webp", "bmp", "tiff", "ycbcr-tiff", "gif", "palette",
+        "avif", "jp2", "j2k", "ico", "ppm", "tga", "tga of version 1"])
 def test_other_forms_are_encoded_once(data):
     packed = normalize(data, None, 90)
     assert packed.data != data
@@ -62,7 +70,7 @@ def test_jpegs_of_other_color_spaces_become_rgb(mode):
     assert difference(packed, scene().convert(mode).convert("RGB")) < 4
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_orientation_is_applied_and_stripped(orientation, form):
     options = {"JPEG": {"quality": 95, "subsampling": "4:2:0"}, "WEBP": {"quality": 95}}.get(form, {})
@@ -93,9 +101,10 @@ def test_unreadable_exif_leaves_the_pixels_as_they_are():
     assert difference(normalize(encoded(scene(), "PNG", pnginfo=text), None, 90), scene()) < 6
 
 
-def test_16_bit_gray_is_scaled_not_clipped():
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG2000", "PPM"])
+def test_16_bit_gray_is_scaled_not_clipped(form):
     ramp = np.linspace(0, 65535, 90 * 60).reshape(60, 90).astype(np.uint16)
-    packed = normalize(encoded(Image.fromarray(ramp), "PNG"), None, 95)
+    packed = normalize(encoded(Image.fromarray(ramp), form), None, 95)
     assert difference(packed, Image.fromarray((ramp >> 8).astype(np.uint8))) < 2
 
 
@@ -106,7 +115,8 @@ def test_one_bit_pixels_become_black_and_white():
 
 
 @pytest.mark.parametrize("mode, form, options", [
-    ("RGBA", "PNG", {}), ("RGBA", "WEBP", {"lossless": True}), ("RGBA", "TIFF", {}), ("LA", "PNG", {})])
+    ("RGBA", "PNG", {}), ("RGBA", "WEBP", {"lossless": True}), ("RGBA", "TIFF", {}), ("LA", "PNG", {}),
+    ("RGBA", "AVIF", {}), ("RGBA", "JPEG2000", {}), ("RGBA", "TGA", {}), ("RGBA", "ICO", {"sizes": [(40, 40)]})])
 def test_transparency_goes_on_white(mode, form, options):
     image = Image.new("RGBA", (40, 40), (0, 0, 200, 0))
     image.paste((200, 200, 200, 255), (0, 0, 16, 40))
@@ -124,7 +134,7 @@ def test_transparent_palette_color_becomes_white():
     assert difference(normalize(encoded(image, "PNG", transparency=1), None, 95), expected) < 6
 
 
-@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
 def test_the_first_of_many_frames_is_the_photo(form):
     frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
     data = encoded(frames[0], form, save_all=True, append_images=frames[1:])
@@ -146,6 +156,18 @@ def jpeg_of_size(width: int, height: int, jpeg: bytes = normal_jpeg()) -> bytes:
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4:]
 
 
+def claiming(form: str, old: bytes, new: bytes) -> bytes:
+    """An image of 90 × 60 pixels with one field of its header changed."""
+    data = encoded(scene(), form)
+    assert old in data
+    return data.replace(old, new)
+
+
+def icon_of(picture: bytes) -> bytes:
+    """An icon that claims 32 × 32 pixels."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 32, 32, 0, 0, 1, 32, len(picture), 22) + picture
+
+
 ODD_JPEG = with_orientation(1).replace(b"Exif\0\0MM", b"Exif\0\0XX")
 TWELVE_BITS = normal_jpeg().replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
 REJECTS = {
@@ -154,7 +176,14 @@ REJECTS = {
     "header": (normal_jpeg()[:20], "not an image"),
     "half": (normal_jpeg()[:len(normal_jpeg()) // 2], "truncated or corrupt: "),
     "png": (encoded(scene(), "PNG")[:-300], "truncated or corrupt: "),
-    "ppm": (encoded(scene(), "PPM"), "not an image"),
+    "preview": (encoded(scene(), "TIFF", tiffinfo={254: 1}), "is a camera's raw file"),
+    "other raw file": (b"FUJIFILMCCD-RAW 0201", "is a camera's raw file"),
+    "half avif": (encoded(scene(), "AVIF")[:250], "truncated or corrupt: "),
+    "heic": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99), "is HEIC: convert it"),
+    "jpeg xl": (b"\xff\x0a" + bytes(99), "is JPEG XL: convert it"),
+    "svg": (b"<?xml version='1.0'?>\n<!-- by hand -->\n<svg xmlns='http://w3.org/2000/svg'/>", "is SVG: convert it"),
+    "html with svg": (b"<!DOCTYPE html><html><svg/></html>", "not an image"),
+    "pdf": (b"%PDF-1.7\n", "is PDF: convert it"),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     "png bomb": (png_of_size(20000, 20000), "more than 89478485 pixels"),
     "large png": (png_of_size(10000, 10000), "more than 89478485 pixels"),
@@ -163,6 +192,13 @@ REJECTS = {
     "progressive bomb": (jpeg_of_size(65500, 65500, normal_jpeg(progressive=True)), "more than 89478485 pixels"),
     "odd jpeg bomb": (jpeg_of_size(9500, 9500, ODD_JPEG), "more than 89478485 pixels"),
     "turned bomb": (jpeg_of_size(9500, 9500, with_orientation(6)), "more than 89478485 pixels"),
+    "ppm bomb": (b"P6 20000 20000 255\n", "more than 89478485 pixels"),
+    "tga bomb": (bytes((0, 0, 2, *bytes(9), 255, 255, 255, 255, 24, 0)) + bytes(99), "more than 89478485 pixels"),
+    "avif bomb": (claiming("AVIF", b"ispe\0\0\0\0" + struct.pack(">II", 90, 60), b"ispe\0\0\0\0" + struct.pack(
+        ">II", 16000, 16000)), "more than 89478485 pixels"),
+    "jp2 bomb": (claiming("JPEG2000", struct.pack(">II", 60, 90), struct.pack(">II", 20000, 20000)),
+                 "more than 89478485 pixels"),
+    "icon bomb": (icon_of(png_of_size(20000, 20000)), "more than 89478485 pixels"),
     "no size": (png_of_size(0, 10), ""),
     "jpeg without height": (jpeg_of_size(90, 0), ""),
     "long png": (encoded(Image.new("RGB", (66000, 1)), "PNG"), "a side longer than 65500 pixels"),
@@ -179,6 +215,20 @@ def test_reject_reasons(kind, short_side, check):
     with pytest.raises(Rejected) as rejected:
         normalize(data, short_side, 90, check)
     assert str(rejected.value).startswith(reason) and "\n" not in str(rejected.value)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "AVIF"])
+def test_max_pixels_is_the_largest_size_that_is_packed(form):
+    data = encoded(scene(), form)
+    assert normalize(data, None, 90, max_pixels=90 * 60)[1:] == (90, 60)
+    with pytest.raises(Rejected, match="^more than 5399 pixels$"):
+        normalize(data, None, 90, max_pixels=90 * 60 - 1)
+
+
+@pytest.mark.parametrize("data", [png_of_size(19000, 9500), icon_of(png_of_size(19000, 9500))], ids=["png", "icon"])
+def test_max_pixels_may_be_twice_what_pillow_takes_by_itself(data):
+    with pytest.raises(Rejected, match="^truncated or corrupt"):
+        normalize(data, None, 90, max_pixels=19000 * 9500)
 
 
 def test_a_long_photo_may_be_shrunk_into_what_jpeg_can_hold():
@@ -198,15 +248,27 @@ def check_total(data: bytes, short_side: int | None) -> None:
 
 
 @settings(max_examples=100)
-@given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a"]))
+@given(st.binary(max_size=400), st.sampled_from([
+    b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"\0\0\0\x20ftypavif", b"\0\0\0\x0cjP  \r\n\x87\n",
+    b"\xff\x4f\xff\x51", b"P6 ", b"P3 9 9 255 ", b"\0\0\1\0\1\0"]))
 def test_random_bytes_never_raise_anything_else(data, start):
     check_total(start + data, None)
+
+
+@settings(max_examples=300)
+@given(kind=st.tuples(st.integers(0, 9), st.integers(0, 1), st.sampled_from([1, 2, 3, 9, 10, 11])),
+       colors=st.binary(min_size=5, max_size=5), place=st.binary(min_size=4, max_size=4), width=st.integers(0, 300),
+       height=st.integers(0, 300), depth=st.sampled_from([1, 8, 15, 16, 24, 32]), flags=st.integers(0, 255),
+       rest=st.binary(max_size=2000))
+def test_any_tga_header_never_raises_anything_else(kind, colors, place, width, height, depth, flags, rest):
+    check_total(struct.pack("<3B5s4sHHBB", *kind, colors, place, width, height, depth, flags) + rest, None)
 
 
 BASES = [normal_jpeg(), encoded(scene(), "PNG"), encoded(scene(), "WEBP"), with_orientation(6),
          normal_jpeg(progressive=True), encoded(scene(), "TIFF"), encoded(scene().quantize(64), "GIF"),
          encoded(scene().convert("CMYK")), encoded(scene().convert("LAB"), "TIFF"), encoded(scene(), "BMP"),
-         encoded(scene().convert("LA"), "PNG"), normal_jpeg(subsampling="4:4:4")]
+         encoded(scene().convert("LA"), "PNG"), normal_jpeg(subsampling="4:4:4"), encoded(scene(), "AVIF"),
+         encoded(scene(), "JPEG2000"), encoded(scene(), "ICO"), encoded(scene(), "PPM"), encoded(scene(), "TGA")]
 
 
 @settings(max_examples=1000)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
+from preprocess.images.formats import FORMATS, MAX_PIXELS, why_unread
 from shards.jpeg import ORIENTATION_TAG, SOI, JpegHeader
 
 
@@ -109,9 +111,6 @@ def shrink(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height)).reshape(height, width, -1)
 
 
-# Not all that Pillow reads: its EPS reader, for example, starts Ghostscript on the file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MiB of RGB
 MAX_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 # Warnings of libjpeg-turbo 3.1 (jerror.h, turbojpeg.c) about the header only; it reports the first warning only.
 HEADER_COMPLAINTS = ("subsampling level", "bad ICC marker", "Unknown Adobe color transform", "unknown JFIF revision",
@@ -138,15 +137,15 @@ class OddHeader(Rejected):
     """A JPEG about which libjpeg warns only that its header is unusual; Pillow decodes it, with a weaker check."""
 
 
-def decode(data: bytes, header: JpegHeader | None, short_side: int | None) -> Photo:
+def decode(data: bytes, header: JpegHeader | None, short_side: int | None, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode an image at DECODED_PER_FINAL times the size for `short_side` (pixels) or more.
 
-    header: `read_header` of data. Raises Rejected for damage, too many pixels, float pixels and what is no image.
+    header: `read_header` of data. Raises Rejected for damage, more than max_pixels, float pixels and what is no image.
     """
     if header is not None:
         with suppress(OddHeader):
-            return _decode_jpeg(data, header, short_side)
-    return _decode_with_pillow(data)
+            return _decode_jpeg(data, header, short_side, max_pixels)
+    return _decode_with_pillow(data, max_pixels)
 
 
 def check(data: bytes) -> None:
@@ -159,16 +158,16 @@ def check(data: bytes) -> None:
     _libjpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8)
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise Rejected for more pixels than are safe to decode, or a side too long for JPEG."""
-    _check_pixels(width, height)
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise Rejected for more than max_pixels, or a side too long for JPEG."""
+    _check_pixels(width, height, max_pixels)
     if max(width, height) > MAX_SIDE:
         raise Rejected(f"a side longer than {MAX_SIDE} pixels")
 
 
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise Rejected(f"more than {MAX_PIXELS} pixels")
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise Rejected(f"more than {max_pixels} pixels")
 
 
 def _libjpeg(data: bytes, space: str, **scale: int) -> np.ndarray:
@@ -179,8 +178,8 @@ def _libjpeg(data: bytes, space: str, **scale: int) -> np.ndarray:
         raise kind(f"truncated or corrupt: {error}") from None
 
 
-def _decode_jpeg(data: bytes, header: JpegHeader, short_side: int | None) -> Photo:
-    check_size(header.width, header.height)
+def _decode_jpeg(data: bytes, header: JpegHeader, short_side: int | None, max_pixels: int) -> Photo:
+    check_size(header.width, header.height, max_pixels)
     if header.bits != 8:
         raise Rejected(f"JPEG of {header.bits} bits")
     width, height = target_size(header.width, header.height, short_side)
@@ -192,31 +191,49 @@ def _decode_jpeg(data: bytes, header: JpegHeader, short_side: int | None) -> Pho
                  header.profile)
 
 
-def _decode_with_pillow(data: bytes) -> Photo:
+def _decode_with_pillow(data: bytes, max_pixels: int) -> Photo:
     """Without Pillow's warnings: they are about metadata, or the size, which is checked here."""
+    # Pillow has one limit for all threads, and raises at twice that.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     with warnings.catch_warnings(action="ignore"):
-        return _pillow_photo(data)
+        return _pillow_photo(data, max_pixels)
 
 
-def _pillow_photo(data: bytes) -> Photo:
+def _pillow_photo(data: bytes, max_pixels: int) -> Photo:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_pixels(*image.size)
+        _check_pixels(*image.size, max_pixels)
+        if _is_preview(image):
+            raise Rejected("is a camera's raw file: convert it to JPEG")
         if data.startswith(SOI):
             with suppress(OddHeader):
                 check(data)
         image.load()
+        _check_pixels(*image.size, max_pixels)  # an icon may be larger than its header says
         pixels = np.asarray(_plain(image))
     except UnidentifiedImageError:
-        raise Rejected("not an image") from None
+        raise Rejected(why_unread(data)) from None
     except Image.DecompressionBombError:
-        raise Rejected(f"more than {MAX_PIXELS} pixels") from None
+        raise Rejected(f"more than {max_pixels} pixels") from None
     except Rejected:
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise nearly any type
         raise Rejected(f"truncated or corrupt: {error}") from None
     return Photo(pixels.reshape(image.height, image.width, -1), image.width, image.height, _orientation(image),
-                 image.info.get("icc_profile"))
+                 image.info.get("icc_profile") or _jp2_profile(data, image))
+
+
+def _is_preview(image: Image.Image) -> bool:
+    """Whether it is the small first picture of a raw file that is built like TIFF (DNG, NEF, ARW)."""
+    return isinstance(image, TiffImageFile) and bool(image.tag_v2.get(ExifTags.Base.NewSubfileType, 0) & 1)
+
+
+def _jp2_profile(data: bytes, image: Image.Image) -> bytes | None:
+    """The ICC profile of a JPEG 2000 file (ISO 15444-1, I.5.3.3), which Pillow does not read."""
+    box = data.find(b"colr\2", 0, data.find(b"jp2c"))
+    if image.format != "JPEG2000" or box < 0:
+        return None
+    return data[box + 7:box - 4 + int.from_bytes(data[box - 4:box])]
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ NVIDIA's hardware decoder takes only baseline JPEG, and a DALI pipeline dies on 
 (its maintainers in NVIDIA/DALI#3913), so no file that fails here may reach a shard.
 """
 import threading
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -14,6 +15,8 @@ import simplejpeg
 
 from preprocess.images.decode import Photo, Rejected, check_size, decode, is_srgb, shrink, target_size, to_rgb
 from preprocess.images.decode import check as check_decodes
+from preprocess.images.end_marker import completed
+from preprocess.images.formats import MAX_PIXELS
 from shards.jpeg import BASELINE, SAMPLING_420, JpegHeader, read_header, without_metadata
 
 # Progressive JPEG -> baseline with the same DCT coefficients: only the entropy coding is redone.
@@ -57,26 +60,48 @@ class Packed(NamedTuple):
     height: int
 
 
-def normalize(data: bytes, short_side: int | None, quality: int, check: bool = True) -> Packed:
+class Options(NamedTuple):
+    """What `normalize` is told."""
+
+    short_side: int | None
+    quality: int
+    check: bool
+    max_pixels: int
+
+
+def normalize(data: bytes, short_side: int | None, quality: int, check: bool = True,
+              max_pixels: int = MAX_PIXELS) -> Packed:
     """Bring an image file into normal form, decoding it once; equal arguments give equal bytes.
 
     A file that already is in normal form keeps its bytes, including metadata (EXIF, XMP, an sRGB profile) that does not
     change how the photo looks. A progressive JPEG that is otherwise in normal form becomes baseline with the same
-    pixels. All others are encoded once, without metadata.
+    pixels. All others are encoded once, without metadata. A JPEG that lacks only its end marker is given one.
 
     short_side: pixels; photos with a longer short side are scaled down to it (antialiased); None keeps all sizes.
     quality: JPEG quality (1-100) of photos that must be encoded. check: also decode files that keep their bytes.
+    max_pixels: of a photo.
     Raises Rejected, and nothing else, whatever `data` is; OSError when the temporary folder cannot be written.
     """
     if not data:
         raise Rejected("empty file")
+    options = Options(short_side, quality, check, max_pixels)
+    try:
+        return _normalized(data, options)
+    except Rejected as reason:
+        if "Premature end of JPEG file" in str(reason) and (whole := completed(data)):
+            with suppress(Rejected):
+                return _normalized(whole, options)
+        raise
+
+
+def _normalized(data: bytes, options: Options) -> Packed:
     header = read_header(data)
-    if header is None or not _pixels_stay(header, short_side):
-        return _encoded(decode(data, header, short_side), short_side, quality)
-    check_size(header.width, header.height)
+    if header is None or not _pixels_stay(header, options.short_side):
+        return _encoded(decode(data, header, options.short_side, options.max_pixels), options)
+    check_size(header.width, header.height, options.max_pixels)
     if not _is_baseline(header):
-        return _recoded(data, header, quality)
-    if check:
+        return _recoded(data, header, options)
+    if options.check:
         check_decodes(data)
     return Packed(data, header.width, header.height)
 
@@ -92,32 +117,32 @@ def _is_baseline(header: JpegHeader) -> bool:
     return header.process == BASELINE and header.interleaved and header.has_8_bit_tables
 
 
-def _recoded(data: bytes, header: JpegHeader, quality: int) -> Packed:
+def _recoded(data: bytes, header: JpegHeader, options: Options) -> Packed:
     """Baseline with the same pixels; encoded again where that fails (rare scan scripts)."""
-    photo = decode(data, header, None)
+    photo = decode(data, header, None, options.max_pixels)
     baseline = to_baseline(data)
-    if baseline is None or not _has_pixels(baseline, photo.pixels):
-        return _encoded(photo, None, quality)
+    if baseline is None or not _has_pixels(baseline, photo.pixels, options.max_pixels):
+        return _encoded(photo, options)
     return Packed(baseline, photo.width, photo.height)
 
 
-def _has_pixels(data: bytes, pixels: np.ndarray) -> bool:
+def _has_pixels(data: bytes, pixels: np.ndarray, max_pixels: int) -> bool:
     header = read_header(data)
     if header is None or not (_pixels_stay(header, None) and _is_baseline(header)):
         return False
     try:
-        return np.array_equal(decode(data, header, None).pixels, pixels)
+        return np.array_equal(decode(data, header, None, max_pixels).pixels, pixels)
     except Rejected:
         return False
 
 
-def _encoded(photo: Photo, short_side: int | None, quality: int) -> Packed:
+def _encoded(photo: Photo, options: Options) -> Packed:
     """Scale down, rotate, convert to sRGB and encode; in this order, since fewer pixels are faster."""
-    size = target_size(photo.width, photo.height, short_side)
+    size = target_size(photo.width, photo.height, options.short_side)
     pixels = to_rgb(upright(shrink(photo.pixels, *size), photo.orientation), photo.profile)
     height, width = pixels.shape[:2]
-    check_size(width, height)
-    return Packed(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420"), width, height)
+    check_size(width, height, options.max_pixels)
+    return Packed(simplejpeg.encode_jpeg(pixels, options.quality, "RGB", "420"), width, height)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -55,7 +55,8 @@ def estimate(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, c
     start = time.perf_counter()
     for location in source.locate(some["id"].tolist(), some["path"].tolist() if "path" in some else None):
         try:
-            packed = normalize(location.read(), options.short_side, options.quality, options.verify)
+            packed = normalize(location.read(), options.short_side, options.quality, options.verify,
+                               options.max_pixels)
             sizes.append(len(packed.data) + OVERHEAD)
         except Rejected as reason:
             reasons[str(reason)] += 1

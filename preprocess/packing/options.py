@@ -3,6 +3,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from arcshard.console import UserError
+from preprocess.images.formats import MAX_PIXELS
 
 # What packing does to each photo; dataset.json records it beside the options.
 PHOTO_FORM = {"jpeg": "baseline 4:2:0", "color": "sRGB", "resample": "gaussian-linear"}
@@ -22,9 +23,11 @@ class PackOptions:
     """Photos in a shard, before rejects."""
     seed: int = 0
     """Seed of the shuffle."""
+    max_pixels: int = MAX_PIXELS
+    """Photos with more are rejected."""
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "quality", "shard_size"):
+        for name in ("short_side", "quality", "shard_size", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {value}: give at least 1")
@@ -33,7 +36,10 @@ class PackOptions:
 
     def record(self) -> dict[str, Any]:
         """What dataset.json says about them."""
-        return asdict(self) | PHOTO_FORM
+        told = asdict(self) | PHOTO_FORM
+        if self.max_pixels == MAX_PIXELS:  # earlier versions knew no other
+            del told["max_pixels"]
+        return told
 
 
 def refuse_changes(out: str, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -41,7 +47,7 @@ def refuse_changes(out: str, before: dict[str, Any], now: dict[str, Any]) -> Non
     if made := [how for how in ("adopted", "repaired") if before.get(how)]:
         raise UserError(f"{out} was {made[0]}, so the options that it was packed with are unknown and nothing can be "
                         "added to it or compared with it: choose another --out")
-    before = _in_present_words(before)
+    before, now = _in_present_words(before), _in_present_words(now)
     changes = [f"{name} was {before.get(name)}, is {value}" for name, value in now.items()
                if before.get(name) != value]
     if changes:
@@ -50,6 +56,9 @@ def refuse_changes(out: str, before: dict[str, Any], now: dict[str, Any]) -> Non
 
 
 def _in_present_words(packing: dict[str, Any]) -> dict[str, Any]:
-    """What earlier versions recorded, with today's names: colour is color, area (never used) is gaussian-linear."""
+    """What earlier versions recorded, in today's words: colour is color, area (never used) is gaussian-linear, and
+    without max_pixels it was the default."""
     present = {"color" if name == "colour" else name: value for name, value in packing.items()}
-    return present | ({"resample": PHOTO_FORM["resample"]} if present.get("resample") == "area" else {})
+    if present.get("resample") == "area":
+        present["resample"] = PHOTO_FORM["resample"]
+    return {"max_pixels": MAX_PIXELS} | present

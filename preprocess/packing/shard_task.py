@@ -83,7 +83,8 @@ def _samples(task: ShardTask, rejected: dict[str, str]) -> Iterator[Sample]:
     options = task.options
     for key, label, location in zip(task.ids, task.labels, task.locations):
         try:
-            photo = normalize(location.read(), options.short_side, options.quality, options.verify)
+            photo = normalize(location.read(), options.short_side, options.quality, options.verify,
+                               options.max_pixels)
             yield Sample(key, label, *photo)
         except Rejected as reason:
             rejected[key] = str(reason)

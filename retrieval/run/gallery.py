@@ -16,6 +16,7 @@ from pages.gallery import (
     choose_traced,
     render,
 )
+from preprocess.images.formats import MAX_PIXELS
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline, QuerySet
 from retrieval.metrics import NO_LANDMARK
@@ -47,16 +48,21 @@ def title(name: str) -> str:
     return unquote(name.rpartition("/Category:")[2]).replace("_", " ")
 
 
-def answer_picture(photos: list[Path], answers: list[PhotoAnswer | None], gallery: Dataset) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3), RGB: a row for each photo that has an answer, with the first list's neighbors."""
-    return neighbors_picture([[_answered(photo, answer, gallery), *_near(answer, gallery)]
+def answer_picture(photos: list[Path], answers: list[PhotoAnswer | None], gallery: Dataset,
+                   max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3), RGB: a row for each photo that has an answer, with the first list's neighbors.
+
+    max_pixels: of a photo, as `answer_photos` had it.
+    """
+    return neighbors_picture([[_answered(photo, answer, gallery, max_pixels), *_near(answer, gallery)]
                               for photo, answer in zip(photos, answers, strict=True) if answer])
 
 
-def _answered(photo: Path, answer: PhotoAnswer, gallery: Dataset) -> Shown:
+def _answered(photo: Path, answer: PhotoAnswer, gallery: Dataset, max_pixels: int) -> Shown:
     caption = [word for label, score in answer.candidates[:1]
              for word in (f"answer: {score:.4f}", *(landmark(label, gallery) or [NONE]))]
-    return Shown(normalize(photo.read_bytes(), BOX_HEIGHT, QUALITY).data, [photo.name, *(caption or ["no answer"])])
+    small = normalize(photo.read_bytes(), BOX_HEIGHT, QUALITY, max_pixels=max_pixels).data
+    return Shown(small, [photo.name, *(caption or ["no answer"])])
 
 
 def _near(answer: PhotoAnswer, gallery: Dataset) -> list[Shown]:

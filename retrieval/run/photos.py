@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from arcshard.console import UserError
 from arcshard.urls import is_url
 from preprocess.engine import Engine
+from preprocess.images.formats import MAX_PIXELS
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from preprocess.packing.publish import NothingPacked
@@ -156,7 +157,8 @@ def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Data
     keys = [key_of(number) for number in range(len(photos))]
     samples = pd.DataFrame({"id": keys, "landmark_id": "", "label": -1, "split": QUERY})
     # an adopted dataset does not know its options: the defaults
-    options = PackOptions(short_side=packing.get("short_side"), quality=packing.get("quality", 90))
+    options = PackOptions(short_side=packing.get("short_side"), quality=packing.get("quality", 90),
+                          max_pixels=packing.get("max_pixels", MAX_PIXELS))
     try:
         pack(samples, [images], work / "dataset", options, Engine(min(joblib.cpu_count(), len(photos))))
     except NothingPacked:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from arcshard.console import Parser, UserError
 from arcshard.files import report_full_disk
 from preprocess.images.decode import Rejected
+from preprocess.images.formats import MAX_PIXELS
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline
 from retrieval.local_features import extract, verify
@@ -62,8 +63,9 @@ class RunAnswerer:
 
     def _pixels(self, photo: bytes) -> NDArray[np.uint8]:
         """uint8 (H, W, 3), RGB. Raises Unreadable."""
+        max_pixels = self.indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
         try:
-            return simplejpeg.decode_jpeg(normalize(photo, None, QUALITY).data, "RGB")
+            return simplejpeg.decode_jpeg(normalize(photo, None, QUALITY, max_pixels=max_pixels).data, "RGB")
         except Rejected as error:
             raise Unreadable(str(error)) from error
 
