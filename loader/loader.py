@@ -3,10 +3,12 @@
     positions -> sample ids -> checked bytes (memory map) -> DALI decodes the crops -> resize, flip -> Batch
 """
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 import cv2
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 
 from arcshard.console import UserError
+from arcshard.fields import check
 from loader.augment import View
 from loader.mixture import mixed, order_of
 from loader.pipeline import HW_DECODER_LOAD, Resources, decode, largest_photo, share_of_cores
@@ -35,6 +38,7 @@ from shards import Dataset
 # Keys of the fingerprint that say which photos are drawn, not how.
 DATA_KEYS = frozenset({"dataset", "split", "num_samples", "selected", "per_class", "balance", "mix", "window",
                        "shards"})
+DEVICES = {"cpu": "cpu", "gpu": "gpu", "cuda": "gpu"}
 
 
 class DeviceWait:
@@ -93,35 +97,43 @@ class Loader:
         dataset: what to read.
         batch_size: samples in a batch of this rank.
         size: side of the square images, pixels; a GrowingSize grows by epoch, in training.
-        device: "cpu", or "gpu" for this process's current CUDA device.
+        device: "cpu", or "gpu" or "cuda" for this process's current CUDA device; also as a torch.device.
         seed: chooses the order and every random view.
         rank, world_size: which contiguous part of each global batch is this loader's.
         train: False reads each sample once, with the view's whole frame; the last batch may be short.
-        rows: which samples to read instead of all; train=False only.
+        rows: which samples to read instead of all, a range of step 1; train=False only.
         view: how training images are drawn.
         selection: which photos an epoch of training holds, and how often.
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
         hw_decoder_load: share of a batch for the GPU's JPEG engine. Like num_threads, it may change between iterators.
     """
 
-    def __init__(self, dataset: Dataset, *, batch_size: int, size: int | GrowingSize, device: str = "cpu",
-                 seed: int = 0, rank: int = 0, world_size: int = 1, train: bool = True, rows: range | None = None,
-                 view: View = View(), selection: Selection = Selection(), num_threads: int | None = None,
+    def __init__(self, dataset: Dataset, *, batch_size: int, size: int | GrowingSize,
+                 device: str | torch.device = "cpu", seed: int = 0, rank: int = 0, world_size: int = 1,
+                 train: bool = True, rows: range | None = None, view: View = View(),
+                 selection: Selection = Selection(), num_threads: int | None = None,
                  hw_decoder_load: float = HW_DECODER_LOAD):
-        if device not in ("cpu", "gpu"):
-            raise ValueError(f'device is {device!r}: give "cpu" or "gpu"')
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank} of {world_size}: give 0 to world_size - 1")
-        if batch_size < 1 or isinstance(size, int) and size < 1:
-            raise ValueError(f"batch_size is {batch_size} and size {size}: give positive numbers")
-        self.size = GrowingSize(size, size, epochs=0) if isinstance(size, int) else size
+        check(isinstance(dataset, Dataset), "dataset", dataset, "give a Dataset, as in Loader(Dataset(path), …)")
+        check(isinstance(view, View), "view", view, "give a View")
+        check(isinstance(selection, Selection), "selection", selection, "give a Selection")
+        check(rows is None or isinstance(rows, range) and rows.step == 1 and not train, "rows", rows,
+              "give a range of step 1, with train=False")
+        check(str(device) in DEVICES, "device", device, 'give "cpu", or "gpu" for the one of torch.cuda.set_device')
+        batch_size, seed = _whole("batch_size", batch_size, 1), _whole("seed", seed)
+        rank, world_size = _whole("rank", rank, 0), _whole("world_size", world_size, 1)
+        check(rank < world_size, "rank", f"{rank} of {world_size}", "give 0 to world_size - 1")
+        if not isinstance(size, GrowingSize):
+            size = _whole("size", size, 1)
+            size = GrowingSize(size, size, epochs=0)
+        self.size = size
         self.dataset = mixed(dataset, selection) if train else dataset
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.device = batch_size, DEVICES[str(device)]
         self.seed, self.rank, self.train = seed, rank, train
         self.rows = range(len(dataset)) if rows is None else rows
         self.view = view if train else view.in_evaluation()
         self.stream = order_of(self.dataset, selection if train else Selection(), seed)
-        self.num_threads, self.hw_decoder_load = num_threads or share_of_cores(), hw_decoder_load
+        self.num_threads = _whole("num_threads", num_threads or share_of_cores(), 1)
+        self.hw_decoder_load = hw_decoder_load
         self.global_batch = batch_size * world_size
         self._schedule, self._turn = schedule_of(dataset, self.stream, train, self.global_batch), rank / world_size
         self.position = 0  # samples handed out, over all ranks
@@ -232,3 +244,10 @@ class Loader:
             device_wait.done()
         return Batch(images, labels, torch.from_numpy(plan.ids), jitter, plan.replaced, time.perf_counter() - asked,
                      device_wait)
+
+
+def _whole(name: str, value: Any, least: float = -math.inf) -> int:
+    """The value as an int, NumPy's too. Raises ValueError for other types, and below `least`."""
+    fits = isinstance(value, Integral) and int(value) >= least
+    check(fits, name, value, "give a whole number" + (f" from {least} on" if least >= 0 else ""))
+    return int(value)

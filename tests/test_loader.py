@@ -308,10 +308,32 @@ def test_however_a_loop_ends_it_leaves_no_thread_file_map_or_pipeline(dataset_pa
 
 
 @pytest.mark.parametrize("wrong, sentence", [
-    ({"device": "tpu"}, "device is 'tpu': give"),
-    ({"rank": 2, "world_size": 2}, "rank is 2 of 2: give 0 to world_size - 1"),
-    ({"batch_size": 0}, "batch_size is 0 and size 16: give positive numbers"),
+    ({"dataset": "data/demo"}, r"dataset is data/demo: give a Dataset, as in Loader\(Dataset\(path\)"),
+    ({"device": "tpu"}, "device is tpu: give"), ({"device": torch.device("cuda:1")}, "device is cuda:1: give"),
+    ({"rank": 2, "world_size": 2}, "rank is 2 of 2: give 0 to world_size - 1"), ({"rank": 0.5}, "rank is 0.5: give"),
+    ({"world_size": 0}, "world_size is 0: give a whole number from 1 on"),
+    ({"batch_size": 0}, "batch_size is 0: give a whole number from 1 on"), ({"batch_size": 2.5}, "batch_size is 2.5"),
+    ({"size": 0}, "size is 0: give a whole"), ({"size": (32, 48)}, r"size is \(32, 48\): give a whole number"),
+    ({"size": "32"}, "size is 32: give a whole"), ({"size": 32.0}, "size is 32: give a whole"),
+    ({"seed": None}, "seed is null: give a whole number"), ({"num_threads": 1.5}, "num_threads is 1.5: give a whole"),
+    ({"rows": [1, 2], "train": False}, r"rows is \[1, 2\]: give a range of step 1"),
+    ({"rows": range(0, 9, 2), "train": False}, r"rows is range\(0, 9, 2\): give a range of step 1"),
+    ({"rows": range(9)}, "rows is range.*, with train=False"),
+    ({"view": {}}, "view is {}: give a View"), ({"selection": {}}, "selection is {}: give a Selection"),
 ])
 def test_impossible_arguments_are_refused(train, wrong, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        Loader(train, **{"batch_size": 4, "size": 16, **wrong})
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        Loader(**{"dataset": train, "batch_size": 4, "size": 16, **wrong})
+
+
+def test_whole_numbers_may_be_numpys_and_the_device_torchs(train):
+    given = Loader(train, batch_size=np.int64(4), size=np.int32(16), seed=np.uint8(3), device=torch.device("cpu"))
+    usual = Loader(train, batch_size=4, size=16, seed=3)
+    assert given.state_dict() == usual.state_dict()
+    assert {type(value) for value in given.state_dict()["fingerprint"].values()} <= {int, float, str, list, type(None)}
+    assert torch.equal(next(iter(given)).images, next(iter(usual)).images)
+
+
+def test_a_gpu_may_be_named_as_torch_does(train):
+    assert {Loader(train, batch_size=4, size=16, device=device).device
+            for device in ("gpu", "cuda", torch.device("cuda"))} == {"gpu"}

@@ -164,7 +164,7 @@ def test_a_list_of_keys_applies_to_each_dataset(train, other_path, tmp_path):
 
 
 def test_wrong_mixtures_are_one_sentence(train, tmp_path):
-    with pytest.raises(ValueError, match="how many times an epoch shows its photos, above 0; got 0 for x"):
+    with pytest.raises(ValueError, match="select.mix of x is 0: give how many times"):
         Selection(mix={"x": 0})
     with pytest.raises(UserError, match="there is no folder"):
         Loader(train, batch_size=4, size=16, selection=Selection(mix={str(tmp_path / "none"): 1.0}))

@@ -26,7 +26,7 @@ def test_it_grows_linearly():
 
 @pytest.mark.parametrize("first, last", [(0, 224), (256, 224)])
 def test_a_size_that_falls_is_refused(first, last):
-    with pytest.raises(ValueError, match=f"at most the last; got {first} and {last}"):
+    with pytest.raises(ValueError, match=f"the first size is {first} and the last {last}: give"):
         GrowingSize(first, last, 1)
 
 
