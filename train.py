@@ -21,7 +21,7 @@ from arcshard import checkpoint, distributed
 from arcshard.checkpoint import Checkpoint
 from arcshard.console import UserError, progress, run, stop_signals
 from arcshard.distributed import World
-from arcshard.files import folder_lock
+from arcshard.files import folder_lock, report_full_disk
 from arcshard.memory import keep_freed_memory
 from loader.draws import hash64
 from training.checkpointer import Checkpointer
@@ -39,7 +39,8 @@ def main() -> int:
     keep_freed_memory()
     world = distributed.start(config.device)
     try:
-        with distributed.lost_rank_is_a_sentence(world.rank), run_lock(config.out, world):
+        with (distributed.lost_rank_is_a_sentence(world.rank), run_lock(config.out, world),
+              report_full_disk(config.out)):
             return train(config, world)
     finally:
         distributed.stop()

@@ -1,4 +1,5 @@
 """Two commands that write into one folder: the second ends with a sentence, on all ranks, and changes nothing."""
+import errno
 import sys
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 import train as train_page
 from arcshard import console
 from arcshard.console import UserError
-from arcshard.files import folder_lock
+from arcshard.files import DiskFull, folder_lock
 
 TINY = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.size", "32",
         "--train.global_batch", "12", "--train.device", "cpu", "--loader.num_threads", "1", "--train.epochs", "1"]
@@ -35,6 +36,16 @@ def test_training_holds_the_lock_of_its_run(monkeypatch, words, tmp_path):
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     assert train_page.main() == 7
     assert not (tmp_path / "run").exists(), "nothing was written into it"
+
+
+def test_a_full_disk_under_a_library_that_writes_is_a_sentence(monkeypatch, words, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(train_page, "train", full)
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    with pytest.raises(DiskFull, match=f"no room left for {tmp_path / 'run'} "):
+        train_page.main()
 
 
 def test_ranks_refuse_together_and_say_so_once(process, words, tmp_path):
