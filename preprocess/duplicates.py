@@ -58,6 +58,7 @@ def main() -> None:
 def report(args: argparse.Namespace, engine: Engine, samples: pd.DataFrame, store: Path) -> None:
     """Hash the photos, keep the hashes in `store`, and write the report and what else was asked for."""
     source = open_source(args.images, store / "sources", args.workers)
+    source.refuse_ambiguous(samples["id"], samples.get("path"))
     hashed = hash_photos(samples, source, store, engine)
     print(f"hashed {len(samples) - hashed.reused - len(hashed.reasons):,} photos, took {hashed.reused:,} hashes from "
           f"{store}")

@@ -7,8 +7,9 @@
 
 --images takes folders, zips and tars, as paths or as URLs of fsspec (s3://…, gs://…); archives are read without being
 unpacked. Where several have a photo, the first one counts. A photo is found by the table's column path (relative to the
-folder, or a name in the archive) or, without that column, by its id: a/b/c/<id>.jpg (a, b, c: its first three
-characters), the same under train/, test/ or index/, or <id>.jpg; in an archive <id>.jpg in any folder.
+folder, absolute below it, or a name in the archive) or, without that column, by its id: a/b/c/<id>.jpg (a, b, c: its
+first three characters), the same under train/, test/ or index/, or <id>.jpg; in an archive <id>.jpg in any folder. Two
+different files for one id are refused.
 
 --names gives the landmarks names, which go into classes.csv and are shown with answers.
 

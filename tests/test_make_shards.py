@@ -27,6 +27,7 @@ from preprocess.samples.sample_table import read_samples, shuffled
 from shards import Dataset
 from shards.verify import verify
 from tests.commands import run_here
+from tests.photo_archives import write_folder, zip_bytes
 
 SCRIPT = Path(__file__).parents[1] / "preprocess" / "make_shards.py"
 COLUMNS = ["id", "landmark_id", "label", "split"]
@@ -291,9 +292,10 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_a_disk_too_small_is_said_before_the_first_photo(raw, packed, small_disk):
     out = small_disk / "out"
     sentence = refusal(make(raw, out, "--workers", "2"))
-    assert sentence.startswith(f"the disk of {out} is too small: it has 159.7 kB left, and the dataset needs about ")
+    assert sentence.startswith(f"the disk of {out} is too small: it has 163.8 kB left, and the dataset needs about ")
     assert sentence.endswith("make space, choose another --out, or a smaller --short-side")
     assert not list((out / ".packing").glob("train-*"))
+    assert not (out / ".packing" / "plan.json").exists()  # so that a smaller --short-side is accepted
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert make(raw, out, "--workers", "1").returncode == 0
     assert digests(out) == digests(packed)
@@ -362,14 +364,32 @@ def test_labels_must_be_integers(raw, tmp_path):
 
 
 def test_where_photos_are_looked_for(tmp_path):
-    """In DIR/a/b/c, DIR/train/a/b/c, DIR/test/a/b/c, DIR/index/a/b/c, DIR, in this order."""
-    places = ["a/b/c", "train/a/b/c", "test/a/b/c", "index/a/b/c", "."]
-    for first, place in enumerate(places):
-        images = tmp_path / str(first)
-        for later, candidate in enumerate(places[first:], first):
-            write(images / candidate / "abcd.jpg", photo(later))
-        pack(frame([("abcd", "1", 0, "train")]), [images], tmp_path / f"out{first}", PackOptions(), Engine())
-        assert Dataset(tmp_path / f"out{first}").read(0) == photo(first)
+    """In DIR/a/b/c, DIR/train/a/b/c, DIR/test/a/b/c, DIR/index/a/b/c, DIR."""
+    for number, place in enumerate(["a/b/c", "train/a/b/c", "test/a/b/c", "index/a/b/c", "."]):
+        write(tmp_path / str(number) / place / "abcd.jpg", photo(number))
+        pack(frame([("abcd", "1", 0, "train")]), [tmp_path / str(number)], tmp_path / f"out{number}", PackOptions(),
+             Engine())
+        assert Dataset(tmp_path / f"out{number}").read(0) == photo(number)
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_two_photos_for_one_id_are_refused_until_a_path_tells_them_apart(kind, tmp_path):
+    files = {"train/a/b/c/abcd.jpg": photo(0), "test/a/b/c/abcd.jpg": photo(1), "efgh.jpg": photo(2)}
+    images = tmp_path / "img.zip" if kind == "zip" else write_folder(tmp_path / "img", files)
+    if kind == "zip":
+        images.write_bytes(zip_bytes(files))
+    table, out = tmp_path / "samples.csv", tmp_path / "out"
+    samples = frame([("abcd", "1", 0, "train"), ("efgh", "1", 0, "train")])
+    for path, expected in ((None, None), ("test/a/b/c/abcd.jpg", photo(1))):
+        (samples if path is None else samples.assign(path=[path, "efgh.jpg"])).to_csv(table, index=False)
+        for options in (["--estimate", "2"], []):
+            done = make(tmp_path, out, "--images", str(images), *options)
+            if path is None:
+                assert "(train/a/b/c/abcd.jpg, test/a/b/c/abcd.jpg" in refusal(done) and "column path" in done.stderr
+            else:
+                assert done.returncode == 0, done.stderr
+    dataset = Dataset(out)
+    assert {dataset.index["key"][i].decode(): dataset.read(i) for i in range(2)} == {"abcd": photo(1), "efgh": photo(2)}
 
 
 def test_short_keys_lie_flat_and_folders_are_no_photos(tmp_path):
@@ -401,7 +421,7 @@ def test_a_dataset_without_photos_is_refused_and_can_be_packed_again(tmp_path):
     for _ in range(2):
         (tmp_path / "img").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=r"no photo could be packed: all 2 were rejected "
-                                            r"\(the first, .: file not found\); check --images"):
+                                            r"\(the first, .: file not found\); check --images .*<id>\.jpg"):
             pack(samples, [tmp_path / "img"], tmp_path / "out", PackOptions(), Engine())
     write(tmp_path / "img" / "a.jpg", photo(0))
     assert pack(samples, [tmp_path / "img"], tmp_path / "out", PackOptions(), Engine())

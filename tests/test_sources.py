@@ -35,11 +35,14 @@ def reads(locations: list[PhotoLocation]) -> list[bytes | str]:
     return [outcome(location) for location in locations]
 
 
-def test_a_folder_is_searched_in_its_order_of_layouts(tmp_path, cache):
+def test_a_folder_of_each_layout_is_searched_and_different_photos_for_one_id_are_refused(tmp_path, cache):
     source = opened(cache, tmp_path)
-    for folder in ("", "index/a/b/c/", "test/a/b/c/", "train/a/b/c/", "a/b/c/"):  # each before those that are there
-        write_folder(tmp_path, {f"{folder}{KEY}.jpg": folder.encode()})
-        assert reads(source.locate([KEY], None)) == [folder.encode()]
+    for folder in ("", "index/a/b/c/", "test/a/b/c/", "train/a/b/c/", "a/b/c/"):
+        write_folder(tmp_path, {f"{folder}{KEY}.jpg": b"photo", f"{folder}abc.jpg": folder.encode()})
+        assert reads(source.locate([KEY], None)) == [b"photo"]
+        assert reads(source.locate(["k"], [f"{folder}abc.jpg"])) == [folder.encode()]
+    with pytest.raises(UserError, match=r"different files abc.jpg \(a/b/c/abc.jpg, train/a/b/c.*column path"):
+        reads(source.locate(["abc"], None))
     assert not cache.exists()
 
 
@@ -51,13 +54,33 @@ def test_a_short_key_is_found_in_a_flat_folder(tmp_path, cache):
 def test_paths_stay_within_the_folder(tmp_path, cache):
     folder = write_folder(tmp_path / "in", {"class 1/é.png": b"photo", "..odd/x.jpg": b"odd"})
     write_folder(tmp_path, {"out.jpg": b"secret"})
-    leaves, missing = "path leaves the folder", "file not found"
+    dots, missing, absolute = 'path has ".."', "file not found", "path is absolute, and not below a folder of --images"
     expected: dict[str, bytes | str] = {
-        "class 1/é.png": b"photo", "./class 1//é.png": b"photo", "..odd/x.jpg": b"odd", "../out.jpg": leaves,
-        "class 1/../../out.jpg": leaves, str(tmp_path / "out.jpg"): leaves, "a\0b": leaves, "missing.jpg": missing,
-        "class 1/é.png/x": missing, "\ud800": missing}
-    places = opened(cache, folder).locate(["k"] * len(expected), list(expected))
-    assert dict(zip(expected, reads(places))) == expected
+        "class 1/é.png": b"photo", "./class 1//é.png": b"photo", "..odd/x.jpg": b"odd", "../out.jpg": dots,
+        "class 1/../../out.jpg": dots, "..\\out.jpg": dots, "a\0b": missing, "missing.jpg": missing,
+        "class 1/é.png/x": missing, "\ud800": missing, f"{folder}/class 1/é.png": b"photo",
+        f"{folder}/../in//class 1/./é.png": b"photo", f"{folder}/missing.jpg": missing, f"{folder}/../out.jpg": dots,
+        str(tmp_path / "out.jpg"): absolute, f"{folder}2/x.jpg": absolute, "C:\\photos\\x.jpg": absolute,
+        "s3://photos/x.jpg": absolute}
+    (tmp_path / "empty.zip").write_bytes(zip_bytes({}))
+    for others in ([], [tmp_path / "empty.zip"]):
+        places = opened(cache, folder, *others).locate(["k"] * len(expected), list(expected))
+        assert dict(zip(expected, reads(places))) == expected
+
+
+def test_absolute_paths_are_found_below_any_folder(tmp_path, cache):
+    one, two = (write_folder(tmp_path / name, {"x.jpg": name.encode()}) for name in ("one", "two"))
+    (tmp_path / "x.zip").write_bytes(zip_bytes({"x.jpg": b"zip"}))
+    paths = [f"{two}/x.jpg", f"{one}/x.jpg", "x.jpg"]
+    assert reads(opened(cache, tmp_path / "x.zip", one, two).locate(["k"] * 3, paths)) == [b"two", b"one", b"zip"]
+    assert reads(opened(cache, "/").locate(["k"] * 2, paths[:2])) == [b"two", b"one"]
+
+
+def test_paths_of_windows_are_found(tmp_path, cache):
+    folder = write_folder(tmp_path / "in", {"a/x.jpg": b"x", "a\\y.jpg": b"y"})
+    (tmp_path / "z.zip").write_bytes(zip_bytes({"a/z.jpg": b"z"}))
+    source = opened(cache, folder, tmp_path / "z.zip")
+    assert reads(source.locate(["k"] * 3, ["a\\x.jpg", "a\\y.jpg", "a\\z.jpg"])) == [b"x", b"y", b"z"]
 
 
 def test_links_that_the_user_made_are_followed(tmp_path, cache):
@@ -219,7 +242,8 @@ def test_what_is_no_source_of_photos_is_answered_in_a_sentence(tmp_path, cache):
         (tmp_path / "table.csv").write_bytes(data)
         assert refusal(cache, tmp_path / "table.csv") == (
             f"{tmp_path}/table.csv is neither a whole zip nor an uncompressed tar: check --images")
-    for name, magic in {"gzip": "1f8b08", "bzip2": "425a6839", "xz": "fd377a585a00", "zstd": "28b52ffd"}.items():
+    for name, magic in {"gzip": "1f8b08", "bzip2": "425a6839", "xz": "fd377a585a00", "zstd": "28b52ffd",
+                        "7-Zip": "377abcaf271c", "RAR": "526172211a07"}.items():
         (tmp_path / "x.tar.gz").write_bytes(bytes.fromhex(magic) + b"x" * 600)
         assert refusal(cache, tmp_path / "x.tar.gz") == (
             f"{tmp_path}/x.tar.gz is compressed with {name}, which has no random access: decompress it first")

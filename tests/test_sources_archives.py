@@ -63,8 +63,8 @@ def test_every_photo_is_found_by_key_and_by_path(kind):
 
 
 PARTS = ["a", "b", "..", ".", "", "é", "x.jpg", "y.jpg", "x.JPG", "ж" * 70, "c\\d", "..x", " "]
-NAME = st.one_of(st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("/".join).filter(bool),
-                 st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+PATH = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("/".join).filter(bool)
+NAME = st.one_of(PATH, st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda n: n[0] != "\0"))
 
 
 @given(st.lists(NAME, min_size=1, max_size=6, unique=True), st.sampled_from(["gnu", "pax", "zip"]))
@@ -73,7 +73,8 @@ def test_wild_names_are_found_as_they_are_or_not_at_all(names, kind):
     files = {name: f"{number}".encode() for number, name in enumerate(names)}
     data = zip_bytes(files) if kind == "zip" else tar_bytes(files, TARS[kind])
     safe: dict[str, bytes] = {}
-    for name, content in members(data).items():
+    for raw, content in members(data).items():
+        name = raw.replace("\\", "/")
         if not name.startswith("/") and ".." not in name.split("/") and "\0" not in name:
             safe.setdefault(str(PurePosixPath(name)), content)
     stems = [PurePosixPath(name).name.removesuffix(".jpg") for name in safe if name.endswith(".jpg")]
@@ -81,17 +82,70 @@ def test_wild_names_are_found_as_they_are_or_not_at_all(names, kind):
         for place, content in zip(source.locate(["k"] * len(safe), list(safe)), safe.values()):
             assert place.read() == content
         for place in source.locate(["k"] * len(names), names):
-            assert outcome(place) in [*safe.values(), "file not found", "path leaves the folder"]
+            assert outcome(place) in [*safe.values(), "file not found", 'path has ".."',
+                                      "path is absolute, and not below a folder of --images"]
         for place, stem in zip(source.locate(stems, None), stems):
             assert place.read() == next(safe[name] for name in safe if PurePosixPath(name).name == f"{stem}.jpg")
 
 
-def test_the_first_of_two_members_counts():
-    tar = tar_bytes({"x.jpg": b"1"})[:1024] + tar_bytes({"x.jpg": b"2"})
-    zip_ = zip_bytes({"x.jpg": b"1", "y.jpg": b"2"}).replace(b"y.jpg", b"x.jpg")
-    for data in (tar, zip_, tar_bytes({"a/x.jpg": b"1", "x.jpg": b"2"}), zip_bytes({"b/x.jpg": b"1", "a/x.jpg": b"2"})):
-        assert by_key(data, "x") == [b"1"]
-    assert by_path(tar, "x.jpg") == by_path(zip_, "x.jpg") == [b"1"]
+def refusal(data: bytes, keys: list[str], paths: list[str] | None = None) -> str:
+    """The sentence that refuses an archive with two photos for one of those; "" if there are none."""
+    with opened(data) as source:
+        try:
+            source.refuse_ambiguous(keys, paths)
+        except UserError as error:
+            return str(error)
+    return ""
+
+
+@given(st.dictionaries(PATH, st.sampled_from([b"1", b"2", b"22"]), min_size=1, max_size=6),
+       st.sampled_from(["gnu", "zip"]), st.sampled_from(["x", "y"]))
+@settings(max_examples=100)
+def test_an_archive_with_two_photos_for_one_id_is_refused(files, kind, key):
+    data = zip_bytes(files) if kind == "zip" else tar_bytes(files, TARS[kind])
+    of_key = []
+    for name, content in members(data).items():
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.name == f"{key}.jpg" and not path.is_absolute() and ".." not in path.parts:
+            of_key.append(content)
+    ambiguous = len({*of_key} if kind == "zip" else of_key) > 1
+    assert bool(refusal(data, [key, "other"])) == ambiguous
+
+
+def test_two_members_for_one_photo_are_named_with_the_remedy():
+    same = zip_bytes({"a/x.jpg": b"1", "b/x.jpg": b"1", "y.jpg": b"2"})
+    assert refusal(same, ["x", "y"]) == "" and by_key(same, "x") == [b"1"]
+    several = {"thumbs/x.jpg": b"1", "train\\x.jpg": b"2", "y.jpg": b"3"}
+    twice = tar_bytes({"x.jpg": b"1"})[:1024] + tar_bytes({"x.jpg": b"1"})
+    renamed = zip_bytes({"x.jpg": b"1", "y.jpg": b"2"}).replace(b"y.jpg", b"x.jpg")
+    for data in (tar_bytes(several), zip_bytes(several)):
+        sentence = refusal(data, ["y", "x"])
+        assert "two members x.jpg (thumbs/x.jpg, train\\x.jpg; 1 such): set the table's column" in sentence
+        assert refusal(data, ["y"]) == refusal(data, ["x"], ["train\\x.jpg"]) == ""
+        assert by_path(data, "train/x.jpg", "thumbs\\x.jpg") == [b"2", b"1"]
+    for data in (twice, renamed):
+        for sentence in (refusal(data, ["x"]), refusal(data, ["k"], ["./x.jpg"])):
+            assert "two members x.jpg (x.jpg, x.jpg; 1 such): make it anew" in sentence
+
+
+def test_the_first_of_several_archives_decides_whether_a_photo_is_ambiguous(tmp_path):
+    (tmp_path / "one.zip").write_bytes(zip_bytes({"x.jpg": b"1"}))
+    (tmp_path / "two.zip").write_bytes(zip_bytes({"a/x.jpg": b"2", "b/x.jpg": b"3"}))
+    archives = [str(tmp_path / "one.zip"), str(tmp_path / "two.zip")]
+    open_source(archives, tmp_path / "cache", 1).refuse_ambiguous(["x"], None)
+    with pytest.raises(UserError, match=r"two\.zip has two members x\.jpg \(a/x\.jpg, b/x\.jpg; "):
+        open_source(archives[::-1], tmp_path / "cache", 1).refuse_ambiguous(["x"], None)
+
+
+def test_an_archive_of_archives_is_refused_and_one_among_photos_is_noted(capfd):
+    for name in ("train.zip", "a/b.TAR.gz", "x.tgz", "x.7z"):
+        for data in (zip_bytes({"read.me": b"", name: b"photos"}), tar_bytes({name: b"photos"})):
+            with pytest.raises(UserError, match=rf"/archive holds {name} instead of photos: unpack it"):
+                by_key(data, "x")
+        capfd.readouterr()
+        assert by_key(zip_bytes({name: b"photos", "x.JPEG": b"", "x.jpg": b"1"}), "x") == [b"1"]
+        assert f"/archive also holds {name}, in which no photo is looked for" in capfd.readouterr().err
+    assert by_key(zip_bytes({"labels.csv.gz": b""}), "x") == ["file not found"]
 
 
 def test_links_devices_and_folders_are_never_photos():
@@ -130,13 +184,29 @@ def test_sparse_files_of_a_tar_are_no_photos_and_do_not_hide_the_next():
         assert by_key(sparse + tar_bytes({"x.jpg": b"photo"}), "sparse", "x") == ["file not found", b"photo"]
 
 
-def test_encrypted_members_are_not_found_and_unknown_methods_are_rejected():
-    data = bytearray(zip_bytes({"x.jpg": b"photo"}))
-    at = data.index(b"PK\1\2")
-    data[at + 8] |= 1
-    assert by_key(bytes(data), "x") == ["file not found"]
+def encrypted(data: bytes) -> bytes:
+    """A zip of one member, marked as encrypted."""
+    locked = bytearray(data)
+    locked[6] |= 1
+    locked[data.index(b"PK\1\2") + 8] |= 1
+    return bytes(locked)
+
+
+def test_encrypted_members_and_unknown_methods_are_rejected_with_the_reason():
+    data = encrypted(zip_bytes({"x.jpg": b"photo"}))
+    assert by_key(data, "x", "y") == ["is encrypted: unpack the zip with its password", "file not found"]
     bzip2 = zip_bytes({"x.jpg": b"photo" * 100}, zipfile.ZIP_BZIP2)
     assert by_key(bzip2, "x") == ["unreadable: compression method 12 of a zip is neither stored nor deflated"]
+
+
+def test_an_encrypted_member_hides_no_photo_of_another_source(tmp_path):
+    (tmp_path / "locked.zip").write_bytes(encrypted(zip_bytes({"x.jpg": b"1"})))
+    (tmp_path / "open.zip").write_bytes(zip_bytes({"x.jpg": b"2"}))
+    (tmp_path / "x.jpg").write_bytes(b"3")
+    for other, photo in ((tmp_path / "open.zip", b"2"), (tmp_path, b"3")):
+        source = open_source([str(tmp_path / "locked.zip"), str(other)], tmp_path / "cache", 1)
+        source.refuse_ambiguous(["x"], None)
+        assert [outcome(place) for place in source.locate(["x"], None)] == [photo]
 
 
 def test_a_photo_that_claims_more_than_memory_is_rejected_before_it_is_read(monkeypatch):

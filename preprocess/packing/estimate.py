@@ -49,7 +49,11 @@ class Estimate(NamedTuple):
 
 
 def estimate(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, count: int) -> Estimate:
-    """Normalize about `count` photos, spread evenly over the shuffled table, and write nothing."""
+    """Normalize about `count` photos, spread evenly over the shuffled table, and write nothing.
+
+    Raises UserError for a source that has several photos for a sample, or cannot be read.
+    """
+    source.refuse_ambiguous(samples["id"], samples.get("path"))
     some = samples.iloc[::max(1, len(samples) // count)].iloc[:count]
     sizes, reasons = [], Counter[str]()
     start = time.perf_counter()

@@ -69,8 +69,11 @@ def pack(samples: pd.DataFrame, images: Sequence[str | Path], out: str | Path, o
         del samples  # if the caller does not keep it either: 70 MB for 1.2 M photos
         cache = _work_folder(output, existing) / "sources"
         source = open_source([str(where) for where in images], cache, engine.workers)
-        _hold_to_plan(output, job.packing | {"images": source.urls})
+        source.refuse_ambiguous(job.samples["id"], job.samples.get("path"))
+        plan = job.packing | {"images": source.urls}
+        _refuse_other_plan(output, plan)
         _refuse_small_disk(output, job, source, options)
+        output.write(PLAN, json.dumps(plan).encode())
         shards = _run(job, source, options, output, engine)
         prepare(output, shards, _contents(job, existing), existing, job.packing)
         finish(output)
@@ -111,12 +114,11 @@ def _work_folder(output: Output, existing: ExistingDataset) -> Path:
     return work
 
 
-def _hold_to_plan(output: Output, plan: dict[str, Any]) -> None:
-    """Refuse to continue what another plan began; write this plan down if there was none."""
+def _refuse_other_plan(output: Output, plan: dict[str, Any]) -> None:
+    """Refuse to continue what another plan began."""
     if PLAN.rpartition("/")[2] in output.names(UNFINISHED):
         with output.open(PLAN) as f:
             refuse_changes(output.url, json.loads(f.read()), plan)
-    output.write(PLAN, json.dumps(plan).encode())
 
 
 def _refuse_small_disk(output: Output, job: PackingJob, source: PhotoSource, options: PackOptions) -> None:

@@ -63,6 +63,9 @@ class TableContents(NamedTuple):
     """Ids of photos rejected by an earlier call that this one tried again."""
 
 
+HINT = " (archives are named themselves, not their folder) and the photos' names (<id>.jpg, or as in the column path)"
+
+
 class NothingPacked(UserError):
     """Not one photo could be packed."""
 
@@ -121,10 +124,10 @@ def _filled(shards: list[PackedShard]) -> dict[str, list[PackedShard]]:
 
 
 def _refuse(shards: list[PackedShard]) -> None:
-    key, reason = next((key, reason) for shard in shards for key, reason in shard.part["rejected"].items())
-    count = sum(len(shard.part["rejected"]) for shard in shards)
-    raise NothingPacked(f"no photo could be packed: all {count:,} were rejected (the first, {key}: {reason}); "
-                        "check --images")
+    reasons = {key: reason for shard in shards for key, reason in shard.part["rejected"].items()}
+    key, reason = next(iter(reasons.items()))
+    raise NothingPacked(f"no photo could be packed: all {len(reasons):,} were rejected (the first, {key}: {reason}); "
+                        f"check --images{HINT if {*reasons.values()} == {'file not found'} else ''}")
 
 
 def _numbered(filled: dict[str, list[PackedShard]], existing: ExistingDataset) -> list[tuple[str, PackedShard]]:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 def clean_name(name: str) -> str | None:
     """The relative path that a name means, without "." and "//"; None if it is absolute, contains ".." or a NUL.
 
-    Links are not checked: a link in a user's folder is intended, and links in archives are never followed.
+    A "\\" counts as "/": Windows' tools write it into tables and zips. Links are not checked: a link in a user's folder
+    is intended, and links in archives are never followed.
     """
+    name = name.replace("\\", "/")
     if name.startswith("/") or "\0" in name or ".." in name.split("/"):
         return None
     return posixpath.normpath(name)
@@ -27,6 +29,7 @@ def name_hash(name: str) -> int:
 
 STORED, DEFLATED = 0, 8  # compression methods of a zip: APPNOTE.TXT 4.4.5
 TAR = 256  # marks a member of a tar, which has no method
+ENCRYPTED = 257  # marks a member that needs a password, whatever its method
 
 # Pillow takes at most 89,478,485 pixels, which are 256 MiB of RGB. Zips can claim far more.
 MAX_PHOTO = 1 << 28

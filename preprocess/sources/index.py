@@ -4,8 +4,10 @@ The file's name contains a hash of the archive's url and stamp, so an existing f
 run in processes on this machine, whichever cluster packs: the cache is a local folder.
 """
 import hashlib
+import posixpath
 import struct
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +17,8 @@ from arcshard.console import UserError, progress
 from arcshard.files import whole_file
 from arcshard.urls import filesystem, reaching
 from preprocess.engine import Engine, run_tasks
-from preprocess.sources.entry import ArchiveEntry, Damaged, clean_name, name_hash
+from preprocess.images.formats import PHOTO_ENDINGS
+from preprocess.sources.entry import ENCRYPTED, TAR, ArchiveEntry, Damaged, clean_name, name_hash
 from preprocess.sources.find import FoundPath
 from preprocess.sources.tar_archive import checked_tar_entries, is_tar
 from preprocess.sources.zip_archive import is_zip, zip_entries
@@ -27,6 +30,7 @@ ROW = np.dtype([("base", "<u8"), ("name", "<u8"), ("offset", "<u8"), ("size", "<
 PACKED_ROW = struct.Struct("<3Q3I2H")
 MAX_SIZE = (1 << 32) - 1
 MAX_ARCHIVES = 1 << 16
+VERSION = 2  # of what an index holds; 1 had no encrypted members, and kept "\\" in names
 
 
 def index_archives(archives: Sequence[FoundPath], cache: Path, workers: int) -> list[Path]:
@@ -37,7 +41,7 @@ def index_archives(archives: Sequence[FoundPath], cache: Path, workers: int) -> 
     """
     if len(archives) > MAX_ARCHIVES:
         raise UserError(f"{len(archives):,} archives are too many for --images (at most {MAX_ARCHIVES:,}): join some")
-    paths = [cache / f"{digest(archive.url)}-{digest(archive.stamp)}.npy" for archive in archives]
+    paths = [cache / f"{digest(archive.url)}-{digest(f'{VERSION} {archive.stamp}')}.npy" for archive in archives]
     missing = {path: archive.url for path, archive in zip(paths, archives) if not path.exists()}
     if missing:
         cache.mkdir(parents=True, exist_ok=True)
@@ -48,8 +52,10 @@ def index_archives(archives: Sequence[FoundPath], cache: Path, workers: int) -> 
 def _make(missing: dict[Path, str], workers: int) -> None:
     engine = Engine(min(workers, len(missing)))
     with progress(total=len(missing), unit="archive", what="index") as bar:
-        for _ in run_tasks(engine, _index, lambda: [task for task in missing.items() if not task[0].exists()]):
+        for note in run_tasks(engine, _index, lambda: [task for task in missing.items() if not task[0].exists()]):
             bar.update()
+            if note:
+                bar.write(note, file=sys.stderr)
 
 
 def digest(text: str) -> str:
@@ -57,16 +63,28 @@ def digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def _index(task: tuple[Path, str]) -> None:
-    """Write the index file of the archive with that url."""
+NESTED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+
+
+def _index(task: tuple[Path, str]) -> str:
+    """Write the index file of the archive with that url; returns a note for the user, "" if there is none.
+
+    Raises UserError if other archives are in it instead of photos.
+    """
     path, url = task
-    rows = bytearray()
+    rows, nested, has_photos = bytearray(), "", False
     for entry in archive_entries(url):
         rows += _row(entry)
+        has_photos = has_photos or posixpath.splitext(entry.name)[1].lower() in PHOTO_ENDINGS
+        if not nested and entry.name.lower().endswith(NESTED):
+            nested = entry.name
+    if nested and not has_photos:
+        raise UserError(f"{url} holds {nested} instead of photos: unpack it, and give --images what is in it")
     with whole_file(path) as f:
         np.save(f, np.frombuffer(rows, ROW))
     for stale in set(path.parent.glob(f"{digest(url)}-*.npy")) - {path}:
         stale.unlink(missing_ok=True)
+    return f"{url} also holds {nested}, in which no photo is looked for: unpack it if it has some" if nested else ""
 
 
 def _row(entry: ArchiveEntry) -> bytes:
@@ -81,7 +99,8 @@ def _row(entry: ArchiveEntry) -> bytes:
 
 # An archive's first bytes tell whether it is a zip or a tar.
 
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}  # by first bytes
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd",
+              b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}  # by first bytes
 
 
 def archive_entries(url: str) -> Iterator[ArchiveEntry]:
@@ -127,7 +146,8 @@ ROWS_PER_SLICE = 1 << 19  # rows sorted at a time: at most 20 MB, and as much ag
 
 
 def sorted_rows(indexes: Sequence[Path], by: By) -> np.ndarray:
-    """Memory-mapped ROW of all indexes, sorted by the hash `by`; rows of one hash in the order of the archives.
+    """Memory-mapped ROW of all indexes, sorted by the hash `by`; rows of one hash in the order of the archives, but
+    encrypted members after others, so that they do not hide a photo.
 
     The table is a file beside the indexes, made if missing; memory does not grow with the number of rows.
     """
@@ -141,11 +161,30 @@ def sorted_rows(indexes: Sequence[Path], by: By) -> np.ndarray:
 
 def look_up(rows: np.ndarray, by: By, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the names that were found, int64 (M,), and the first row of each, ROW (M,). rows: sorted_rows."""
-    hashes = np.fromiter(map(name_hash, names), np.uint64, len(names))
+    hashes = _hashes(names)
     at = np.searchsorted(rows[by], hashes)
     there = np.flatnonzero(at < len(rows))
     there = there[rows[by][at[there]] == hashes[there]]
     return there, rows[at[there]]
+
+
+def twins(rows: np.ndarray, by: By, names: Iterable[str]) -> np.ndarray:
+    """Different files of one archive under one of the names, where that archive is the first with it: ROW (N, 2).
+
+    rows: sorted_rows. Members of a zip with equal size and crc32 are one photo, and a tar has no checksum.
+    """
+    one, two = rows[:-1], rows[1:]
+    twin = (one[by] == two[by]) & (one["archive"] == two["archive"])
+    twin &= (one["size"] != two["size"]) | (one["crc32"] != two["crc32"]) | (one["method"] == TAR)
+    at = np.flatnonzero(twin)
+    if len(at):  # else the names need not be hashed, which takes 2 s for 1.6 million
+        at = at[np.isin(rows[by][at], _hashes(names))]
+        at = at[rows["archive"][np.searchsorted(rows[by], rows[by][at])] == rows["archive"][at]]
+    return rows[np.stack([at, at + 1], axis=1)]
+
+
+def _hashes(names: Iterable[str]) -> np.ndarray:
+    return np.fromiter(map(name_hash, names), np.uint64)
 
 
 def _write(path: Path, indexes: Sequence[Path], by: By) -> None:
@@ -156,7 +195,7 @@ def _write(path: Path, indexes: Sequence[Path], by: By) -> None:
         np.lib.format.write_array_header_1_0(f, header)
         for first_bits in range(1 << bits):
             rows = np.concatenate([_slice(index, number, by, first_bits, bits) for number, index in enumerate(indexes)])
-            f.write(rows[np.argsort(rows[by], kind="stable")].tobytes())
+            f.write(rows[np.lexsort((rows["method"] == ENCRYPTED, rows[by]))].tobytes())
 
 
 def _slice(index: Path, number: int, by: By, first_bits: int, bits: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from preprocess.images.decode import Rejected
-from preprocess.sources.entry import DEFLATED, STORED, ArchiveEntry, Damaged
+from preprocess.sources.entry import DEFLATED, ENCRYPTED, STORED, ArchiveEntry, Damaged
 
 END = struct.Struct("<4s4H2LH")  # 4.3.16
 END64_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
@@ -19,7 +19,7 @@ END64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
 CENTRAL = struct.Struct("<4s6H3L5H2L")  # 4.3.12
 LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
 MAX_COMMENT = 0xFFFF
-ENCRYPTED, UTF8 = 1 << 0, 1 << 11  # bits of flags: 4.4.4
+LOCKED, UTF8 = 1 << 0, 1 << 11  # bits of flags: 4.4.4
 ZIP64 = 1  # tag of the extra field with the numbers that need more than 4 bytes: 4.5.3
 IN_ZIP64 = 0xFFFFFFFF  # in a 4-byte field: the number is in the zip64 field
 CHUNK = 1 << 20  # bytes
@@ -61,7 +61,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def zip_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
-    """The regular files of a zip of `size` bytes, as its directory lists them; encrypted ones are left out.
+    """The regular files of a zip of `size` bytes, as its directory lists them.
 
     Reads only the directory, and closes the stream. Raises Damaged if the directory is inconsistent.
     """
@@ -76,7 +76,7 @@ def zip_entries(stream: BinaryIO, size: int) -> Iterator[ArchiveEntry]:
             entry = _entry(record, name, extra)
             if entry.offset + LOCAL.size > directory.start:
                 raise Damaged(f"has a directory that puts {entry.name} outside of the file")
-            if not record.flags & ENCRYPTED and _is_regular(record, entry.name):
+            if _is_regular(record, entry.name):
                 yield entry
     if left or (members - directory.members) % (1 << 16):  # the count is modulo 65,536 in zips of old tools
         raise Damaged(f"has a damaged directory: {members:,} members instead of {directory.members:,}")
@@ -150,7 +150,8 @@ def _entry(record: _Record, name: bytes, extra: bytes) -> ArchiveEntry:
     if IN_ZIP64 in values:
         wide = _zip64_values(extra)
         size, packed, offset = (next(wide) if value == IN_ZIP64 else value for value in values)
-    return ArchiveEntry(_text(name, record.flags), offset, size, packed, record.crc32, record.method)
+    method = ENCRYPTED if record.flags & LOCKED else record.method
+    return ArchiveEntry(_text(name, record.flags), offset, size, packed, record.crc32, method)
 
 
 def _zip64_values(extra: bytes) -> Iterator[int]:
