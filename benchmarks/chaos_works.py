@@ -3,7 +3,6 @@
 The inputs are made once: 240 drawn photos of 8 classes, two sample tables, a dataset, and a run of a tiny network.
 """
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from arcshard import checkpoint
 from arcshard.console import UserError
@@ -100,6 +100,15 @@ def trained(run: Path) -> Any:
     return [(line["step"], line["position"], line["loss"]) for line in log.read(run)], digest.hexdigest()
 
 
+def exported(folder: Path) -> Any:
+    """The tensors of each safetensors file by name, and its metadata, whose order in the file is random."""
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as f:
+            found[path.name] = {key: f.get_tensor(key).tolist() for key in f.keys()}, f.metadata()
+    return found
+
+
 def damaged_dataset(inputs: Inputs, folder: Path) -> None:
     """A dataset whose indexes are gone, for repair."""
     shutil.copytree(inputs.dataset, folder / "dataset")
@@ -124,7 +133,7 @@ WORKS = (
                                          "train", "--batch", 16, "--out", f / "store"],
          lambda f: files(f / "store")),
     Work("export", nothing, lambda i, f: ["export.py", "--run", i.run, "--out", f / "network.safetensors"],
-         lambda f: files(f)),
+         exported),
 )
 
 
@@ -175,7 +184,3 @@ def command(words: Words) -> None:
 def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
     """This process's, with one thread for each command."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **more}
-
-
-def jsonable(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
