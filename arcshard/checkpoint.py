@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -138,8 +139,12 @@ def load(run: Path, name: str = NAME) -> Checkpoint:
         raise UserError(f"{run} has no {NAME}, which train.py writes: give train.py's --out"
                         if not others else f"{run} has no {name}: give --checkpoint one of {others}")
     try:
+        with ZipFile(path) as members:
+            if damaged := members.testzip():  # torch does not compare the CRC32s that it wrote; 0.6 s for 1 GB
+                raise UserError(f"{path} is damaged (at {damaged}): give --checkpoint another, or delete it to train "
+                                "again")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is not a checkpoint ({type(error).__name__}): delete it to train again") from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:

@@ -109,7 +109,8 @@ def spoil(trial: Trial, target: Target) -> None:
     if code == 0:
         if changed and 1 in target.found and path.name != "dataset.json":
             trial.faults.append(f"lost: verify did not find {what}")
-        if trial.work.result(trial.folder) != trial.reference.result:
+        named = path.suffix == ".jsonl" and path.name in trial.noted().read_text()  # the log is not the run
+        if not named and trial.work.result(trial.folder) != trial.reference.result:
             trial.faults.append(f"misled: another result after {what}")
     elif code in target.found:
         trial.refused = True

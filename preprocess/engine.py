@@ -101,7 +101,7 @@ def _backend(engine: Engine) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _loky(engine: Engine) -> Iterator[None]:
-    with parallel_config("loky", n_jobs=engine.workers, initializer=end_with_parent):
+    with parallel_config("loky", n_jobs=engine.workers, **end_with_parent()):
         yield
 
 

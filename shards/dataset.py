@@ -36,7 +36,8 @@ class Dataset:
     """One split of a packed dataset, read-only. Opening reads dataset.json alone; the rest is mapped on use.
 
     Can be pickled (it travels as path, split and cache) and used from several threads at once. Raises UserError for
-    a path that is no dataset and for a split that it does not have, and later for a file that cannot be fetched.
+    a path that is no dataset and for a split that it does not have, and later for a file that is damaged (index,
+    labels, classes, …) or cannot be fetched.
 
     Args:
         path: folder, or URL of one in object storage (s3://bucket/data), whose files are brought to local disk on use.
@@ -71,12 +72,19 @@ class Dataset:
     @cached_property
     def index(self) -> np.ndarray:
         """Memory-mapped rows (N,) of format.INDEX_DTYPE: shard, offset, size, width, height, crc32, key."""
-        return np.load(self.file(index_name(self.split)), mmap_mode="r").view(np.ndarray)
+        return self._rows(index_name(self.split))
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Memory-mapped int32 (N,): 0 … num_classes - 1, or -1 for no landmark."""
-        return np.load(self.file(labels_name(self.split)), mmap_mode="r").view(np.ndarray)
+        return self._rows(labels_name(self.split))
+
+    def _rows(self, name: str) -> np.ndarray:
+        rows = np.load(self.file(name), mmap_mode="r").view(np.ndarray)
+        if len(rows) != len(self):
+            raise UserError(f"{self.file(name)} has {len(rows):,} rows, dataset.json counts {len(self):,} samples: run "
+                            f"python -m shards verify {self.path}")
+        return rows
 
     @property
     def num_classes(self) -> int:
@@ -96,7 +104,8 @@ class Dataset:
     def _class_column(self, name: str) -> list[str]:
         rows = self._table(CLASSES, CLASSES_COLUMNS)
         if len(rows) != self.num_classes:
-            raise _damaged(self.file(CLASSES), f"{len(rows):,} classes, not {self.num_classes:,}")
+            raise UserError(f"{self.file(CLASSES)} has {len(rows):,} classes, dataset.json counts "
+                            f"{self.num_classes:,}: run python -m shards verify {self.path}")
         return [row[CLASSES_COLUMNS.index(name)] for row in rows]
 
     def rejected(self) -> list[list[str]]:
@@ -104,21 +113,14 @@ class Dataset:
         return self._table(REJECTED, REJECTED_COLUMNS)
 
     def _table(self, name: str, columns: list[str]) -> list[list[str]]:
-        try:
-            return read_table(self.file(name), columns)
-        except (ValueError, FileNotFoundError) as error:
-            raise _damaged(self.file(name), error) from None
+        return read_table(self.file(name), columns)
 
     def truths(self) -> list[set[int]]:
         """All true labels of each sample, (N,): its label, several for a photo of several landmarks, or none.
 
         Raises UserError if the file of the several is damaged.
         """
-        path = self.file(truths_name(self.split))
-        try:
-            several = {key.encode(): set(labels) for key, labels in read_truths(path).items()}
-        except ValueError as error:
-            raise _damaged(path, error) from None
+        several = {key.encode(): set(labels) for key, labels in read_truths(self.file(truths_name(self.split))).items()}
         own = ({label} if label != NO_LANDMARK else set() for label in self.labels.tolist())
         return [several.get(key, label) for key, label in zip(self.index["key"].tolist(), own)]
 
@@ -161,10 +163,6 @@ class Dataset:
     def read(self, i: int) -> bytes:
         """The JPEG of sample i, checked as in checked_view."""
         return self.checked_view(i).tobytes()
-
-
-def _damaged(path: Path, why: object) -> UserError:
-    return UserError(f"{path} is damaged ({why}): run python -m shards verify {path.parent}")
 
 
 def splits(path: str | Path, cache: CacheConfig = CacheConfig()) -> list[str]:

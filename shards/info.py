@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from arcshard.console import UserError, size_text
+from arcshard.console import size_text
 from shards.dataset import Dataset
 from shards.folder import open_folder
 from shards.format import INDEX_DTYPE, LABEL_DTYPE, NO_LANDMARK, index_name, labels_name
-from shards.rows import RowFile, open_rows
+from shards.rows import open_rows
 
 BAR = 40  # characters of the longest bar
 
@@ -34,26 +34,14 @@ class Statistics:
 
 def read_statistics(dataset: Dataset) -> Statistics:
     """Statistics of one split; holds 16 bytes a sample. Raises UserError if index or labels are damaged."""
-    index = _rows(dataset, index_name(dataset.split), INDEX_DTYPE)
-    labels = _rows(dataset, labels_name(dataset.split), LABEL_DTYPE)
+    index = open_rows(dataset.file(index_name(dataset.split)), INDEX_DTYPE)
+    labels = open_rows(dataset.file(labels_name(dataset.split)), LABEL_DTYPE)
     parts = [(rows["size"].copy(), rows["width"].copy(), rows["height"].copy()) for rows in index.chunks()]
     sizes, widths, heights = (np.concatenate(column) for column in zip(*parts))
     classes = labels.read(0, labels.rows)
     return Statistics(dataset.split, dataset.num_shards, sizes, widths, heights,
                       np.bincount(classes[classes >= 0], minlength=dataset.num_classes),
                       int(np.count_nonzero(classes == NO_LANDMARK)))
-
-
-def _rows(dataset: Dataset, name: str, dtype: np.dtype) -> RowFile:
-    path = dataset.file(name)
-    try:
-        rows = open_rows(path, dtype)
-    except ValueError as error:
-        raise UserError(f"{path} {error}: rebuild it with python -m shards repair") from None
-    if rows.rows != len(dataset):
-        raise UserError(f"{path} has {rows.rows} rows, dataset.json counts {len(dataset)} samples: rebuild it with "
-                        "python -m shards repair")
-    return rows
 
 
 def octaves(counts: np.ndarray) -> list[tuple[str, int]]:

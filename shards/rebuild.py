@@ -86,5 +86,5 @@ def unknown_packing(how: str, tables: list[Tables]) -> dict[str, Any]:
 def _read_shards(tars: list[Path], decode: bool, workers: int, what: str) -> Iterator[ShardContent]:
     """What each tar holds, in their order."""
     tasks = (delayed(read_shard)(tar, decode) for tar in tars)
-    parallel = Parallel(workers, return_as="generator", initializer=end_with_parent)
+    parallel = Parallel(workers, return_as="generator", **end_with_parent())
     return progress(parallel(tasks), total=len(tars), unit="shard", what=what)

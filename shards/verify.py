@@ -45,7 +45,7 @@ def verify(path: str | Path, workers: int = 1) -> list[str]:
     faults = [*_listing_faults(path, manifest), *_table_faults(path, manifest, tables, changed.keys())]
     checks = [check for table in tables for check in _checks(path, table, manifest)]
     with progress(total=len(checks), unit="shard", what="verify") as bar:
-        parallel = Parallel(workers, return_as="generator", initializer=end_with_parent)
+        parallel = Parallel(workers, return_as="generator", **end_with_parent())
         for of_shard in parallel(delayed(shard_faults)(check) for check in checks):
             faults += of_shard
             bar.update()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from arcshard import checkpoint
-from arcshard.checkpoint import Checkpoint, Weights
+from arcshard.checkpoint import NAME, Checkpoint, Weights
 from arcshard.console import UserError
 
 
@@ -61,3 +61,14 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_checkpoint_before(tmp_path, sm
         with small_files, pytest.raises(UserError, match=r"no room left for .*checkpoint.pt \(File too large\)"):
             checkpoint.save(tmp_path, Checkpoint(config={}, optimizer={"w": torch.ones(size)}))
     assert kept(tmp_path) == {checkpoint.NAME: 1}
+
+
+def test_one_bit_anywhere_in_the_weights_is_found(tmp_path):
+    """torch.load would read another weight without a word."""
+    weights = Weights({"w": torch.arange(1000.)}, {"weight": torch.ones(7)})
+    checkpoint.save(tmp_path, Checkpoint(config={}, weights=weights))
+    data = (tmp_path / NAME).read_bytes()
+    at = data.index(torch.arange(500., 520.).numpy().tobytes())
+    (tmp_path / NAME).write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1:])
+    with pytest.raises(UserError, match=f"^{tmp_path}/{NAME} is damaged"):
+        checkpoint.load(tmp_path)

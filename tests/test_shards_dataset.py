@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from PIL import Image
 
 import shards.dataset
 from arcshard.console import UserError
+from loader import Loader
 from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
 from shards import CorruptSample, Dataset, splits
+from shards.tables import read_truths
 
 
 def make(folder: Path, seed: int = 0) -> Path:
@@ -230,21 +233,33 @@ def test_truths_are_the_labels_unless_a_file_says_more(copy):
     ("id,labels\nk1,1  2\n", "sample 'k1' has '1  2', not several labels separated by spaces"),
     ("id,labels\nk1,1 -1\n", "sample 'k1' has '1 -1', not several labels separated by spaces"),
     ("id,labels\nk1,1 2\nk1,2 1\n", "has sample 'k1' twice")])
-def test_damaged_truths_are_one_sentence(copy, text, reason):
-    (copy / "test.truths.csv").write_text(text)
-    with pytest.raises(UserError) as error:
-        Dataset(copy, "test").truths()
-    assert str(error.value) == f"{copy}/test.truths.csv is damaged ({reason}): run python -m shards verify {copy}"
+def test_wrong_truths_are_refused_with_the_reason(tmp_path, text, reason):
+    (tmp_path / "test.truths.csv").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        read_truths(tmp_path / "test.truths.csv")
 
 
-@pytest.mark.parametrize("text, reason", [
-    (None, "No such file or directory"), ("", "has the columns '', not label,landmark_id,images,name"),
-    ("label,landmark_id,images,name\n0,L0,10,\n", "1 classes, not 3")])
-def test_damaged_classes_are_one_sentence(copy, text, reason):
-    (copy / "classes.csv").unlink()
-    if text is not None:
-        (copy / "classes.csv").write_text(text)
-    with pytest.raises(UserError) as error:
+@pytest.mark.parametrize("name, used", [
+    ("classes.csv", lambda copy: Dataset(copy).landmark_ids), ("rejected.csv", lambda copy: Dataset(copy).rejected()),
+    ("train.index.npy", lambda copy: Dataset(copy).index), ("train.labels.npy", lambda copy: Dataset(copy).labels),
+    ("train.labels.npy", lambda copy: next(iter(Loader(Dataset(copy), batch_size=2, size=8))))])
+def test_a_file_that_is_damaged_or_gone_is_one_sentence_when_it_is_used(copy, name, used):
+    """One bit is enough: a label or a class of another name would train and answer without a word."""
+    data = bytearray((copy / name).read_bytes())
+    data[-2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(UserError, match=f"^{copy}/{name} is damaged, .* run python -m shards repair {copy}$"):
+        used(copy)
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=f"^{copy}/{name} is missing: run python -m shards repair {copy}$"):
+        used(copy)
+
+
+def test_a_count_that_is_not_that_of_the_file_is_one_sentence(copy):
+    manifest = json.loads((copy / "dataset.json").read_text()) | {"num_classes": 5}
+    manifest["splits"]["train"]["samples"] = 20
+    (copy / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"^{copy}/classes.csv has 3 classes, dataset.json counts 5: run python -m "):
         Dataset(copy).landmark_ids
-    assert str(error.value).startswith(f"{copy}/classes.csv is damaged (") and reason in str(error.value)
-    assert str(error.value).endswith(f"): run python -m shards verify {copy}")
+    with pytest.raises(UserError, match=f"^{copy}/train.labels.npy has 30 rows, dataset.json counts 20 samples: run "):
+        Dataset(copy).labels

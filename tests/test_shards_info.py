@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from arcshard.console import UserError
+from arcshard.files import sha256
 from pages.charts import bar_chart, histogram, size_map
 from pages.info import render
 from shards import CorruptSample, Dataset
@@ -107,9 +108,10 @@ def test_every_name_is_escaped(dataset_path, tmp_path):
     """Landmark ids, options and the folder's name come from users."""
     copy = shutil.copytree(dataset_path, tmp_path / "<b>")
     text = (copy / "classes.csv").read_text().replace("\n0,1000,", '\n0,"' + HOSTILE.replace('"', '""') + '",')
+    digest = sha256(copy / "classes.csv")
     (copy / "classes.csv").write_text(text)
     manifest = (copy / "dataset.json").read_text().replace('"seed": 0', '"<i>": "<u>"')
-    (copy / "dataset.json").write_text(manifest)
+    (copy / "dataset.json").write_text(manifest.replace(digest, sha256(copy / "classes.csv")))
     found = Page(render(copy))
     assert {"script", "b", "i", "u"}.isdisjoint({tag for tag, _ in found.elements})
     assert HOSTILE in found.text and "Dataset <b>" in found.text and "<i>" in found.text and "<u>" in found.text
@@ -125,17 +127,11 @@ def test_a_damaged_photo_is_named(dataset_path, tmp_path):
         render(copy)
 
 
-@pytest.mark.parametrize("name, data, text", [
-    ("train.index.npy", b"x" * 20, "cannot be read (the magic string is not correct"),
-    ("val.labels.npy", b"", "cannot be read (EOF: reading magic string, expected 8 bytes got 0)")])
-def test_damaged_tables_are_a_sentence(dataset_path, tmp_path, name, data, text):
+@pytest.mark.parametrize("name", ["train.index.npy", "val.labels.npy"])
+def test_damaged_tables_are_a_sentence(dataset_path, tmp_path, name):
     copy = shutil.copytree(dataset_path, tmp_path / "copy")
-    (copy / name).write_bytes(data)
-    with pytest.raises(UserError) as error:
-        info(copy)
-    assert str(error.value).startswith(f"{copy}/{name} {text}")
-    shutil.copy(copy / "test.labels.npy", copy / name)
-    with pytest.raises(UserError, match="rebuild it with python -m shards repair"):
+    (copy / name).write_bytes(b"x" * 20)
+    with pytest.raises(UserError, match=f"^{copy}/{name} is damaged"):
         info(copy)
 
 

@@ -129,7 +129,7 @@ def write_photos(photos: list[Photo], out: Path, workers: int) -> None:
     """
     places = [[photo for photo in photos if photo.place == place] for place in PLACES]
     with progress(total=len(photos), unit="photos", what="demo photos") as bar:
-        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", initializer=end_with_parent)
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", **end_with_parent())
         for written in parallel(delayed(write_place)(group, out) for group in places if group):
             bar.update(written)
 
