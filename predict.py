@@ -3,8 +3,9 @@
 python predict.py --run runs/demo --index data/demo/dataset --images data/demo/photos/test --out submission.csv
 python predict.py --run runs/demo --index data/demo/dataset data/demo/photos/test/001da280f5e12d2b.jpg
 
-The first form writes one row for each photo below --images (jpg, jpeg, png, webp): id, the file name without its
-ending, and landmarks, "<landmark_id> <score>", empty where the photo could not be read. --sample takes Kaggle's
+The first form writes one row for each photo below --images: id, the file name without its ending, and landmarks,
+"<landmark_id> <score>", empty where the photo could not be read. Photos are the files that clean.py --image-folder
+takes for photos; others are counted, and hidden ones passed over. --sample takes Kaggle's
 sample_submission.csv: it must hold the same ids, and sets the order of the rows. --train-csv takes the contest's
 train.csv: if it is the public one of 1,580,470 photos, the sample is copied, since only the hidden rerun counts.
 The command ends with the rate at which photos were packed, embedded and answered, and the contest's hours at that rate.
@@ -17,7 +18,10 @@ Of the run, only its checkpoint is needed. Steps of a --pipeline that compare wi
 of the dataset's val and test splits; the photos to answer must not be among them.
 """
 import argparse
+import re
 import time
+from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +32,8 @@ from PIL import Image
 from arcshard.console import Parser, UserError, run
 from arcshard.files import whole_file, write_text
 from arcshard.memory import keep_freed_memory
+from arcshard.trees import files_below
+from preprocess.images.formats import MAX_PIXELS, PHOTO_ENDINGS
 from retrieval import write_submission
 from retrieval.metrics import NO_LANDMARK
 from retrieval.run.gallery import answer_picture
@@ -35,7 +41,6 @@ from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of
 from retrieval.run.photos import Index, PhotoAnswer, answer_photos, load_index
 from retrieval.submission import budget, in_sample_order, is_public_train, read_sample
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 NO_ANSWER = (NO_LANDMARK, 0.0)
 
@@ -64,7 +69,8 @@ def show_answers(args: argparse.Namespace) -> None:
     listed = [found.candidates if found else None for found in answers]
     print(best_five(photos, listed, landmark_ids(indexes[0]), gallery.landmark_names if gallery else {}))
     if args.picture and gallery and any(answers):
-        write_picture(args.picture, answer_picture(photos, answers, gallery))
+        max_pixels = indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
+        write_picture(args.picture, answer_picture(photos, answers, gallery, max_pixels))
 
 
 def submit(args: argparse.Namespace) -> None:
@@ -89,7 +95,7 @@ def submit(args: argparse.Namespace) -> None:
 
 def load_indexes(args: argparse.Namespace) -> list[Index]:
     """What each run compares photos with."""
-    return [load_index(folder, args.checkpoint, args.index, pipeline_of(args), args.tta)
+    return [load_index(folder, args.checkpoint, args.index, pipeline_of(args), args.tta, submission=bool(args.images))
             for folder in (args.run, *args.ensemble)]
 
 
@@ -137,7 +143,8 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def check_photos(photos: list[Path]) -> list[Path]:
-    """The photos, if all are there."""
+    """The photos, if all are there and have names that can be printed."""
+    check_names(map(str, photos))
     missing = next((photo for photo in photos if not photo.is_file()), None)
     if missing:
         raise UserError(f"there is no file {missing} to answer: check the path")
@@ -145,17 +152,32 @@ def check_photos(photos: list[Path]) -> list[Path]:
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """All photos below the folder, by name. Raises UserError if there are none, or two of one name."""
+    """All photos below the folder, by name; prints how many other files there are.
+
+    Raises UserError if there are no photos, two of one name, a name that no CSV can hold, or a link as in files_below.
+    """
     if not folder.is_dir():
         raise UserError(f"--images is no folder: {folder}; check the path")
-    photos = sorted((path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()),
-                    key=lambda path: (path.stem, path))
+    files = sorted((folder / name for name in files_below(folder)), key=lambda path: (path.stem, path))
+    others = Counter(path.suffix.lower() or "no ending" for path in files if path.suffix.lower() not in PHOTO_ENDINGS)
+    if others:
+        kinds = ", ".join(f"{ending} {count:,}" for ending, count in others.most_common())
+        print(f"left out {others.total():,} other files ({kinds})", flush=True)
+    photos = [path for path in files if path.suffix.lower() in PHOTO_ENDINGS]
     if not photos:
-        raise UserError(f"--images has no photos ({', '.join(sorted(ENDINGS))}): {folder}; check the path")
+        raise UserError(f"--images has no photos: {folder}; check the path")
+    check_names(path.stem for path in photos)
     for one, other in pairwise(photos):
         if one.stem == other.stem:
             raise UserError(f"{one} and {other} have the same name, but a submission has one row for each: rename one")
     return photos
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise UserError for a name that is not UTF-8 (Python reads its bytes as surrogates) or has a line break or so."""
+    wrong = next((name for name in names if re.search("[\0-\x1f\x7f\ud800-\udfff]", name)), None)
+    if wrong is not None:
+        raise UserError(f"the photo's name {wrong!r} is not UTF-8 or has a control character: rename it")
 
 
 def best_five(photos: list[Path], candidates: list[list[tuple[int, float]] | None], landmarks: dict[int, str],

@@ -142,6 +142,8 @@ def test_arithmetic_coding_is_decoded(source, tmp_path):
     data = (tmp_path / "arithmetic.jpg").read_bytes()
     assert b"\xff\xc9" in data
     assert np.abs(pixels(normalize(data, None, 95).data) - np.asarray(PHOTO, float)).mean() < 12
+    with pytest.raises(Rejected, match="Premature end"):  # how much is missing cannot be told
+        normalize(data[:-2], None, 95)
 
 
 @pytest.mark.parametrize("factors", [((1, 1), (2, 2), (2, 2)), ((1, 3), (1, 1), (1, 1)), ((1, 4), (1, 1), (1, 1)),

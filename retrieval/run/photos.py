@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from arcshard.console import UserError
+from arcshard.names import check_landmarks
 from arcshard.urls import is_url
 from preprocess.engine import Engine
 from preprocess.images.formats import MAX_PIXELS
@@ -40,16 +41,22 @@ class Index:
     """The gallery's; None if the index is a store of embeddings."""
 
 
-def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline, tta: Tta = Tta()) -> Index:
+def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline, tta: Tta = Tta(),
+               submission: bool = False) -> Index:
     """A run's checkpoint `name` and the gallery that it compares with.
 
-    Raises UserError if the index is not one of this run, is empty, or lacks what the pipeline needs.
+    Raises UserError if the index is not one of this run, is empty, or lacks what the pipeline needs; for a submission
+    also if it has a landmark id that is not one word.
     """
     model = load_model(run_folder, name, tta)
+    if submission and is_dataset(index):  # before anything is embedded
+        check_landmarks(Dataset(index, GALLERY, model.cache).landmark_ids, index)
     gallery = load_gallery(model, index, run_folder)
     if not gallery.keys:
         raise UserError(f"{index} has no photos to compare with: give another --index")
     if not is_dataset(index):
+        if submission:
+            check_landmarks(filter(None, dict.fromkeys(gallery.landmark_ids)), index)
         for need, what in (("non_landmarks", "with photos without landmark"), ("photos", "photos themselves")):
             if need in pipeline.needs:
                 raise UserError(f"{index} holds embeddings only, but this pipeline compares {what}: give the dataset "
