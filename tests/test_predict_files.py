@@ -1,5 +1,6 @@
 """predict.py takes the photos that packing takes, and refuses at its start what a submission cannot hold."""
 import csv
+import json
 import os
 import shutil
 from argparse import Namespace
@@ -16,6 +17,7 @@ from preprocess.samples.raw_tables import read_class_folders
 from retrieval import Embeddings, Pipeline
 from retrieval.run import photos as run_photos
 from retrieval.store import Provenance
+from shards.entry import file_entry
 from tests.pictures import encoded, scene
 
 
@@ -86,6 +88,9 @@ def spaced_dataset(dataset: Path, folder: Path) -> str:
     shutil.copytree(dataset, folder)
     table = folder / "classes.csv"
     table.write_text(table.read_text().replace("1000", "Eiffel Tower"))
+    manifest = json.loads((folder / "dataset.json").read_text())
+    manifest["files"]["classes.csv"] = file_entry(table)
+    (folder / "dataset.json").write_text(json.dumps(manifest))
     return str(folder)
 
 
