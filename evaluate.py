@@ -42,7 +42,7 @@ def main() -> None:
     opened = open_queries(models, args.data, folders)
     other_data = data_suffix(models[0].trained_on, opened.gallery)
     suffix = "-".join([other_data, *variant_of(args)])
-    lock = args.run / f".eval{suffix}.lock"
+    lock = args.run / f".eval{suffix}.lock"  # other options write other files, and may be evaluated meanwhile
     lock.touch()
     with folder_lock(lock):
         measure(args, pipeline, opened, models[0].device.type, suffix)

@@ -25,8 +25,8 @@ from arcshard.files import report_full_disk, whole_file
 from loader import Loader
 from model import ModelConfig, UnitEmbedder
 from model.export import read_onnx, read_timm, write_onnx, write_timm
+from retrieval.run.embed import GALLERY
 from retrieval.run.model import RunModel, add_checkpoint, load_model
-from retrieval.run.queries import GALLERY
 from shards import Dataset
 
 FORMATS = (".onnx", ".safetensors")
