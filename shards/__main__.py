@@ -3,7 +3,8 @@
     python -m shards verify DATASET [--workers N]      exit code 0: whole, 1: faults, one a line, 2: wrong usage
     python -m shards info DATASET
     python -m shards repair DATASET [--workers N]      exit code 0: whole, 1: some of it cannot be rebuilt
-    python -m shards adopt TAR… --out DATASET [--val TAR…] [--test TAR…] [--classes CSV] [--workers N]
+    python -m shards adopt TAR… --out DATASET [--val TAR…] [--test TAR…] [--classes CSV]
+        [--label-from json:FIELD|CSV] [--workers N]
 """
 import argparse
 import sys
@@ -42,6 +43,8 @@ def parse_args() -> argparse.Namespace:
     adopting.add_argument("--out", type=Path, required=True, help="folder of the dataset, made if missing")
     adopting.add_argument("--classes", type=Path, help="CSV with columns label, landmark_id[, name] (default: landmark "
                                                        "ids are the labels' numbers)")
+    adopting.add_argument("--label-from", metavar="json:FIELD|CSV", help="take landmark ids from a field of each "
+                          "sample's .json, or from a CSV with columns key, landmark_id (default: labels in .cls)")
     for name in ("verify", "repair", "adopt"):
         commands.choices[name].add_argument("--workers", type=int, default=joblib.cpu_count(),
                                             help="processes (default: cores)")
@@ -70,7 +73,8 @@ def _repair(args: argparse.Namespace) -> int:
 
 
 def _adopt(args: argparse.Namespace) -> int:
-    adopt({"train": args.train, "val": args.val, "test": args.test}, args.out, args.classes, args.workers)
+    adopt({"train": args.train, "val": args.val, "test": args.test}, args.out, args.classes, args.workers,
+          args.label_from)
     print(info(args.out))
     return 0
 

@@ -3,7 +3,6 @@
 Every member is read and every photo decoded once, since a photo that breaks the format would break the DALI pipeline
 during training. The tars are hard-linked under their new names (copied only to another disk) and never changed.
 """
-import csv
 import os
 import shutil
 from pathlib import Path
@@ -13,40 +12,43 @@ import numpy as np
 from arcshard.console import UserError
 from arcshard.csv_table import write_table
 from arcshard.files import folder_lock, report_full_disk, sync_folder, whole_file
-from shards.entry import FileEntry, file_entry
+from shards.content import CLS, ShardContent
+from shards.entry import file_entry
 from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
 from shards.manifest import write_manifest
+from shards.outside_labels import Names, OutsideLabels, read_classes
 from shards.rebuild import RebuiltSplit, rebuild_split, unknown_packing
 from shards.tables import Tables, labels_of, read_tables, repeated_keys
 
 MAX_CLASSES = 10_000_000  # labels beyond are no numbers of classes: a head of 512 float32 each takes 20 GB
-NEEDED = {"label", "landmark_id"}
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 CHUNK = 2**22  # bytes copied at once
+LABEL_FROM = "give the labels by --label-from json:FIELD or a CSV"
 REPACK = "unpack the tars and pack the photos with preprocess/make_shards.py"
 
 Tars = dict[str, list[Path]]
 """By split, in the order of its shards."""
-Names = list[tuple[str, str]]
-"""landmark_id and name of each class, position = label."""
 
 
-def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) -> None:
+def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1, label_from: str | None = None) -> None:
     """Make the dataset `out` of `tars`, each of them a shard.
 
     classes: CSV with columns label, landmark_id and, if there, name; None: a label's number is its landmark id.
+    label_from: "json:FIELD", the landmark id in each sample's .json, or a CSV with columns key, landmark_id; None: the
+    labels are in .cls.
     Raises UserError, and leaves nothing, for a tar that holds what the format forbids and for a full disk. A killed
     call leaves a folder .OUT.adopting beside OUT, which the next one removes.
     """
     out, tars = out.absolute(), {split: paths for split, paths in sorted(tars.items()) if paths}
     _refuse_paths(tars, out)
     names = read_classes(classes) if classes else None
+    labels = OutsideLabels(label_from) if label_from else None
     work = out.with_name(f".{out.name}.adopting")
     work.mkdir(parents=True, exist_ok=True)
     with report_full_disk(out), folder_lock(work):
         _empty(work)
         try:
-            _make(work, tars, names, workers)
+            _make(work, tars, names, labels, workers)
         except BaseException:
             shutil.rmtree(work)
             raise
@@ -54,56 +56,39 @@ def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1) 
     sync_folder(out.parent)
 
 
-def read_classes(path: Path) -> Names:
-    """From a CSV file with columns label, landmark_id and, if there, name, in any order among any others.
-
-    Raises UserError unless its labels are 0 … C-1 and its landmark ids differ.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            table = csv.DictReader(f)
-            if missing := NEEDED - {*(table.fieldnames or [])}:
-                raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}: give --classes a CSV with "
-                                "label and landmark_id")
-            rows = sorted((int(row["label"] or ""), row["landmark_id"] or "", row.get("name") or "") for row in table)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: check --classes") from None
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8 whose labels are numbers ({error}): correct it") from None
-    if wrong := [number for number, row in enumerate(rows) if row[0] != number]:
-        raise UserError(f"{path} has label {rows[wrong[0]][0]} where {wrong[0]} belongs: number the classes 0, 1, 2, "
-                        "…, each once")
-    ids = [landmark for _, landmark, _ in rows]
-    if "" in ids:
-        raise UserError(f"{path} has no landmark_id for label {ids.index('')}: add it")
-    if len({*ids}) < len(ids):
-        raise UserError(f"{path} has a landmark_id in several rows: keep one of them")
-    return [(landmark, name) for _, landmark, name in rows]
-
-
-def _make(work: Path, tars: Tars, names: Names | None, workers: int) -> None:
-    splits = [rebuild_split(split, paths, work, lambda number, content: content.faults, decode=True, workers=workers,
-                            what=f"adopt {split}") for split, paths in tars.items()]
+def _make(work: Path, tars: Tars, names: Names | None, labels: OutsideLabels | None, workers: int) -> None:
+    splits = [_read_split(work, split, paths, labels, workers) for split, paths in tars.items()]
     _refuse_faults(splits, tars)
+    files = {name: entry for split in splits for name, entry in split.entries.items()}
+    if labels:
+        names, of_labels = labels.write(work, names)
+        files |= of_labels
     tables = [read_tables(work, split.split, split.shards) for split in splits]
     _refuse_repeated_keys(tables, tars)
     if names is None:
         names = [(str(label), "") for label in range(_highest_label(tables, tars, MAX_CLASSES) + 1)]
     _highest_label(tables, tars, len(names))
-    labels = labels_of(tables, "train")
-    assert labels is not None
-    images = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+    in_train = labels_of(tables, "train")
+    assert in_train is not None
+    images = np.bincount(in_train[in_train >= 0], minlength=len(names)).tolist()
     write_table(work / CLASSES, CLASSES_COLUMNS,
                 ((label, landmark, images[label], name) for label, (landmark, name) in enumerate(names)))
     write_table(work / REJECTED, REJECTED_COLUMNS, [])
+    files |= {name: file_entry(work / name) for name in (CLASSES, REJECTED)}
     for split, paths in tars.items():
         for number, path in enumerate(paths):
             _bring(path, work / f"{shard_name(split, number)}.tar")
-    files: dict[str, FileEntry] = {name: file_entry(work / name) for name in (CLASSES, REJECTED)}
-    for rebuilt in splits:
-        files |= rebuilt.entries
-    counts = {rebuilt.split: rebuilt.counts for rebuilt in splits}
-    write_manifest(work, len(names), counts, unknown_packing("adopted", tables), files)
+    counts = {split.split: split.counts for split in splits}
+    packing = unknown_packing("adopted", tables) | ({"label_from": labels.source} if labels else {})
+    write_manifest(work, len(names), counts, packing, files)
+
+
+def _read_split(work: Path, split: str, tars: list[Path], labels: OutsideLabels | None, workers: int) -> RebuiltSplit:
+    def judge(number: int, content: ShardContent) -> list[str]:
+        return labels.judge(split, content) if labels else content.faults
+
+    return rebuild_split(split, tars, work, judge, label_from=labels.source if labels else CLS, decode=True,
+                         workers=workers, what=f"adopt {split}")
 
 
 def _bring(tar: Path, name: Path) -> None:
@@ -137,8 +122,9 @@ def _refuse_faults(splits: list[RebuiltSplit], tars: Tars) -> None:
     faults = [(tars[split.split][number], of_tar) for split in splits for number, of_tar in split.faults.items()]
     if faults:
         tar, of_first = faults[0]
+        is_of_label = any(words in of_first[0] for words in (".cls beside it", "not a label"))
         raise UserError(f"{tar} is not a valid shard: {of_first[0]} ({sum(len(of_tar) for _, of_tar in faults):,} "
-                        f"faults in {len(faults):,} tars): {REPACK}")
+                        f"faults in {len(faults):,} tars): {LABEL_FROM if is_of_label else REPACK}")
 
 
 def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:

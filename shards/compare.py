@@ -28,7 +28,9 @@ class ShardCheck:
     rows: range
     """The shard's rows in the index."""
     labels: np.ndarray
-    """(rows,) int32; shorter: the labels are not sound enough to be compared."""
+    """(rows,) int32; shorter: the labels are not sound enough to be compared, or not in the tar."""
+    label_from: str
+    """As in read_shard."""
 
     @property
     def name(self) -> str:
@@ -39,7 +41,7 @@ class ShardCheck:
 def shard_faults(check: ShardCheck) -> list[str]:
     """One sentence for each fault of the shard; a missing file is named elsewhere."""
     tar = check.folder / check.name
-    content = read_shard(tar) if tar.is_file() else None
+    content = read_shard(tar, label_from=check.label_from) if tar.is_file() else None
     faults = [*(_tar_faults(check, content) if content else []), *_idx_faults(check, content)]
     if len(faults) > MAX_FAULTS:
         faults[MAX_FAULTS:] = [f"{check.name}: {len(faults) - MAX_FAULTS} more faults of this shard"]

@@ -1,20 +1,28 @@
 """Read what a tar really holds: index, labels and .idx are compared with it, or rebuilt from it."""
+import json
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shards.entry import FileEntry, HashingStream
-from shards.format import INDEX_DTYPE, LABEL_DTYPE, NO_LANDMARK, idx_text
+from shards.format import INDEX_DTYPE, LABEL_DTYPE, NO_LANDMARK, idx_of, is_key, made_key
 from shards.jpeg import NotNormal, check_decodes, frame_size
-from shards.tar import TarFault, TarMember, members
+from shards.tar import TarFault, TarMember, members, one_line
 
+JPG, CLS, JSON = "jpg", "cls", "json"
 LABEL = re.compile(r"-1|0|[1-9]\d{0,8}")
-UNREADABLE = NO_LANDMARK - 1  # in place of a label that is not valid
+UNREADABLE = NO_LANDMARK - 1  # in place of a label that is not valid, or not in the tar
+OTHER_PHOTOS = {"png", "webp", "avif", "heic", "jp2", "jxl", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pbm", "pnm"}
+
+Sample = dict[str, TarMember]
+"""Its members by extension."""
 
 
 @dataclass(frozen=True)
@@ -25,81 +33,97 @@ class ShardContent:
     """(n,) INDEX_DTYPE, shard 0; width and height are 0 if the photo is not in normal form."""
     labels: np.ndarray
     """(n,) int32, UNREADABLE where the tar has no valid label."""
-    label_offsets: np.ndarray
-    """(n,) int64, where each label's bytes begin in the tar."""
+    names: list[str]
+    """(n,) the samples in the words of the tar: their keys, where those can be keys."""
+    fields: list[str]
+    """(n,) the field of each .json that was asked for, else ""."""
+    idx: str
+    """The text that its .idx must have."""
     faults: list[str]
     """A sentence for everything that the format forbids, in the order of the tar."""
     entry: FileEntry
     """Size and sha256 of the tar."""
 
-    @property
-    def idx(self) -> str:
-        """The text that its .idx must have."""
-        return idx_text(self.rows, self.labels, self.label_offsets)
 
+def read_shard(path: Path, decode: bool = False, label_from: str = CLS) -> ShardContent:
+    """Read a tar from end to end, one sample in memory at a time; `decode` also decodes each photo.
 
-def read_shard(path: Path, decode: bool = False) -> ShardContent:
-    """Read a tar from end to end, one member in memory at a time; `decode` also decodes each photo.
-
-    A file that the system cannot read is a fault too.
+    A sample is a run of members with one stem; those that are neither photo nor label are skipped. label_from: "cls",
+    "json:FIELD", or anything else for labels that are not in the tar. A file that the system cannot read is a fault
+    too.
     """
     try:
         with open(path, "rb") as f:
-            return _read(HashingStream(f), decode)
+            return _read(HashingStream(f), decode, label_from)
     except OSError as error:
-        return ShardContent(np.empty(0, INDEX_DTYPE), np.empty(0, LABEL_DTYPE), np.empty(0, np.int64),
+        return ShardContent(np.empty(0, INDEX_DTYPE), np.empty(0, LABEL_DTYPE), [], [], "",
                             [f"cannot be read ({error.strerror})"], {"size": 0, "sha256": ""})
 
 
-def _read(tar: HashingStream, decode: bool) -> ShardContent:
+def _read(tar: HashingStream, decode: bool, label_from: str) -> ShardContent:
     rows: list[tuple[Any, ...]] = []
-    labels: list[int] = []
-    label_offsets: list[int] = []
+    labels, names, fields, idx = [], [], [], []
     faults: list[TarFault] = []
-    for item in _pairs(members(tar)):
-        if isinstance(item, TarFault):
-            faults.append(item)
-            continue
-        photo, label = item
-        width = height = 0
-        try:
-            if decode:
-                check_decodes(photo.data)
-            width, height = frame_size(photo.data)
-        except NotNormal as reason:
-            faults.append(photo.fault(str(reason)))
-        text = label.data.decode("ascii", "backslashreplace")
-        number = int(text) if LABEL.fullmatch(text) else UNREADABLE
-        if number == UNREADABLE:
-            shown = text if len(text) <= 20 else f"{text[:20]}…"
-            faults.append(label.fault(f"is {shown!r}, not a label (-1, 0, 1, 2, …)"))
-        rows.append((0, photo.offset, len(photo.data), width, height, zlib.crc32(photo.data), photo.key.encode()))
-        labels.append(number)
-        label_offsets.append(label.offset)
-    texts = [f"at offset {offset}: {text}" for offset, text in sorted(faults)]
-    if not rows and not texts:
-        texts.append("holds no sample")
-    return ShardContent(np.array(rows, INDEX_DTYPE), np.array(labels, LABEL_DTYPE), np.array(label_offsets, np.int64),
-                        texts, tar.entry)
+    source, _, field = label_from.partition(":")
+    for sample in _samples(tar, [kind for kind in (JPG, CLS, JSON) if kind in (JPG, source)], faults):
+        photo = sample[JPG]
+        width, height = _size(photo, decode, faults)
+        key = photo.stem if is_key(photo.stem) else made_key(photo.name)
+        rows.append((0, photo.offset, photo.size, width, height, zlib.crc32(photo.data), key.encode()))
+        labels.append(_number(sample[CLS], faults) if source == CLS else UNREADABLE)
+        fields.append(_field(sample[JSON], field, faults) if source == JSON else "")
+        names.append(photo.stem)
+        idx.append([(kind, member.offset, member.size, key) for kind, member in sample.items() if kind in (JPG, CLS)])
+    sentences = [f"at offset {offset}: {text}" for offset, text in sorted(faults)]
+    if not rows and not sentences:
+        sentences.append("holds no sample")
+    return ShardContent(np.array(rows, INDEX_DTYPE), np.array(labels, LABEL_DTYPE), names, fields, idx_of(idx),
+                        sentences, tar.entry)
 
 
-def _pairs(items: Iterator[TarMember | TarFault]) -> Iterator[tuple[TarMember, TarMember] | TarFault]:
-    """Photo and label of each sample; the faults in `items`, and one for each member that has no other half."""
-    waiting: TarMember | None = None
-    for item in items:
-        if isinstance(item, TarFault):
-            yield item
-        elif waiting and (waiting.key, {waiting.extension, item.extension}) == (item.key, {"jpg", "cls"}):
-            yield (waiting, item) if item.extension == "cls" else (item, waiting)
-            waiting = None
-        else:
-            if waiting:
-                yield _alone(waiting)
-            waiting = item
-    if waiting:
-        yield _alone(waiting)
+def _samples(tar: HashingStream, needed: list[str], faults: list[TarFault]) -> Iterator[Sample]:
+    """The samples that have all members `needed`; a fault for each other one that has a photo or label."""
+    for stem, group in groupby(members(tar, needed, faults), attrgetter("stem")):
+        sample: Sample = {}
+        for member in group:
+            if sample.setdefault(member.extension, member) is not member and member.extension in needed:
+                faults.append(member.fault(f"is the second {member.extension} of its sample"))
+        lacking = [kind for kind in needed if kind not in sample]
+        known = [member for kind, member in sample.items() if kind in (JPG, CLS) or kind in OTHER_PHOTOS]
+        if not lacking:
+            yield sample
+        elif known:
+            faults.append(known[0].fault(f"has no {one_line(stem)}.{lacking[0]} beside it"))
 
 
-def _alone(member: TarMember) -> TarFault:
-    other = "cls" if member.extension == "jpg" else "jpg"
-    return member.fault(f"has no {member.key}.{other} beside it")
+def _size(photo: TarMember, decode: bool, faults: list[TarFault]) -> tuple[int, int]:
+    """Width and height in pixels, 0 if the photo is not in normal form."""
+    try:
+        if decode:
+            check_decodes(photo.data)
+        return frame_size(photo.data)
+    except NotNormal as reason:
+        faults.append(photo.fault(str(reason)))
+        return 0, 0
+
+
+def _number(label: TarMember, faults: list[TarFault]) -> int:
+    text = label.data.decode("ascii", "backslashreplace").strip()
+    if LABEL.fullmatch(text):
+        return int(text)
+    shown = text if len(text) <= 20 else f"{text[:20]}…"
+    faults.append(label.fault(f"is {shown!r}, not a label (-1, 0, 1, 2, …)"))
+    return UNREADABLE
+
+
+def _field(member: TarMember, field: str, faults: list[TarFault]) -> str:
+    try:
+        value = json.loads(member.data)[field]
+        str(value).encode()  # raises ValueError for half a surrogate pair
+    except (ValueError, TypeError, KeyError, RecursionError):
+        faults.append(member.fault(f"is no JSON object with the field {field}"))
+        return ""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    faults.append(member.fault(f"has a {field} that is neither text nor a whole number"))
+    return ""

@@ -8,7 +8,7 @@ SPLIT.labels.npy              int32, one a sample; -1: no landmark
 SPLIT.truths.csv              only where samples have several true labels: all of them, the sample's own first
 """
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 import numpy as np
@@ -89,26 +89,20 @@ def split_files(split: str, shards: int) -> Iterator[str]:
         yield from (shard_name(split, number) + kind for kind in SHARD_KINDS)
 
 
-def idx_text(rows: np.ndarray, labels: np.ndarray, label_offsets: np.ndarray | None = None) -> str:
-    """Text of the .idx of one shard: `rows` its index rows (INDEX_DTYPE) in tar order, `labels` as many.
+def idx_text(rows: np.ndarray, labels: np.ndarray) -> str:
+    """Text of the .idx of a shard of write_tar's: `rows` its index rows (INDEX_DTYPE), `labels` as many."""
+    samples = zip(rows["key"].tolist(), rows["offset"].tolist(), rows["size"].tolist(), labels.tolist())
+    return idx_of([("jpg", offset, size, key.decode()),
+                   ("cls", offset + (-(-size // TAR_BLOCK) + 1) * TAR_BLOCK, len(str(label)), key.decode())]
+                  for key, offset, size, label in samples)
+
+
+def idx_of(samples: Iterable[list[tuple[str, int, int, str]]]) -> str:
+    """Text of an .idx: extension, offset, size and key of each member of each sample, in the order of the tar.
 
     DALI's index, version 1.2: a first line `v1.2 SAMPLES`, then one line a sample with `extension offset size name` for
-    each of its two members in their order, as wds2idx writes it (nvidia-dali 2.4, wds2idx.py).
-
-    label_offsets: where each label's bytes begin in the tar; None: behind its photo, as write_tar puts them.
+    each member, as wds2idx writes it (nvidia-dali 2.4, wds2idx.py).
     """
-    if label_offsets is None:
-        label_offsets = offset_after(rows["offset"], rows["size"])
-    lines = [f"v1.2 {len(rows)}"]
-    for key, offset, size, label, label_offset in zip(rows["key"].tolist(), rows["offset"].tolist(),
-                                                      rows["size"].tolist(), labels.tolist(), label_offsets.tolist()):
-        name = key.decode()
-        photo = f"jpg {offset} {size} {name}.jpg"
-        text = f"cls {label_offset} {len(str(label))} {name}.cls"
-        lines.append(f"{photo} {text}" if offset < label_offset else f"{text} {photo}")
-    return "\n".join(lines) + "\n"
-
-
-def offset_after(offset: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Where the next member's data starts, one header block behind these `size` bytes at `offset`."""
-    return offset + -(-size.astype(np.int64) // TAR_BLOCK) * TAR_BLOCK + TAR_BLOCK
+    lines = [" ".join(f"{extension} {offset} {size} {key}.{extension}" for extension, offset, size, key in members)
+             for members in samples]
+    return "\n".join([f"v1.2 {len(lines)}", *lines, ""])

@@ -1,8 +1,9 @@
 """Read the headers of a JPEG, without a decoder and in microseconds.
 
 Shards hold photos in one normal form: baseline (NVIDIA's hardware decoder takes no other), 8 bit, YCbCr with 4:2:0
-chroma, upright. `read_header` is for packing: it gives up on anything unusual, which a decoder then has to judge.
-`frame_size` is for checking tars: it names what is not in normal form.
+chroma, upright. Adopted tars may also hold gray photos of one component. `read_header` is for packing: it gives up on
+anything unusual, which a decoder then has to judge. `frame_size` is for checking tars: it names what is not in normal
+form.
 
 ITU-T T.81 (B.2: segments), JFIF 1.02, Adobe technical note 5116 (APP14), EXIF 2.32, ICC.1:2022 (B.4: profiles in JPEG).
 """
@@ -204,9 +205,9 @@ def _normal_size(marker: int, payload: bytes) -> tuple[int, int]:
     if len(payload) < 6:
         raise NotNormal("has a frame header that is cut off")
     frame = _frame(payload)
-    if frame.bits != 8 or frame.components != 3:
-        raise NotNormal(f"has {frame.components} components of {frame.bits} bits, not 3 of 8")
-    if frame.sampling != SAMPLING_420:
+    if frame.bits != 8 or frame.components not in (1, 3):
+        raise NotNormal(f"has {frame.components} components of {frame.bits} bits, not 1 or 3 of 8")
+    if frame.components == 3 and frame.sampling != SAMPLING_420:
         raise NotNormal(f"has chroma sampling {' '.join(f'{s >> 4}x{s & 15}' for s in frame.sampling)}, not 4:2:0")
     if not frame.width or not frame.height:
         raise NotNormal(f"has {frame.width} × {frame.height} pixels")

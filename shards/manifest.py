@@ -6,6 +6,7 @@ from typing import Any
 
 from arcshard.console import UserError
 from arcshard.files import write_text
+from shards.content import CLS
 from shards.format import FORMAT_VERSION, MANIFEST, SPLIT_PATTERN, UNFINISHED, shard_name
 
 KEYS = {"format_version", "num_classes", "packing", "splits", "files"}
@@ -44,6 +45,11 @@ def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     if fault := _fault(manifest):
         raise LostManifest(f"{where}/{MANIFEST} {fault}: {REMEDY}")
     return manifest
+
+
+def label_source(manifest: dict[str, Any]) -> str:
+    """Where the labels come from: "cls", the members of the tars, except where adopt took them from elsewhere."""
+    return manifest["packing"].get("label_from", CLS)
 
 
 def shard_sizes(manifest: dict[str, Any], split: str) -> list[int]:

@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from arcshard.console import progress
 from arcshard.files import write_text
 from arcshard.workers import end_with_parent
-from shards.content import ShardContent, read_shard
+from shards.content import CLS, ShardContent, read_shard
 from shards.entry import FileEntry, file_entry
 from shards.format import INDEX_DTYPE, LABEL_DTYPE, index_name, labels_name, shard_name
 from shards.rows import new_rows
@@ -42,19 +42,19 @@ class RebuiltSplit:
         return {"samples": self.samples, "shards": self.shards}
 
 
-def rebuild_split(split: str, tars: list[Path], folder: Path, judge: Judge, *, decode: bool, workers: int,
-                  what: str) -> RebuiltSplit:
+def rebuild_split(split: str, tars: list[Path], folder: Path, judge: Judge, *, label_from: str, decode: bool,
+                  workers: int, what: str) -> RebuiltSplit:
     """Read the tars, shards 0, 1, 2, … of `split`, and write its index, its labels and each .idx into `folder`.
 
-    decode: also decode each photo. workers: processes that read. what: the name of the progress bar. Memory does not
-    grow with the number of shards.
+    label_from: as in read_shard; only labels in .cls are written. decode: also decode each photo. workers: processes
+    that read. what: the name of the progress bar. Memory does not grow with the number of shards.
     """
     samples = 0
     entries: dict[str, FileEntry] = {}
     faults: dict[int, list[str]] = {}
     tables = folder / index_name(split), folder / labels_name(split)
     with new_rows(tables[0], INDEX_DTYPE) as add_rows, new_rows(tables[1], LABEL_DTYPE) as add_labels:
-        for number, content in enumerate(_read_shards(tars, decode, workers, what)):
+        for number, content in enumerate(_read_shards(tars, decode, label_from, workers, what)):
             if of_tar := judge(number, content):
                 faults[number] = of_tar
                 continue
@@ -65,11 +65,12 @@ def rebuild_split(split: str, tars: list[Path], folder: Path, judge: Judge, *, d
             idx = folder / f"{shard_name(split, number)}.idx"
             write_text(idx, content.idx)
             entries |= {f"{shard_name(split, number)}.tar": content.entry, idx.name: file_entry(idx)}
+    sound = () if faults else tables if label_from == CLS else tables[:1]
     for table in tables:
-        if faults:
-            table.unlink()
-        else:
+        if table in sound:
             entries[table.name] = file_entry(table)
+        else:
+            table.unlink()
     return RebuiltSplit(split, samples, len(tars), entries, faults)
 
 
@@ -83,8 +84,8 @@ def unknown_packing(how: str, tables: list[Tables]) -> dict[str, Any]:
     return {how: True, "short_side": max(short_sides), "quality": QUALITY}
 
 
-def _read_shards(tars: list[Path], decode: bool, workers: int, what: str) -> Iterator[ShardContent]:
+def _read_shards(tars: list[Path], decode: bool, label_from: str, workers: int, what: str) -> Iterator[ShardContent]:
     """What each tar holds, in their order."""
-    tasks = (delayed(read_shard)(tar, decode) for tar in tars)
+    tasks = (delayed(read_shard)(tar, decode, label_from) for tar in tars)
     parallel = Parallel(workers, return_as="generator", **end_with_parent())
     return progress(parallel(tasks), total=len(tars), unit="shard", what=what)

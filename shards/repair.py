@@ -2,13 +2,13 @@
 
 Each tar is read from start to end. All files that follow from it are written into DATASET/.repair; those that differ
 from what is there are renamed into place, dataset.json last, so that after a kill at any moment the next call completes
-the repair. A damaged tar, classes.csv, SPLIT.truths.csv and rejected.csv cannot be rebuilt: no other file has their
-content.
+the repair. A damaged tar, classes.csv, SPLIT.truths.csv, rejected.csv, and labels that adopt took from elsewhere cannot
+be rebuilt: no other file has their content.
 """
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from arcshard.console import UserError
 from arcshard.csv_table import read_table
 from arcshard.files import folder_lock, report_full_disk, sync_folder
-from shards.content import ShardContent
+from shards.content import CLS, ShardContent
 from shards.entry import FileEntry, entry_fault, file_entry
 from shards.format import (
     CLASSES,
@@ -28,11 +28,12 @@ from shards.format import (
     SPLIT_PATTERN,
     UNFINISHED,
     index_name,
+    labels_name,
     shard_name,
     split_files,
     truths_name,
 )
-from shards.manifest import LostManifest, read_manifest, write_manifest
+from shards.manifest import LostManifest, label_source, read_manifest, write_manifest
 from shards.rebuild import Judge, RebuiltSplit, rebuild_split, unknown_packing
 from shards.table_faults import class_faults, key_faults, label_faults, truth_faults
 from shards.tables import Tables, labels_of, read_tables
@@ -90,13 +91,14 @@ def _repair(path: Path, work: Path, manifest: Manifest | None, workers: int) -> 
     shards = _shards(packed or os.listdir(path))
     if not shards:
         raise UserError(f"{path} has no tars to rebuild the dataset from: pack it again")
+    source = label_source(manifest) if manifest else CLS
     splits = [rebuild_split(split, [path / f"{shard_name(split, number)}.tar" for number in range(count)], work,
-                            _judge(path, split, count, packed), decode=not packed, workers=workers,
+                            _judge(path, split, count, packed), label_from=source, decode=not packed, workers=workers,
                             what=f"repair {split}") for split, count in shards.items()]
     tables = [read_tables(work, split.split, split.shards) for split in splits if not split.faults]
-    csv_files = _csv_files(path, shards, packed)
-    lost = [*_lost(path, csv_files, splits, tables, packed)]
-    new = _new_manifest(path, csv_files, manifest, splits, tables) if manifest or not lost else None
+    unique = _unique_files(path, shards, packed, source)
+    lost = [*_lost(path, unique, splits, tables, packed)]
+    new = _new_manifest(path, unique, manifest, splits, tables) if manifest or not lost else None
     rebuilt = [name for name in sorted(os.listdir(work)) if _take_place(work / name, path / name)]
     sync_folder(path)
     if new is None:
@@ -139,26 +141,27 @@ def _contradictions(old: Tables, number: int, content: ShardContent) -> Iterator
                f"{MANIFEST} nothing tells which of both is damaged; if it is the index, delete it")
 
 
-def _csv_files(path: Path, splits: Iterable[str], packed: Packed) -> list[str]:
+def _unique_files(path: Path, splits: Collection[str], packed: Packed, label_from: str) -> list[str]:
     """The dataset's files that no tar can give."""
+    labels = [] if label_from == CLS else map(labels_name, splits)
     truths = [name for name in map(truths_name, splits) if (name in packed if packed else (path / name).exists())]
-    return sorted([CLASSES, REJECTED, *truths])
+    return sorted([CLASSES, REJECTED, *labels, *truths])
 
 
-def _lost(path: Path, csv_files: list[str], splits: list[RebuiltSplit], tables: list[Tables],
+def _lost(path: Path, unique: list[str], splits: list[RebuiltSplit], tables: list[Tables],
           packed: Packed) -> Iterator[str]:
     """A sentence for each fault that remains. tables: of the splits without a damaged tar, as rebuilt."""
     for split in splits:
         for number, faults in split.faults.items():
             yield f"{shard_name(split.split, number)}.tar: {faults[0]}"
     known = {name for split in splits for name in split_files(split.split, split.shards)}
-    for name in sorted({*os.listdir(path)} - known - {*csv_files, MANIFEST, REPAIRING}):
+    for name in sorted({*os.listdir(path)} - known - {*unique, MANIFEST, REPAIRING}):
         yield f"{name}: an extra file: remove it"
     for split in splits:
-        for name in sorted({*split_files(split.split, split.shards)} - split.entries.keys()):
+        for name in sorted({*split_files(split.split, split.shards)} - split.entries.keys() - {*unique}):
             if not name.endswith(".tar") and not _is_as_packed(path / name, packed):
                 yield f"{name}: cannot be rebuilt, since a tar that it describes is damaged"
-    for name in csv_files:
+    for name in unique:
         if not (path / name).is_file():
             yield f"{name}: missing, and {ONLY_COPY}"
         elif name in packed and (fault := entry_fault(file_entry(path / name), packed[name])):
@@ -183,12 +186,12 @@ def _unvouched(path: Path, tables: list[Tables], train: np.ndarray | None) -> It
         yield from truth_faults(path / truths_name(table.split), table, num_classes)
 
 
-def _new_manifest(path: Path, csv_files: list[str], manifest: Manifest | None, splits: list[RebuiltSplit],
+def _new_manifest(path: Path, unique: list[str], manifest: Manifest | None, splits: list[RebuiltSplit],
                   tables: list[Tables]) -> Manifest:
     """The right arguments of write_manifest; entries of files that could not be rebuilt stay as they are."""
     counts = dict(manifest["splits"]) if manifest else {}
     entries = dict(manifest["files"]) if manifest else {}
-    names = [*csv_files]
+    names = [*unique]
     for split in splits:
         names += split_files(split.split, split.shards)
         entries |= split.entries

@@ -1,45 +1,43 @@
 """Read a tar block by block, and report everything that a shard must not hold.
 
-tarfile would hide what matters here: headers of the PAX and GNU formats, bytes between members, a missing end.
+tarfile would hide what matters here: unknown headers of the PAX format, bytes between members, a missing end.
 """
-import re
+import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from shards.entry import HashingStream
-from shards.format import KEY_PATTERN, KEY_RULE, TAR_BLOCK
+from shards.format import TAR_BLOCK
 
-MEMBER = re.compile(rf"({KEY_PATTERN})\.(jpg|cls)")
+JPEG = {"jpg", "jpeg", "jpe", "jfif"}
 MAX_SIZE = 2**31 - 1  # bytes: the index counts a photo's in int32
 CHUNK = 2**20
 
-# webdataset.ShardWriter 1.0.2 puts a PAX header with the mtime's fraction before each member; DALI 2.4 reads such tars
-# right, with and without .idx (measured). It reads a PAX name or size silently wrong.
-HARMLESS_PAX = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname"}
+# webdataset.ShardWriter 1.0.2 puts a PAX header with the mtime's fraction before each member.
+KNOWN_PAX = {b"path", b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname"}
 
-KINDS = {tarfile.AREGTYPE: "a file in pre-POSIX format", tarfile.LNKTYPE: "a link",
-         tarfile.SYMTYPE: "a link", tarfile.DIRTYPE: "a folder", tarfile.XGLTYPE: "a global PAX header",
-         tarfile.GNUTYPE_LONGNAME: "a long name in GNU format", tarfile.GNUTYPE_LONGLINK: "a long link in GNU format",
+KINDS = {tarfile.AREGTYPE: "a file in pre-POSIX format", tarfile.LNKTYPE: "a link", tarfile.SYMTYPE: "a link",
+         tarfile.XGLTYPE: "a global PAX header", tarfile.GNUTYPE_LONGLINK: "a long link in GNU format",
          tarfile.GNUTYPE_SPARSE: "a sparse file"}
 
 
 class TarMember(NamedTuple):
-    """A photo (extension jpg) or label (cls): its key, its bytes, and where they begin in the tar."""
+    """A file, and where its bytes begin in the tar."""
 
-    key: str
+    name: str
+    """As the tar spells it, but for a ./ in front."""
+    stem: str
+    """What all members of its sample share; see split_name."""
     extension: str
     offset: int
+    size: int
     data: bytes
-
-    @property
-    def name(self) -> str:
-        """As the tar spells it."""
-        return f"{self.key}.{self.extension}"
+    """Empty unless its extension was asked for."""
 
     def fault(self, text: str) -> "TarFault":
         """The fault that the member `text`, as in "has no label"."""
-        return TarFault(self.offset - TAR_BLOCK, f"member {self.name} {text}")
+        return TarFault(self.offset - TAR_BLOCK, f"member {one_line(self.name)} {text}")
 
 
 class TarFault(NamedTuple):
@@ -49,68 +47,95 @@ class TarFault(NamedTuple):
     text: str
 
 
-def members(tar: HashingStream) -> Iterator[TarMember | TarFault]:
-    """All members and faults in the order of the tar, which is read to its end, one member at a time.
+def one_line(name: str) -> str:
+    """A name as messages show it, whatever characters it has."""
+    return repr(name)[1:-1]
 
-    After a damaged header, reading continues at the next valid one.
+
+def split_name(name: str) -> tuple[str, str]:
+    """Stem and extension of a file as WebDataset separates them: at the first dot of its base name.
+
+    Of several extensions the last one counts, in lower case, and all that mean JPEG are jpg. A hidden file has neither.
     """
-    lost = False
+    folder, base = posixpath.split(posixpath.normpath(name))
+    stem, _, extensions = base.partition(".")
+    extension = extensions.rpartition(".")[2].lower()
+    return posixpath.join(folder, stem) if stem else "", "jpg" if extension in JPEG else extension
+
+
+def members(tar: HashingStream, wanted: Container[str], faults: list[TarFault]) -> Iterator[TarMember]:
+    """All files but hidden ones, in the order of the tar, which is read to its end, one member at a time.
+
+    wanted: extensions of the members whose bytes are kept. faults: what the tar must not hold is appended. After a
+    damaged header, reading continues at the next valid one.
+    """
+    lost, long_name = False, ""
     while len(block := tar.read(TAR_BLOCK)) == TAR_BLOCK:
         offset = tar.size - TAR_BLOCK
         if not any(block):
-            yield from _end_faults(tar)
+            faults += _end_faults(tar)
             return
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
         except tarfile.HeaderError as error:
             if not lost:
-                yield TarFault(offset, f"a damaged tar header ({error})")
+                faults.append(TarFault(offset, f"a damaged tar header ({error})"))
             lost = True
+            continue
+        lost = False
+        header.name, long_name = long_name or header.name, ""
+        if not 0 <= header.size <= MAX_SIZE:
+            faults.append(TarFault(offset, f"member {header.name!r} has {header.size} bytes, not 0 to {MAX_SIZE}"))
+            _skip(tar, header.size)
+        elif header.type == tarfile.XHDTYPE:
+            long_name = _pax_name(tar.read(_padded(header.size))[:header.size], offset, faults)
+        elif header.type == tarfile.GNUTYPE_LONGNAME:
+            long_name = _text(tar.read(_padded(header.size))[:header.size].rstrip(b"\0"))
+        elif header.type == tarfile.REGTYPE:
+            yield from _file(tar, header, wanted)
         else:
-            lost = False
-            yield from _content(tar, header, offset)
-    yield TarFault(tar.size, "truncated: a tar ends with two blocks of zeros")
+            if header.type != tarfile.DIRTYPE:
+                kind = KINDS.get(header.type, f"of type {header.type!r}")
+                faults.append(TarFault(offset, f"member {header.name!r} is {kind}, not a plain file"))
+            _skip(tar, header.size)
+    faults.append(TarFault(tar.size, "truncated: a tar ends with two blocks of zeros"))
 
 
-def _content(tar: HashingStream, header: tarfile.TarInfo, offset: int) -> Iterator[TarMember | TarFault]:
-    """Read what follows a header: the member, unless the tar ends within it, or its fault."""
-    name = MEMBER.fullmatch(header.name)
-    if not 0 <= header.size <= MAX_SIZE:
-        yield TarFault(offset, f"member {header.name!r} has {header.size} bytes, not 0 to {MAX_SIZE}")
-        _skip(tar, header.size)
-    elif header.type == tarfile.XHDTYPE:
-        yield from _pax_faults(offset, tar.read(_padded(header.size))[:header.size])
-    elif header.type != tarfile.REGTYPE:
-        kind = KINDS.get(header.type, f"of type {header.type!r}")
-        yield TarFault(offset, f"member {header.name!r} is {kind}, not a plain file")
-        _skip(tar, header.size)
-    elif name is None:
-        yield TarFault(offset, f"member {header.name!r} is not KEY.jpg or KEY.cls with a KEY of {KEY_RULE}")
-        _skip(tar, header.size)
-    else:
-        data = tar.read(_padded(header.size))
-        if len(data) == _padded(header.size):
-            yield TarMember(name[1], name[2], offset + TAR_BLOCK, data[:header.size])
+def _file(tar: HashingStream, header: tarfile.TarInfo, wanted: Container[str]) -> Iterator[TarMember]:
+    """The file, unless it is hidden or the tar ends within it."""
+    offset, end = tar.size, tar.size + _padded(header.size)
+    stem, extension = split_name(header.name)
+    data = tar.read(_padded(header.size))[:header.size] if extension in wanted else b""
+    _skip(tar, end - tar.size)
+    if stem and tar.size == end:
+        yield TarMember(posixpath.normpath(header.name), stem, extension, offset, header.size, data)
 
 
-def _pax_faults(offset: int, content: bytes) -> Iterator[TarFault]:
+def _pax_name(content: bytes, offset: int, faults: list[TarFault]) -> str:
+    """The name in a PAX header; "" if it has none."""
     try:
-        odd = {*_pax_keywords(content)} - HARMLESS_PAX
+        records = dict(_pax_records(content))
     except ValueError:
-        yield TarFault(offset, "a damaged PAX header")
-        return
-    if odd:
-        words = b", ".join(sorted(odd)).decode("utf-8", "backslashreplace")
-        yield TarFault(offset, f"a PAX header with {words[:60]!r}, which DALI reads wrong, instead of plain ustar")
+        faults.append(TarFault(offset, "a damaged PAX header"))
+        return ""
+    if odd := records.keys() - KNOWN_PAX:
+        faults.append(TarFault(offset, f"a PAX header with {_text(b', '.join(sorted(odd)))[:60]!r}, not only a name, "
+                                       "times and owners"))
+    return _text(records.get(b"path", b""))
 
 
-def _pax_keywords(content: bytes) -> Iterator[bytes]:
-    """Keywords of the records `LENGTH KEYWORD=VALUE\\n` (POSIX pax, Extended Header). Raises ValueError for others."""
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _pax_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keyword and value of the records `LENGTH KEYWORD=VALUE\\n` (POSIX pax, Extended Header). Raises ValueError."""
     while content:
         length = int(content.partition(b" ")[0])
         if not 0 < length <= len(content):
             raise ValueError("a record longer than its header")
-        yield content[:length].partition(b" ")[2].partition(b"=")[0]
+        keyword, _, value = content[:length].partition(b" ")[2].partition(b"=")
+        yield keyword, value.removesuffix(b"\n")
         content = content[length:]
 
 

@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from arcshard.console import progress
 from arcshard.workers import end_with_parent
 from shards.compare import ShardCheck, shard_faults
+from shards.content import CLS
 from shards.entry import entry_fault, file_entry
 from shards.format import (
     CLASSES,
@@ -27,7 +28,7 @@ from shards.format import (
     split_files,
     truths_name,
 )
-from shards.manifest import read_manifest
+from shards.manifest import label_source, read_manifest
 from shards.table_faults import class_faults, count_faults, key_faults, label_faults, truth_faults
 from shards.tables import Tables, labels_of, read_tables
 
@@ -94,11 +95,13 @@ def _table_faults(path: Path, manifest: dict[str, Any], tables: list[Tables], ch
 
 def _checks(path: Path, tables: Tables, manifest: dict[str, Any]) -> Iterator[ShardCheck]:
     """A task for each shard that dataset.json lists, with its rows."""
-    files = manifest["files"]
+    files, source = manifest["files"], label_source(manifest)
+    in_tars = tables.labels if source == CLS else None
     for number in range(manifest["splits"][tables.split]["shards"]):
         tar, idx = (files.get(shard_name(tables.split, number) + kind) for kind in SHARD_KINDS)
         if tar is None or idx is None:
             return
         rows = tables.rows_of(number)
-        labels = np.empty(0, LABEL_DTYPE) if tables.labels is None else tables.labels[rows.start:rows.stop]
-        yield ShardCheck(path, tables.split, number, tar, idx, tables.index if rows else None, rows, labels)
+        labels = np.empty(0, LABEL_DTYPE) if in_tars is None else in_tars[rows.start:rows.stop]
+        yield ShardCheck(path, tables.split, number, tar, idx, tables.index if rows else None, rows, labels,
+                         source)
