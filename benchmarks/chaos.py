@@ -116,7 +116,8 @@ def tried(row: Row, name: str, number: int, args: argparse.Namespace, inputs: In
     row.fault(trial)
     if not trial.faults:
         shutil.rmtree(folder)
-        trial.noted().unlink(missing_ok=True)
+        for noted in folder.parent.glob(f"{folder.name}.stderr-*"):
+            noted.unlink()
     return {"number": number, "refused": trial.refused, "faults": trial.faults}
 
 

@@ -121,7 +121,7 @@ def spoil(trial: Trial, target: Target) -> None:
 
 # A dataset in object storage, read through a server that errs.
 
-TRANSIENT = ("cut", "short", "wrong", "drop", 500, 503)
+TRANSIENT = ("cut", "short", "wrong", "drop", "stall", 500, 503)
 
 
 @contextmanager
@@ -143,7 +143,10 @@ def erring_server(trial: Trial, front: faulty_s3.Front) -> None:
         faults += [None] * trial.rng.randint(0, 4) + [trial.rng.choice(TRANSIENT)]
     front.mend()
     front.spoil("", *faults)
+    slow = threading.Timer(trial.rng.uniform(1, 5), front.release.set)  # what stalled goes on then
+    slow.start()
     code = trial.ended(trial.start())
+    slow.cancel()
     if code != 0 or trial.work.result(trial.folder) != trial.reference.result:
         trial.faults.append(f"lost: {faults} ended with {code} or another result: {trial.noted().read_text()[-300:]!r}")
     front.mend()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chaos_works import ROOT, Inputs, Work, environment
-from usage import descendants
+from usage import descendants, peak
 
-HANG = 10  # times what the command takes undisturbed, and a minute, is a hang
+PATIENCE, HANG = 60, 10  # seconds, and times what the command takes undisturbed: longer is a hang
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -40,16 +40,19 @@ class Trial:
     faults: list[str] = field(default_factory=list)
     refused: bool = False
     """It ended with one sentence and exit code 2, and went on when it was repeated."""
+    starts: int = 0
 
     def start(self, **variables: str) -> subprocess.Popen[str]:
         """The command, in a process group of its own."""
         words = [sys.executable, *map(str, self.work.words(self.inputs, self.folder))]
-        return subprocess.Popen(words, cwd=ROOT, env=environment({**self.work.variables, **variables}), text=True,
-                                stdout=subprocess.DEVNULL, stderr=open(self.noted(), "w"), start_new_session=True)
+        self.starts += 1
+        with open(self.noted(), "w") as noted:
+            return subprocess.Popen(words, cwd=ROOT, env=environment({**self.work.variables, **variables}), text=True,
+                                    stdout=subprocess.DEVNULL, stderr=noted, start_new_session=True)
 
     def noted(self) -> Path:
         """What the last start wrote to stderr."""
-        return self.folder.with_name(self.folder.name + ".stderr")
+        return self.folder.with_name(f"{self.folder.name}.stderr-{self.starts}")
 
     def moment(self) -> None:
         """Wait for a random moment of the command's time."""
@@ -57,7 +60,7 @@ class Trial:
 
     def ended(self, process: subprocess.Popen[str]) -> int | None:
         """Wait for the end of the command and of all that it started; its exit code, None if it hangs."""
-        limit = time.monotonic() + 60 + HANG * self.reference.seconds
+        limit = time.monotonic() + PATIENCE + HANG * self.reference.seconds
         try:
             code = process.wait(max(0.0, limit - time.monotonic()))
             while group_lives(process.pid):
@@ -139,12 +142,12 @@ def sigterm(trial: Trial) -> None:
 
 
 def dead_worker(trial: Trial) -> None:
-    """kill -9 of one of the processes that the command started, as the kernel does when memory is short."""
+    """kill -9 of the largest process that the command started, as the kernel does when memory is short."""
     process = trial.start()
     trial.moment()
     if children := list(descendants(process.pid)):
         with suppress(ProcessLookupError):
-            os.kill(trial.rng.choice(children), signal.SIGKILL)
+            os.kill(max(children, key=peak), signal.SIGKILL)
     if trial.ended(process) != 0:
         trial.refused = one_sentence(trial)
     trial.again()

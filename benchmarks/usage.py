@@ -25,8 +25,8 @@ def usage_of(words: Sequence[object]) -> tuple[Usage, str]:
     process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True)
     parent, worker = 0.0, 0.0
     while process.poll() is None:
-        parent = max(parent, _peak(process.pid))
-        worker = max(worker, *map(_peak, descendants(process.pid)), 0.0)
+        parent = max(parent, peak(process.pid))
+        worker = max(worker, *map(peak, descendants(process.pid)), 0.0)
         time.sleep(PAUSE)
     printed, _ = process.communicate()
     if process.returncode:
@@ -34,7 +34,7 @@ def usage_of(words: Sequence[object]) -> tuple[Usage, str]:
     return Usage(time.perf_counter() - began, parent, worker), printed
 
 
-def _peak(pid: int) -> float:
+def peak(pid: int) -> float:
     """Highest resident memory so far, in MB; 0 for a process that has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
