@@ -42,8 +42,8 @@ class Disagreement(UserError):
 
 def main() -> None:
     args = parse_args()
-    config = ModelConfig(**checkpoint.load(args.run, args.checkpoint).config["model"])
     model = load_model(args.run, args.checkpoint)
+    config = ModelConfig(**checkpoint.load(args.run, args.checkpoint).config["model"])
     network = UnitEmbedder(model.embedder).cpu().eval()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with report_full_disk(args.out), TemporaryDirectory(dir=args.out.parent, prefix=".export-") as folder:

@@ -6,7 +6,6 @@
 Prints the headline figures too. Before a run's page, call evaluate.py, with and without --untrained.
 """
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
+from arcshard.untrusted import parse_json
 from loader import Loader, View
 from model.augment import prepare
 from pages import info
@@ -100,7 +100,7 @@ def summary(data: ReportData) -> str:
 def read_scores(path: Path) -> Scores:
     """{split: {metric: value}}; empty where the file is missing."""
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError:
         raise UserError(f"{path} is not valid JSON: run evaluate.py again") from None
 

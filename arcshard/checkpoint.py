@@ -1,11 +1,13 @@
 """A run's state in files that are either whole or not there: the latest, some before it, and the best."""
 import os
-import pickle
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import torch
 
@@ -139,23 +141,67 @@ def load(run: Path, name: str = NAME) -> Checkpoint:
         raise UserError(f"{run} has no {NAME}, which train.py writes: give train.py's --out"
                         if not others else f"{run} has no {name}: give --checkpoint one of {others}")
     try:
-        with ZipFile(path) as members:
-            if damaged := members.testzip():  # torch does not compare the CRC32s that it wrote; 0.6 s for 1 GB
-                raise UserError(f"{path} is damaged (at {damaged}): give --checkpoint another, or delete it to train "
-                                "again")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not a checkpoint ({type(error).__name__}): delete it to train again") from error
+        state = load_tensors(path)
+    except ValueError as error:
+        raise UserError(f"{path} {error}: give --checkpoint another, or delete it to train again") from None
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
-        raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}: "
+        raise UserError(f"{path} has checkpoint format {str(found):.40}, this version reads {FORMAT}: "
                         "use the version that wrote it")
+    try:
+        return _from_state(state)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a checkpoint ({type(error).__name__}): delete it to train again") from None
+
+
+def load_tensors(path: Path) -> Any:
+    """What torch.save wrote, tensors on the CPU; nothing in the file is executed.
+
+    Raises ValueError unless it is whole, and holds only tensors, numbers, texts, lists and mappings.
+    """
+    try:
+        with ZipFile(path) as file:  # torch writes without compression, but reads a few bytes that become gigabytes
+            if sum(member.file_size for member in file.infolist()) > path.stat().st_size:
+                raise ValueError("compressed")
+            damaged = file.testzip()  # torch does not compare the CRC32s that it wrote; 0.6 s for 1 GB
+        if not damaged:
+            with warnings.catch_warnings(action="ignore"):  # about other versions of pickle
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # the parsers of zips, pickles and tensors raise nearly any type
+        raise ValueError(f"is not a checkpoint ({type(error).__name__})") from None
+    raise ValueError(f"is damaged (at {damaged})")
+
+
+@contextmanager
+def fitting(run: Path, name: str = NAME) -> Iterator[None]:
+    """Raise UserError if options and tensors of a checkpoint do not fit together, where the block uses them."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"{run / name} is not a checkpoint of this version ({type(error).__name__}: {said:.200}): use "
+                        "the version that wrote it") from error
+
+
+def _from_state(state: dict[str, Any]) -> Checkpoint:
     for config in (state["config"], *state["stages"].values()):
+        if not all(isinstance(section, dict) for section in config.values()):
+            raise TypeError("config")
         _rename_values(config)
     weights, average = Weights(state.pop("embedder"), state.pop("head")), state.pop("ema")
-    known = {f.name for f in fields(Checkpoint)}
-    return Checkpoint(weights=weights, average=average and Weights(**average),
-                      **{key: value for key, value in state.items() if key in known})
+    values = {f.name: state[f.name] for f in fields(Checkpoint) if f.name in state}
+    if wrong := [name for name, kind in KINDS.items() if not isinstance(values.get(name, kind()), kind)]:
+        raise TypeError(wrong[0])
+    return Checkpoint(weights=weights, average=average and Weights(**average), **values)
+
+
+KINDS = {"config": dict, "packing": dict, "stage": str, "stages": dict, "landmark_ids": list, "step": int,
+         "position": int, "log": dict, "loader": dict, "optimizer": dict}
+"""What fields of a Checkpoint are."""
 
 
 def _rename_values(config: Config) -> None:

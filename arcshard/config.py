@@ -6,12 +6,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from arcshard import renamed
 from arcshard.console import UserError, fail
 from arcshard.presets import checked, read_preset, shown
+from arcshard.untrusted import parse_yaml
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 AS_PRESET = {"env": False, "defaults": False, "_skip_validation": True}  # as jsonargparse reads a --config
@@ -98,7 +98,11 @@ class ConfigParser(ArgumentParser):
 
     def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:
         """Called by jsonargparse for each --config that is a mapping instead of a file."""
-        return self._parse(checked(yaml.safe_load(content), "--config", self._sections()), "--config: ", **AS_PRESET)
+        try:
+            options = parse_yaml(content)
+        except ValueError as error:
+            raise UserError(f"--config is neither a file nor a mapping in YAML ({error})") from None
+        return self._parse(checked(options, "--config", self._sections()), "--config: ", **AS_PRESET)
 
     def _sections(self) -> set[str]:
         return {name.partition(".")[0] for name in self._types() if "." in name}

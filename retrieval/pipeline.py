@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
 from arcshard.console import UserError, expand_home
+from arcshard.untrusted import parse_yaml
 from retrieval.metrics import NO_LANDMARK
 from retrieval.state import Candidates, CountInliers, Need, State, Step, Vectors
 from retrieval.steps import NAMES, STEPS, Rerank, Search, Vote
@@ -54,8 +55,8 @@ def candidates(state: State) -> Candidates:
 def read_pipeline(path: Path) -> Pipeline:
     """The steps of a YAML file. Raises UserError for a file that holds no such list."""
     try:
-        listed = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        listed = parse_yaml(path.read_text())
+    except ValueError as error:
         raise UserError(f"{path} is no YAML ({' '.join(str(error).split())}): give {EXAMPLE}") from None
     if not isinstance(listed, list) or not listed:
         raise UserError(f"{path} holds no list of steps but {listed!r:.80}: give {EXAMPLE}")

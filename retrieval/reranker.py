@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from arcshard.files import write_text
+from arcshard.untrusted import parse_json
 
 FORMAT = "arcshard-reranker-1"
 FOLDS = 5
@@ -58,7 +59,7 @@ class Reranker:
         if not path.is_file():
             raise UserError(f"there is no re-ranker at {path}: fit one with python -m retrieval rerank")
         try:
-            fields = json.loads(path.read_text())
+            fields = parse_json(path.read_bytes())
             if fields.pop("format") == FORMAT:
                 return cls(**fields)
         except (ValueError, AttributeError, KeyError, TypeError):

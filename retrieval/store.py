@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from arcshard.files import sha256, sync_folder, whole_file, write_text
+from arcshard.untrusted import parse_json, read_array
 
 FORMAT = "arcshard-embeddings-2"
 META, VECTORS, KEYS, LABELS, LANDMARK_IDS = "meta.json", "embeddings.npy", "keys.npy", "labels.npy", "landmark_ids.npy"
@@ -78,10 +79,10 @@ class Embeddings:
         folder = Path(folder)
         meta = _read_meta(folder)
         try:
-            vectors, keys, labels, landmark_ids = (
-                np.load(folder / name, mmap_mode="r" if name == VECTORS else None)
-                for name in (VECTORS, KEYS, LABELS, LANDMARK_IDS))
-            return cls(vectors, _decode(keys), labels, _decode(landmark_ids),
+            vectors = read_array(folder / VECTORS, ndim=2, mmap=True)
+            keys, landmark_ids = (_decode(read_array(folder / name)) for name in (KEYS, LANDMARK_IDS))
+            labels = read_array(folder / LABELS, np.dtype(np.int64))
+            return cls(vectors, keys, labels, landmark_ids,
                        Provenance(meta["model"], meta["dataset"], meta["split"], meta["tta"]))
         except ValueError as error:
             raise UserError(f"{folder}: {error}: delete it and embed again") from error
@@ -138,7 +139,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     if not is_store(folder):
         raise UserError(f"{folder} holds no embeddings (no {META}): run evaluate.py or python -m retrieval embed first")
     try:
-        meta = json.loads((folder / META).read_text())
+        meta = parse_json((folder / META).read_bytes())
         if meta["format"] != FORMAT:
             raise UserError(f"{folder} holds embeddings of format {meta['format']}, not {FORMAT}: delete it and embed "
                             "again")
@@ -156,6 +157,8 @@ def _encode(texts: list[str]) -> NDArray[np.bytes_]:
 
 
 def _decode(texts: NDArray[np.bytes_]) -> list[str]:
+    if texts.dtype.kind != "S":
+        raise ValueError(f"holds {texts.dtype}, not texts in bytes")
     return [text.decode() for text in texts.tolist()]
 
 
@@ -196,7 +199,13 @@ class Parts:
 
     def blocks(self) -> Iterator[NDArray[np.floating]]:
         """All parts in order, each read when it is needed."""
-        return (np.load(self._path(number)) for number in range(-(-self.rows // self.part_rows)))
+        return (self._read(self._path(number)) for number in range(-(-self.rows // self.part_rows)))
+
+    def _read(self, path: Path) -> NDArray[np.floating]:
+        try:
+            return read_array(path, np.dtype(self.dtype), ndim=2)
+        except ValueError as error:
+            raise UserError(f"{path} {error}: delete it and embed again") from None
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

@@ -11,11 +11,14 @@ import numpy as np
 
 from arcshard.console import UserError, expand_home
 from arcshard.csv_table import read_table
+from arcshard.untrusted import read_array
 from arcshard.urls import is_url
 from shards.folder import open_folder
 from shards.format import (
     CLASSES,
     CLASSES_COLUMNS,
+    INDEX_DTYPE,
+    LABEL_DTYPE,
     NO_LANDMARK,
     REJECTED,
     REJECTED_COLUMNS,
@@ -72,15 +75,18 @@ class Dataset:
     @cached_property
     def index(self) -> np.ndarray:
         """Memory-mapped rows (N,) of format.INDEX_DTYPE: shard, offset, size, width, height, crc32, key."""
-        return self._rows(index_name(self.split))
+        return self._rows(index_name(self.split), INDEX_DTYPE)
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Memory-mapped int32 (N,): 0 … num_classes - 1, or -1 for no landmark."""
-        return self._rows(labels_name(self.split))
+        return self._rows(labels_name(self.split), LABEL_DTYPE)
 
-    def _rows(self, name: str) -> np.ndarray:
-        rows = np.load(self.file(name), mmap_mode="r").view(np.ndarray)
+    def _rows(self, name: str, dtype: np.dtype) -> np.ndarray:
+        try:
+            rows = read_array(self.file(name), dtype, mmap=True).view(np.ndarray)
+        except ValueError as error:
+            raise _damaged(self.file(name), error) from None
         if len(rows) != len(self):
             raise UserError(f"{self.file(name)} has {len(rows):,} rows, dataset.json counts {len(self):,} samples: run "
                             f"python -m shards verify {self.path}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from arcshard.console import UserError
 from arcshard.files import write_text
+from arcshard.untrusted import parse_json
 from shards.content import CLS
 from shards.format import FORMAT_VERSION, MANIFEST, SPLIT_PATTERN, UNFINISHED, shard_name
 
@@ -35,7 +36,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     """The manifest in the bytes of a dataset.json; `where` names its folder. Raises as read_manifest does."""
     try:
-        manifest = json.loads(data)
+        manifest = parse_json(data)
     except ValueError:
         raise LostManifest(f"{where}/{MANIFEST} is not valid JSON: {REMEDY}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
@@ -107,7 +108,7 @@ def _is_file(name: str, entry: Any) -> bool:
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and value >= least
+    return isinstance(value, int) and least <= value < 2**63
 
 
 def _missing(path: Path) -> UserError:

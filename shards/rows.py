@@ -3,7 +3,6 @@
 They are not memory-mapped: mapped pages count as the process's memory, and a file that is cut meanwhile would kill it.
 """
 import os
-import tokenize
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +78,7 @@ def _read_header(f: BinaryIO, dtype: np.dtype) -> int:
         if (version := np.lib.format.read_magic(f)) != (1, 0):
             raise ValueError(f"the .npy format {version} is not (1, 0)")
         shape, _, found = np.lib.format.read_array_header_1_0(f)
-    except (ValueError, SyntaxError, tokenize.TokenError) as error:  # numpy's parser of headers
+    except Exception as error:  # numpy's parser of headers raises nearly any type
         raise ValueError(f"cannot be read ({error})") from None
     if found != dtype or len(shape) != 1:
         raise ValueError(f"holds {found} of shape {shape}, not a row of {dtype}")

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from arcshard.checkpoint import Config
 from arcshard.config import ConfigParser, as_plain
 from arcshard.console import UserError, expand_home
 from arcshard.fields import RUNTIME, WITH_DATA, check
 from arcshard.presets import with_stage
+from arcshard.untrusted import parse_yaml
 from loader import LoaderConfig, Selection, View
 from model import HeadConfig, ModelConfig
 from shards import CacheConfig
@@ -232,8 +231,8 @@ def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]
         if "." not in path:
             raise UserError(f"{word} names no field of a stage: write it as in {FLAG}high.lr 0.01")
         try:
-            changes.append((path.split("."), yaml.safe_load(text)))
-        except yaml.YAMLError:
+            changes.append((path.split("."), parse_yaml(text)))
+        except ValueError:
             raise UserError(f"{FLAG}{path} is {text}, which is not a value in YAML: close its brackets and quotes"
                             ) from None
     return rest, changes

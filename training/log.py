@@ -17,6 +17,7 @@ from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.files import report_full_disk, write_text
 from arcshard.memory import memory_mb
+from arcshard.untrusted import parse_json
 from loader import Batch, DeviceWait
 
 NAME = "metrics.jsonl"
@@ -127,7 +128,7 @@ def read(run: Path, name: str = NAME) -> list[dict[str, Any]]:
 def _parsed(text: bytes, where: str) -> dict[str, Any] | None:
     line: Any = None
     with suppress(ValueError):
-        line = json.loads(text)
+        line = parse_json(text)
     if isinstance(line, dict) and isinstance(line.get("position"), int):
         return line
     print(f"{where} is damaged and left out: {text[:60]!r}", file=sys.stderr)

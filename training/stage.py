@@ -89,7 +89,8 @@ def open_stage(run: RunConfig, name: str, saved: Checkpoint | None, world: World
     loader = make_loader(dataset, config, seed, world, selection=config.select)
     continues = saved is not None and saved.stage == name
     if saved and continues:
-        loader.load_state_dict(saved.loader, run.allow_changed_data)
+        with checkpoint.fitting(run.out):
+            loader.load_state_dict(saved.loader, run.allow_changed_data)
     log = MetricsLog(run.out, world, saved.log if saved else None)
     return StageRun(name, run, config, seed, world, dataset, "val" in splits(config.data, config.cache), loader,
                     images_of_classes(loader), saved.position - loader.position if saved else 0, continues, log,

@@ -10,6 +10,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from arcshard import checkpoint
 from arcshard.checkpoint import Checkpoint
 from arcshard.console import UserError, progress
 from arcshard.distributed import World
@@ -82,7 +83,8 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
     step = build_step(model, config.head, stage.class_sizes, c, world)
     optimizer = build_optimizer(step, step.embedder.backbone, c)
     if saved and stage.continues:
-        resume(step, optimizer, saved)
+        with checkpoint.fitting(stage.run.out):
+            resume(step, optimizer, saved)
     elif saved:
         step.embedder.load_state_dict(saved.weights.embedder)
         if config.stage.classes != "new":

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from arcshard.console import UserError, progress
 from arcshard.files import whole_file
+from arcshard.untrusted import read_array
 from preprocess.engine import Engine, run_tasks
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
@@ -99,7 +100,10 @@ def load(folder: Path) -> np.ndarray:
 
 def _chunks(folder: Path) -> Iterator[np.ndarray]:
     for path in sorted(folder.glob("*.npy")):
-        yield np.load(path)
+        try:
+            yield read_array(path, RECORD_DTYPE)
+        except ValueError as error:
+            raise UserError(f"{path} {error}: delete it, and its photos are hashed again") from None
 
 
 CHUNK = 1024  # photos per task: half a second of work, which a kill loses

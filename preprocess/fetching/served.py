@@ -7,6 +7,7 @@ from typing import NamedTuple
 import requests
 
 from arcshard.files import write_text
+from arcshard.untrusted import parse_json
 
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")  # RFC 9110, section 14.4
 
@@ -54,6 +55,6 @@ def write_record(path: Path, served: ServedFile) -> None:
 def read_record(path: Path) -> ServedFile | None:
     """What `write_record` wrote; None if there is no such file."""
     try:
-        return ServedFile(**json.loads(path.read_text()))
+        return ServedFile(**parse_json(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None

@@ -9,13 +9,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from arcshard.console import expand_home
+from arcshard.console import UserError, expand_home
 from arcshard.files import folder_lock, sync_folder, whole_file
+from arcshard.untrusted import parse_json
 from arcshard.urls import filesystem, is_url
 from shards.format import UNFINISHED
 
@@ -73,6 +74,27 @@ class Output(Protocol):
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other packers out, where storage can. Raises UserError if another process holds the lock."""
+
+
+def read_object(output: Output, name: str, keys: Collection[str] = ()) -> dict[str, Any]:
+    """A JSON object of the work folder. Raises UserError for anything else, and if it lacks one of the keys."""
+    with output.open(name) as f:
+        data = f.read()
+    with work_of(output, name):
+        found = parse_json(data)
+        if not isinstance(found, dict) or {*keys} - found.keys():
+            raise ValueError("is no JSON object of its kind")
+        return found
+
+
+@contextmanager
+def work_of(output: Output, name: str) -> Iterator[None]:
+    """Raise UserError for a ValueError about a file of the work folder."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{output.url}/{name} is damaged ({error}): delete {output.url}/{UNFINISHED} and run the same "
+                        "command again") from None
 
 
 def open_output(where: str | Path) -> Output:

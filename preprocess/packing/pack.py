@@ -21,7 +21,7 @@ from preprocess.engine import Engine, run_tasks
 from preprocess.packing.estimate import estimate
 from preprocess.packing.existing import ExistingDataset, refuse_without_dataset, rows_to_add, with_addition
 from preprocess.packing.options import PackOptions, refuse_changes
-from preprocess.packing.output import SCRATCH, Output, open_output
+from preprocess.packing.output import SCRATCH, Output, open_output, read_object
 from preprocess.packing.publish import PackedShard, TableContents, finish, kept_shard, prepare
 from preprocess.packing.shard_task import ShardRange, ShardTask, pack_shard, shard_ranges
 from preprocess.samples.classes import names_digest
@@ -117,8 +117,7 @@ def _work_folder(output: Output, existing: ExistingDataset) -> Path:
 def _refuse_other_plan(output: Output, plan: dict[str, Any]) -> None:
     """Refuse to continue what another plan began."""
     if PLAN.rpartition("/")[2] in output.names(UNFINISHED):
-        with output.open(PLAN) as f:
-            refuse_changes(output.url, json.loads(f.read()), plan)
+        refuse_changes(output.url, read_object(output, PLAN), plan)
 
 
 def _refuse_small_disk(output: Output, job: PackingJob, source: PhotoSource, options: PackOptions) -> None:

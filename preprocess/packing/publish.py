@@ -5,7 +5,6 @@
 
 A kill during prepare leaves the output as it was; after it, any call of finish() completes the work.
 """
-import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,8 +15,9 @@ import numpy as np
 
 from arcshard.console import UserError
 from arcshard.csv_table import write_table
+from arcshard.untrusted import parse_json
 from preprocess.packing.existing import ExistingDataset
-from preprocess.packing.output import IDX, LABELS, PART, ROWS, TAR, Output
+from preprocess.packing.output import IDX, LABELS, PART, ROWS, TAR, Output, read_object, work_of
 from shards.entry import file_entry
 from shards.format import (
     CLASSES,
@@ -36,7 +36,7 @@ from shards.format import (
     truths_name,
 )
 from shards.manifest import manifest_text
-from shards.rows import new_rows
+from shards.rows import new_rows, stream_rows
 
 PUBLISH = f"{UNFINISHED}/publish.json"
 TABLES = f"{UNFINISHED}/tables"
@@ -72,8 +72,8 @@ class NothingPacked(UserError):
 
 def kept_shard(output: Output, split: str, name: str) -> PackedShard:
     """The shard that a finished task kept under `name`."""
-    with output.open(f"{UNFINISHED}/{name}/{PART}") as f:
-        return PackedShard(split, name, json.loads(f.read()))
+    part = read_object(output, f"{UNFINISHED}/{name}/{PART}", ("samples", "rejected", "tar", "idx"))
+    return PackedShard(split, name, part)
 
 
 def prepare(output: Output, shards: list[PackedShard], contents: TableContents, existing: ExistingDataset,
@@ -105,13 +105,22 @@ def finish(output: Output) -> None:
     """Carry out what prepare() wrote down; do nothing if it did not run or was finished already."""
     if "publish.json" not in output.names(UNFINISHED):
         return
-    with output.open(PUBLISH) as f:
-        plan = json.loads(f.read())
+    plan = read_object(output, PUBLISH, ("moves", "manifest"))
+    with work_of(output, PUBLISH):
+        _check_plan(**plan)
     output.remove(MANIFEST)  # without it, a dataset between its old and its new state is not taken for one
     for name, source in plan["moves"].items():
         output.move(source, name)
     output.write(MANIFEST, plan["manifest"].encode())
     output.remove_work()
+
+
+def _check_plan(moves: dict[str, str], manifest: str) -> None:
+    """Raise ValueError for moves that leave the output's folder."""
+    parse_json(manifest)
+    if strange := [name for name, source in moves.items() if "/" in name or name.startswith(".")
+                   or not source.startswith(f"{UNFINISHED}/") or ".." in source.split("/")]:
+        raise ValueError(f"moves {strange[0]!r}")
 
 
 def _filled(shards: list[PackedShard]) -> dict[str, list[PackedShard]]:
@@ -181,18 +190,19 @@ def _write_array(folder: Path, name: str, dtype: np.dtype, shards: list[PackedSh
 
 
 def _rows(output: Output, number: int, shard: PackedShard) -> np.ndarray:
-    rows = _load(output, shard, ROWS)
+    rows = _load(output, shard, ROWS, INDEX_DTYPE)
     rows["shard"] = number
     return rows
 
 
 def _labels(output: Output, number: int, shard: PackedShard) -> np.ndarray:
-    return _load(output, shard, LABELS)
+    return _load(output, shard, LABELS, LABEL_DTYPE)
 
 
-def _load(output: Output, shard: PackedShard, name: str) -> np.ndarray:
-    with output.open(f"{UNFINISHED}/{shard.name}/{name}") as f:
-        return np.load(io.BytesIO(f.read()))
+def _load(output: Output, shard: PackedShard, name: str, dtype: np.dtype) -> np.ndarray:
+    path = f"{UNFINISHED}/{shard.name}/{name}"
+    with output.open(path) as f, work_of(output, path):
+        return np.concatenate([np.empty(0, dtype), *stream_rows(f, dtype)])
 
 
 def _classes(train: list[PackedShard], contents: TableContents,

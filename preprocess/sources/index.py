@@ -15,6 +15,7 @@ import numpy as np
 
 from arcshard.console import UserError, progress
 from arcshard.files import whole_file
+from arcshard.untrusted import read_array
 from arcshard.urls import filesystem, reaching
 from preprocess.engine import Engine, run_tasks
 from preprocess.images.formats import PHOTO_ENDINGS
@@ -156,7 +157,7 @@ def sorted_rows(indexes: Sequence[Path], by: By) -> np.ndarray:
         _write(path, indexes, by)
         for stale in set(path.parent.glob(f"by-{by}-*.npy")) - {path}:
             stale.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r").view(np.ndarray)
+    return _read(path)
 
 
 def look_up(rows: np.ndarray, by: By, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -187,8 +188,16 @@ def _hashes(names: Iterable[str]) -> np.ndarray:
     return np.fromiter(map(name_hash, names), np.uint64)
 
 
+def _read(path: Path) -> np.ndarray:
+    """Memory-mapped ROW of a file in the cache."""
+    try:
+        return read_array(path, ROW, mmap=True).view(np.ndarray)
+    except ValueError as error:
+        raise UserError(f"{path} {error}: delete it, and the archive is indexed again") from None
+
+
 def _write(path: Path, indexes: Sequence[Path], by: By) -> None:
-    total = sum(len(np.load(index, mmap_mode="r")) for index in indexes)
+    total = sum(len(_read(index)) for index in indexes)
     bits = 1 + (total // ROWS_PER_SLICE).bit_length()  # the hashes' first bits cut the rows into equal slices
     header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (total,)}
     with whole_file(path) as f:
@@ -200,7 +209,7 @@ def _write(path: Path, indexes: Sequence[Path], by: By) -> None:
 
 def _slice(index: Path, number: int, by: By, first_bits: int, bits: int) -> np.ndarray:
     """The rows of one index whose hash begins with `first_bits`, with the archive's number."""
-    rows = np.load(index, mmap_mode="r")
-    chosen = rows[rows[by] >> np.uint64(64 - bits) == first_bits].view(np.ndarray)
+    rows = _read(index)
+    chosen = rows[rows[by] >> np.uint64(64 - bits) == first_bits]
     chosen["archive"] = number
     return chosen

@@ -123,20 +123,23 @@ def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunM
     Raises UserError for scales where the backbone takes one size only.
     """
     saved = checkpoint.load(out, name)
-    model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
+    with checkpoint.fitting(out, name):
+        model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
+        weights = saved.best_weights
+        model.embedder.load_state_dict(weights.embedder)
+        centers = weights.head["weight"].float().unflatten(0, (-1, saved.config["head"]["centers"])).numpy()
     backbone: Any = model.embedder.backbone  # timm's attributes have no types
     if tta.scales and backbone.pretrained_cfg.get("fixed_input_size"):
         raise UserError(f"the backbone of {out}, {saved.config['model']['backbone']}, takes one image size only: "
                         "leave scales out of --tta")
-    weights = saved.best_weights
-    model.embedder.load_state_dict(weights.embedder)
-    centers = saved.config["head"]["centers"]
-    return replace(model, tta=tta, centers=weights.head["weight"].float().unflatten(0, (-1, centers)).numpy())
+    return replace(model, tta=tta, centers=centers)
 
 
 def load_untrained(out: Path) -> RunModel:
     """What the run started from: the pretrained backbone with average pooling, as pretrained; GeM is worse here."""
-    return _run_model(checkpoint.load(out), "untrained", neck="none", pooling="avg")
+    saved = checkpoint.load(out)
+    with checkpoint.fitting(out):
+        return _run_model(saved, "untrained", neck="none", pooling="avg")
 
 
 def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, **changes: Any) -> RunModel:
