@@ -100,9 +100,13 @@ def summary(data: ReportData) -> str:
 def read_scores(path: Path) -> Scores:
     """{split: {metric: value}}; empty where the file is missing."""
     try:
-        return parse_json(path.read_bytes()) if path.is_file() else {}
-    except ValueError:
-        raise UserError(f"{path} is not valid JSON: run evaluate.py again") from None
+        scores = parse_json(path.read_bytes()) if path.is_file() else {}
+        if not isinstance(scores, dict) or not all(isinstance(value, int | float | None) for split in scores.values()
+                                                   for value in dict(split).values()):
+            raise ValueError
+        return scores
+    except (ValueError, TypeError):
+        raise UserError(f"{path} does not hold evaluate.py's figures: run it again") from None
 
 
 def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8]:

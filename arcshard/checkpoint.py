@@ -14,6 +14,7 @@ import torch
 from arcshard import renamed
 from arcshard.console import UserError
 from arcshard.files import sha256, sync_folder, whole_file
+from arcshard.untrusted import reason
 
 NAME = "checkpoint.pt"
 BEST = "checkpoint-best.pt"
@@ -146,7 +147,7 @@ def load(run: Path, name: str = NAME) -> Checkpoint:
         raise UserError(f"{path} {error}: give --checkpoint another, or delete it to train again") from None
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
-        raise UserError(f"{path} has checkpoint format {str(found):.40}, this version reads {FORMAT}: "
+        raise UserError(f"{path} has checkpoint format {found!r:.40}, this version reads {FORMAT}: "
                         "use the version that wrote it")
     try:
         return _from_state(state)
@@ -182,9 +183,8 @@ def fitting(run: Path, name: str = NAME) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        said = str(error).partition("\n")[0]
-        raise UserError(f"{run / name} is not a checkpoint of this version ({type(error).__name__}: {said:.200}): use "
-                        "the version that wrote it") from error
+        raise UserError(f"{run / name} is not a checkpoint of this version ({type(error).__name__}: {reason(error)}): "
+                        "use the version that wrote it") from error
 
 
 def _from_state(state: dict[str, Any]) -> Checkpoint:

@@ -9,6 +9,15 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.lib.format import open_memmap
+
+LONGEST_REASON = 300  # characters
+
+
+def reason(error: Exception) -> str:
+    """What an exception of a library says, on one line and not too long."""
+    return str(error).partition("\n")[0][:LONGEST_REASON] or type(error).__name__
+
 
 # JSON
 
@@ -35,7 +44,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(" ".join(str(error).split())[:LONGEST_REASON]) from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -48,16 +57,18 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
         self._values: dict[yaml.Node, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
-        if node is not None and node not in self._values:
+        if not is_alias:
             parts = () if isinstance(node, yaml.ScalarNode) else (
                 chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value)
-            # an alias within its own value has no number yet
-            self._values[node] = 1 + sum(self._values.get(part, MOST_VALUES) for part in parts)
+            self._values[node] = 1 + sum(self._values[part] for part in parts)
             if self._values[node] > MOST_VALUES:
                 raise yaml.YAMLError(f"stands for over {MOST_VALUES:,} values, by aliases of aliases")
             if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_INT:
                 raise yaml.YAMLError(f"has a number of over {LONGEST_INT:,} digits")
+        elif node not in self._values:
+            raise yaml.YAMLError("has an alias within what it stands for")
         return node
 
 
@@ -72,15 +83,11 @@ def read_array(path: Path, dtype: np.dtype | None = None, ndim: int = 1, mmap: b
     try:
         with np.errstate(over="raise"):  # of a shape's product
             # mapped in any case: NumPy then compares the shape with the file's size, instead of allocating the shape
-            mapped = np.load(path, mmap_mode="r")
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise ValueError(f"is no .npy file ({error})") from None
-    except Exception as error:  # the parsers of headers raise nearly any type
-        raise ValueError(f"is no .npy file ({str(error).partition(chr(10))[0] or type(error).__name__})") from None
-    if not isinstance(mapped, np.ndarray):
-        raise ValueError("is no .npy file but a zip of them")
+            mapped: np.ndarray = open_memmap(path, "r")
+    except OSError:
+        raise
+    except Exception as error:  # NumPy's parser of headers raises nearly any type
+        raise ValueError(f"is no .npy file ({reason(error)})") from None
     if dtype not in (None, mapped.dtype) or mapped.ndim != ndim or not mapped.dtype.itemsize:
         raise ValueError(f"holds {mapped.dtype} of shape {mapped.shape}, not {ndim} dimensions of {dtype or 'values'}")
     return mapped if mmap else np.array(mapped)

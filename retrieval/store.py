@@ -199,13 +199,16 @@ class Parts:
 
     def blocks(self) -> Iterator[NDArray[np.floating]]:
         """All parts in order, each read when it is needed."""
-        return (self._read(self._path(number)) for number in range(-(-self.rows // self.part_rows)))
-
-    def _read(self, path: Path) -> NDArray[np.floating]:
-        try:
-            return read_array(path, np.dtype(self.dtype), ndim=2)
-        except ValueError as error:
-            raise UserError(f"{path} {error}: delete it and embed again") from None
+        widths = set[int]()
+        for number in range(-(-self.rows // self.part_rows)):
+            try:
+                block = read_array(self._path(number), np.dtype(self.dtype), ndim=2)
+                widths.add(block.shape[1])
+                if len(block) != len(self.rows_of(number, number)) or len(widths) > 1:
+                    raise ValueError(f"holds the shape {block.shape}")
+            except ValueError as error:
+                raise UserError(f"{self._path(number)} {error}: delete it and embed again") from None
+            yield block
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

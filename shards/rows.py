@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from arcshard.files import whole_file
+from arcshard.untrusted import reason
 
 CHUNK = 2**16  # rows
 
@@ -79,7 +80,7 @@ def _read_header(f: BinaryIO, dtype: np.dtype) -> int:
             raise ValueError(f"the .npy format {version} is not (1, 0)")
         shape, _, found = np.lib.format.read_array_header_1_0(f)
     except Exception as error:  # numpy's parser of headers raises nearly any type
-        raise ValueError(f"cannot be read ({error})") from None
+        raise ValueError(f"cannot be read ({reason(error)})") from None
     if found != dtype or len(shape) != 1:
         raise ValueError(f"holds {found} of shape {shape}, not a row of {dtype}")
     return shape[0]

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -76,13 +76,13 @@ class Output(Protocol):
         """Keep other packers out, where storage can. Raises UserError if another process holds the lock."""
 
 
-def read_object(output: Output, name: str, keys: Collection[str] = ()) -> dict[str, Any]:
-    """A JSON object of the work folder. Raises UserError for anything else, and if it lacks one of the keys."""
+def read_object(output: Output, name: str, kinds: Mapping[str, type] = {}) -> dict[str, Any]:
+    """A JSON object of the work folder. Raises UserError for anything else, and unless it has keys of these kinds."""
     with output.open(name) as f:
         data = f.read()
     with work_of(output, name):
         found = parse_json(data)
-        if not isinstance(found, dict) or {*keys} - found.keys():
+        if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
             raise ValueError("is no JSON object of its kind")
         return found
 

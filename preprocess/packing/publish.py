@@ -40,6 +40,7 @@ from shards.rows import new_rows, stream_rows
 
 PUBLISH = f"{UNFINISHED}/publish.json"
 TABLES = f"{UNFINISHED}/tables"
+PART_KINDS = {"samples": int, "rejected": dict, "tar": dict, "idx": dict}
 
 
 class PackedShard(NamedTuple):
@@ -72,7 +73,7 @@ class NothingPacked(UserError):
 
 def kept_shard(output: Output, split: str, name: str) -> PackedShard:
     """The shard that a finished task kept under `name`."""
-    part = read_object(output, f"{UNFINISHED}/{name}/{PART}", ("samples", "rejected", "tar", "idx"))
+    part = read_object(output, f"{UNFINISHED}/{name}/{PART}", PART_KINDS)
     return PackedShard(split, name, part)
 
 
@@ -105,7 +106,7 @@ def finish(output: Output) -> None:
     """Carry out what prepare() wrote down; do nothing if it did not run or was finished already."""
     if "publish.json" not in output.names(UNFINISHED):
         return
-    plan = read_object(output, PUBLISH, ("moves", "manifest"))
+    plan = read_object(output, PUBLISH, {"moves": dict, "manifest": str})
     with work_of(output, PUBLISH):
         _check_plan(**plan)
     output.remove(MANIFEST)  # without it, a dataset between its old and its new state is not taken for one
@@ -118,9 +119,10 @@ def finish(output: Output) -> None:
 def _check_plan(moves: dict[str, str], manifest: str) -> None:
     """Raise ValueError for moves that leave the output's folder."""
     parse_json(manifest)
-    if strange := [name for name, source in moves.items() if "/" in name or name.startswith(".")
-                   or not source.startswith(f"{UNFINISHED}/") or ".." in source.split("/")]:
-        raise ValueError(f"moves {strange[0]!r}")
+    for name, source in moves.items():
+        folder, *rest = str(source).split("/")
+        if "/" in name or name.startswith(".") or folder != UNFINISHED or ".." in rest:
+            raise ValueError(f"moves {source!r} to {name!r}")
 
 
 def _filled(shards: list[PackedShard]) -> dict[str, list[PackedShard]]:
