@@ -86,7 +86,7 @@ class Dataset:
         try:
             rows = read_array(self.file(name), dtype, mmap=True).view(np.ndarray)
         except ValueError as error:
-            raise _damaged(self.file(name), error) from None
+            raise UserError(f"{self.file(name)} {error}: run python -m shards verify {self.path}") from None
         if len(rows) != len(self):
             raise UserError(f"{self.file(name)} has {len(rows):,} rows, dataset.json counts {len(self):,} samples: run "
                             f"python -m shards verify {self.path}")
