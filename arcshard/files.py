@@ -48,7 +48,7 @@ def _open_aside(path: Path) -> BinaryIO:
             return f
         f.close()
         if locked is None:
-            os.unlink(f.name)
+            Path(f.name).unlink(missing_ok=True)
             return open(path.with_name(f"{path.name}.part-{secrets.token_hex(4)}"), "x+b")
     raise AssertionError
 
