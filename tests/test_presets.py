@@ -64,6 +64,19 @@ def test_the_presets_of_the_first_place_are_its_seven_configurations(number):
     assert (given.model.neck, given.head.scale, given.head.class_weights) == ("bn-prelu", 45, "log")
 
 
+THIRD_PLACE = {  # --init-lr (1e-4 unless given) of each command in the README of a7947ff
+    "b3": (1e-4, 1e-4, 5e-5, 5e-5), "b4": (1e-4, 1e-4, 5e-5, 1e-4), "b5": (1e-4, 1e-4, 5e-5), "b6": (1e-4, 1e-4, 1e-5),
+    "b7": (1e-4, 1e-4, 5e-5, 1e-4), "resnest101": (3e-5, 3e-5, 2e-5, 4e-5), "rexnet2": (1e-4, 1e-4)}
+
+
+@pytest.mark.parametrize("model", THIRD_PLACE)
+def test_the_rates_of_the_third_place_are_what_its_scheduler_reaches(model):
+    """GradualWarmupSchedulerV2 with multiplier 10: the first epoch at init-lr, the second at ten times that."""
+    stages = read(PRESETS[0].parent / f"third-place-{model}.yaml").stages.values()
+    peaks = [rate * (10 if stage.train.epochs > 1 else 1) for rate, stage in zip(THIRD_PLACE[model], stages)]
+    assert [stage.train.lr for stage in stages] == pytest.approx(peaks)
+
+
 def test_a_preset_is_laid_over_the_one_that_it_names(tmp_path):
     """As two --config do: fields one by one, stages as a whole."""
     (tmp_path / "below").mkdir()
