@@ -100,7 +100,7 @@ def _rows(path: Path, option: str, needed: set[str]) -> Iterator[dict[str, str]]
     """The rows of a CSV file with a header; fields that a row lacks are empty."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
-            table = csv.DictReader(f, restval="")
+            table = csv.DictReader(f, restval="", skipinitialspace=True)
             if missing := needed - {*(table.fieldnames or [])}:
                 raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}: give {option} a CSV with "
                                 f"{' and '.join(sorted(needed))}")

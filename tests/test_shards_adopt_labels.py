@@ -72,8 +72,8 @@ def test_the_loader_reads_them_gray_ones_too(tmp_path):
 def test_landmarks_come_from_a_csv(tmp_path):
     """By name in the tar, with folder, and with extension or without; white space in a landmark becomes _."""
     tar = tar_of(tmp_path / "a.tar", [*pairs("A", "x/b"), ("c.jpg", photo(2)), ("d.cls.jpg", photo(3))])
-    source = table(tmp_path / "l.csv", "Dom,A,1", " Notre  Dame ,x/b.jpg,2", "-1,c,3", "Dom,d,4", "Rom,e,5",
-                   header="landmark_id,key,more")
+    source = table(tmp_path / "l.csv", "Dom,A,1", " Notre  Dame ,x/b.jpg,2", "-1,c,3", "Dom,d,4", "Rom, e,5",
+                   header="landmark_id, key,more")
     adopt({"train": [tar]}, tmp_path / "out", label_from=source)
     dataset = Dataset(tmp_path / "out")
     assert dataset.labels.tolist() == [0, 1, -1, 0]
