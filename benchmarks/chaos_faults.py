@@ -18,6 +18,7 @@ from usage import descendants, peak
 
 PATIENCE, HANG = 60, 10  # seconds, and times what the command takes undisturbed: longer is a hang
 TRACEBACK = "Traceback (most recent call last)"
+WORKER_MB = 60  # larger than joblib's helpers, smaller than a process that packs or trains
 
 
 class Reference(NamedTuple):
@@ -74,7 +75,7 @@ class Trial:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        if TRACEBACK in self.noted().read_text(errors="replace"):
+        if has_traceback(self.noted(), self.work.launcher):
             self.faults.append("traceback")
         return code
 
@@ -93,6 +94,14 @@ def group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def has_traceback(noted: Path, launcher: bool) -> bool:
+    """Whether stderr has a traceback; under a launcher, which prints its own, one with a line of this project."""
+    tracebacks = noted.read_text(errors="replace").split(TRACEBACK)[1:]
+    ours = [line for text in tracebacks for line in text.splitlines()
+            if f'File "{ROOT}/' in line and "site-packages" not in line]
+    return bool(ours if launcher else tracebacks)
 
 
 def refer(work: Work, inputs: Inputs, folder: Path) -> Reference:
@@ -145,7 +154,7 @@ def dead_worker(trial: Trial) -> None:
     """kill -9 of the largest process that the command started, as the kernel does when memory is short."""
     process = trial.start()
     trial.moment()
-    if children := list(descendants(process.pid)):
+    if children := [pid for pid in descendants(process.pid) if peak(pid) > WORKER_MB]:
         with suppress(ProcessLookupError):
             os.kill(max(children, key=peak), signal.SIGKILL)
     if trial.ended(process) != 0:

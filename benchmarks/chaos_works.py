@@ -78,6 +78,8 @@ class Work(NamedTuple):
     words: Callable[[Inputs, Path], Words]
     result: Callable[[Path], Any]
     variables: Mapping[str, str] = {}
+    launcher: bool = False
+    """It is started by torchrun, which prints a traceback of its own when a rank fails or is stopped."""
 
 
 def nothing(inputs: Inputs, folder: Path) -> None:
@@ -128,7 +130,7 @@ WORKS = (
     Work("train", nothing, lambda i, f: [*TRAIN, "--data", i.dataset, "--out", f / "run"],
          lambda f: trained(f / "run")),
     Work("train on 2 ranks", nothing, lambda i, f: [*TORCHRUN, *TRAIN, "--data", i.dataset, "--out", f / "run"],
-         lambda f: trained(f / "run")),
+         lambda f: trained(f / "run"), launcher=True),
     Work("embed", nothing, lambda i, f: ["-m", "retrieval", "embed", "--run", i.run, "--data", i.dataset, "--splits",
                                          "train", "--batch", 16, "--out", f / "store"],
          lambda f: files(f / "store")),
