@@ -12,7 +12,7 @@ import numpy as np
 from arcshard.console import UserError
 from arcshard.csv_table import write_table
 from arcshard.files import folder_lock, report_full_disk, sync_folder, whole_file
-from shards.content import CLS, ShardContent
+from shards.content import CLS, NO_LABEL, ShardContent
 from shards.entry import file_entry
 from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
 from shards.manifest import write_manifest
@@ -23,8 +23,11 @@ from shards.tables import Tables, labels_of, read_tables, repeated_keys
 MAX_CLASSES = 10_000_000  # labels beyond are no numbers of classes: a head of 512 float32 each takes 20 GB
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 CHUNK = 2**22  # bytes copied at once
-LABEL_FROM = "give the labels by --label-from json:FIELD or a CSV"
 REPACK = "unpack the tars and pack the photos with preprocess/make_shards.py"
+LABEL_FROM = "give the labels by --label-from json:FIELD or a CSV"
+REMEDIES = {NO_LABEL: LABEL_FROM, "not a label": LABEL_FROM, ".json": "check --label-from",
+            "no landmark in": "check --label-from"}
+"""By words of a fault; REPACK for all others."""
 
 Tars = dict[str, list[Path]]
 """By split, in the order of its shards."""
@@ -122,9 +125,9 @@ def _refuse_faults(splits: list[RebuiltSplit], tars: Tars) -> None:
     faults = [(tars[split.split][number], of_tar) for split in splits for number, of_tar in split.faults.items()]
     if faults:
         tar, of_first = faults[0]
-        is_of_label = any(words in of_first[0] for words in (".cls beside it", "not a label"))
+        remedy = next((remedy for words, remedy in REMEDIES.items() if words in of_first[0]), REPACK)
         raise UserError(f"{tar} is not a valid shard: {of_first[0]} ({sum(len(of_tar) for _, of_tar in faults):,} "
-                        f"faults in {len(faults):,} tars): {LABEL_FROM if is_of_label else REPACK}")
+                        f"faults in {len(faults):,} tars): {remedy}")
 
 
 def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:

@@ -17,6 +17,7 @@ from shards.jpeg import NotNormal, check_decodes, frame_size
 from shards.tar import TarFault, TarMember, members, one_line
 
 JPG, CLS, JSON = "jpg", "cls", "json"
+NO_LABEL = f".{CLS} beside it"  # how the fault of a photo without a label ends
 LABEL = re.compile(r"-1|0|[1-9]\d{0,8}")
 UNREADABLE = NO_LANDMARK - 1  # in place of a label that is not valid, or not in the tar
 OTHER_PHOTOS = {"png", "webp", "avif", "heic", "jp2", "jxl", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pbm", "pnm"}

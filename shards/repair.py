@@ -17,7 +17,7 @@ import numpy as np
 from arcshard.console import UserError
 from arcshard.csv_table import read_table
 from arcshard.files import folder_lock, report_full_disk, sync_folder
-from shards.content import CLS, ShardContent
+from shards.content import CLS, NO_LABEL, ShardContent
 from shards.entry import FileEntry, entry_fault, file_entry
 from shards.format import (
     CLASSES,
@@ -40,6 +40,7 @@ from shards.tables import Tables, labels_of, read_tables
 
 TAR = re.compile(rf"({SPLIT_PATTERN})-(\d{{6,}})\.tar")
 NO_REBUILDING = "a damaged tar cannot be rebuilt"
+ADOPT = f"restore {MANIFEST}, or adopt the tars again with --label-from"
 ONLY_COPY = "no other file has its content: restore it from a backup"
 
 Manifest = dict[str, Any]
@@ -122,7 +123,7 @@ def _judge(path: Path, split: str, shards: int, packed: Packed) -> Judge:
     def against_manifest(number: int, content: ShardContent) -> list[str]:
         entry = packed.get(f"{shard_name(split, number)}.tar", content.entry)
         faults = [*content.faults, entry_fault(content.entry, entry)]
-        return [f"{fault}; {NO_REBUILDING}" for fault in faults if fault]
+        return [f"{fault}; {NO_REBUILDING if packed or NO_LABEL not in fault else ADOPT}" for fault in faults if fault]
 
     if packed:
         return against_manifest

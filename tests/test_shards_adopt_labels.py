@@ -107,6 +107,8 @@ def test_labels_from_elsewhere_are_vouched_for_and_not_rebuilt(tmp_path):
                                              "other file has its content: restore it from a backup"])
     np.save(tmp_path / "out" / "train.labels.npy", labels)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    (tmp_path / "out" / "dataset.json").unlink()
+    assert repair(tmp_path / "out").lost[0].endswith("restore dataset.json, or adopt the tars again with --label-from")
 
 
 @pytest.mark.parametrize("data, sentence", [
@@ -124,6 +126,7 @@ def test_a_json_without_a_landmark_is_named(tmp_path, data, sentence):
     with pytest.raises(UserError) as error:
         adopt({"train": [tar]}, tmp_path / "out", label_from="json:landmark")
     assert f"{tar} is not a valid shard: " in str(error.value) and sentence in str(error.value)
+    assert str(error.value).endswith("check --label-from")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
