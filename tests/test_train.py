@@ -362,6 +362,13 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
     (["--train.compile", "maybe"], "train.compile is maybe: give one of auto, always, never"),
     (["--head.init_images", "0"], "head.init_images is 0: give 1 or more, or null"),
     (["--train.warmup", "2"], "train.warmup is 2: give a share of the run"),
+    (["--train.global_batch", "1"], "leaves BatchNorm one image at a time"),
+    (["--train.micro_batch", "1"], "leaves BatchNorm one image at a time"),
+    (["--model.backbone", "test_vit"], "model.backbone test_vit cannot take images of 32 × 32 pixels"),
+    (["--model.dim", "1000000000000"], "there is too little memory"),
+    (["--train.global_batch", "1000000"], "train.global_batch is 1000000: give at most 600, the images that there are"),
+    (["--train.epochs", "0.2"], "the only update has learning rate 0, as train.warmup is 0.1 and train.global_batch 12 "
+                                "holds all 12 images"),
 ])
 def test_wrong_options_are_one_sentence(options, sentence, train_here, tmp_path, refused):
     refused(train_here(tmp_path / "run", *options), sentence)
@@ -412,6 +419,22 @@ def test_photos_without_landmark_cannot_be_trained_on(train_here, photos, tmp_pa
     folder, samples = photos
     pack(samples.assign(split="train"), [folder], tmp_path / "ds", PackOptions(), Engine())
     refused(train_here(tmp_path / "run", data=tmp_path / "ds"), "have no landmark: name them in select.block, or")
+
+
+def test_photos_of_one_class_cannot_be_trained_on(train_here, dataset_path, tmp_path, refused):
+    """Whether the dataset has no other, or the selection takes none."""
+    dataset = Dataset(dataset_path)
+    (tmp_path / "subset").write_bytes(b"\n".join(dataset.index["key"][dataset.labels == 3]))
+    options = ["--select.subset", tmp_path / "subset", "--train.global_batch", "2"]
+    refused(train_here(tmp_path / "run", *options), f"the photos to train on in {dataset_path} are of one class")
+
+
+def test_one_update_is_enough_without_warmup(train_here, tmp_path):
+    assert train_here(tmp_path / "run", "--train.epochs", "0.1", "--train.warmup", "0").returncode == 0
+    line, = training_log.read(tmp_path / "run")
+    assert line["lr"] == 0.05
+    done = train_here(tmp_path / "run", "--train.epochs", "0.1", "--train.warmup", "0", "--train.global_batch", "60")
+    assert done.returncode == 0 and "already trained: 12 images" in done.stdout
 
 
 def test_a_run_goes_on_with_changed_data_only_where_that_is_allowed(train_here, tmp_path, refused, photos):
@@ -731,14 +754,14 @@ def test_a_run_of_stages_resumes_exactly(train_here, stopped_after, staged, tmp_
 def test_a_frozen_backbone_stays_and_the_next_stage_can_be_added_later(train_here, staged, tmp_path, refused):
     """What has begun may not change, what has not may."""
     assert train_here(tmp_path / "run", *staged[2:], "--config", staged[1], "--stages.low.frozen", "backbone",
-                      "--stages.high.epochs", "0.2").returncode == 0
+                      "--stages.high.epochs", "0.3").returncode == 0
     saved = checkpoint.load(tmp_path / "run", checkpoint.NAME)
     torch.manual_seed(0)
     fresh = build_embedder(ModelConfig(backbone="test_efficientnet", weights="none", dim=16)).state_dict()
     assert all(torch.equal(value, fresh[key]) for key, value in saved.weights.embedder.items() if "backbone" in key)
     assert not torch.equal(saved.weights.embedder["neck.0.weight"], fresh["neck.0.weight"])
     (tmp_path / "stages.yaml").write_text(STAGES + "  third: {epochs: 1}\n")
-    again = [*staged, "--stages.low.frozen", "backbone", "--stages.high.epochs", "0.2"]
+    again = [*staged, "--stages.low.frozen", "backbone", "--stages.high.epochs", "0.3"]
     refused(train_here(tmp_path / "run", *again, "--stages.low.lr", "1"), "stages.low: train.lr was 0.05 and is 1.0")
     done = train_here(tmp_path / "run", *again)
     assert done.returncode == 0 and "stage third: trained" in done.stdout
@@ -755,7 +778,7 @@ def test_a_stage_on_other_classes_takes_its_centers_along(train_here, staged, tm
     refused(train_here(tmp_path / "run", *other), "stages.high keeps the classes of the stage before it, which had 6; "
             "its dataset has 4 or others: set classes to remap or new")
     assert not (tmp_path / "run").exists(), "said before the first stage"
-    train_here(tmp_path / "low", *staged, "--stages.high.epochs", "0.1", "--train.keep", "2")
+    train_here(tmp_path / "low", *staged, "--stages.high.epochs", "0.3", "--train.keep", "2")
     low = checkpoint.load(tmp_path / "low", "checkpoint-000000000060.pt").weights.head["weight"]
     assert train_here(tmp_path / "run", *other, "--stages.high.classes", "remap").returncode == 0
     high = checkpoint.load(tmp_path / "run")

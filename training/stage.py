@@ -14,11 +14,11 @@ from arcshard.console import UserError
 from arcshard.distributed import World
 from loader import GrowingSize, Loader, tune
 from loader.draws import SeedChannel, hash64
-from loader.mixture import mixed
 from shards import Dataset, splits
 from training.config import ONLY, RunConfig, StageConfig, TrainConfig, check_classes, may_change
 from training.log import VALIDATION, BadSteps, MetricsLog, read
 from training.schedules import passed
+from training.trial import check_network
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,12 @@ class StageRun:
     @property
     def title(self) -> str:
         """How sentences begin that are about this stage."""
-        return "" if self.name == ONLY else f"stage {self.name}: "
+        return title_of(self.name)
+
+
+def title_of(stage: str) -> str:
+    """How sentences begin that are about this stage."""
+    return "" if stage == ONLY else f"stage {stage}: "
 
 
 def open_stage(run: RunConfig, name: str, saved: Checkpoint | None, world: World) -> StageRun:
@@ -130,13 +135,17 @@ def tuned(stage: StageRun) -> StageRun:
 
 
 def images_of_classes(loader: Loader) -> np.ndarray:
-    """Photos of each class that may be drawn, (C,). Raises UserError if one has no landmark: no head can learn it."""
+    """Photos of each class that may be drawn, (C,). Raises UserError if a head cannot learn them."""
     labels = loader.dataset.labels[loader.stream.rows()]
     without = int((labels < 0).sum())
     if without:
         raise UserError(f"{without:,} photos to train on in {loader.dataset.path} have no landmark: name them in "
                         "select.block, or pack again with another split for them")
-    return np.bincount(labels, minlength=loader.dataset.num_classes)
+    sizes = np.bincount(labels, minlength=loader.dataset.num_classes)
+    if np.count_nonzero(sizes) < 2:
+        raise UserError(f"the photos to train on in {loader.dataset.path} are of one class, whose loss is 0 from the "
+                        "start: give two classes or more")
+    return sizes
 
 
 # Continuing: what ties a run to its checkpoint is the configuration of the stages that have begun.
@@ -174,9 +183,29 @@ def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world:
     before: list[str] | None = None
     for name, config in to_do.items():
         config.train.micro_batches(world.size)
+        loader = make_loader(Dataset(config.data, "train", config.cache), config, config.train.seed, world,
+                             selection=config.select)
+        images_of_classes(loader)
+        check_updates(name, config.train, loader.stream.epoch_size, begun=saved is not None and saved.stage == name)
         if config.train.batchnorm == "synced" and world.device.type != "cuda":
             raise UserError("train.batchnorm synced needs CUDA, but this run is on the CPU: use learned or frozen")
-        ids = mixed(Dataset(config.data, "train", config.cache), config.select).landmark_ids
+        ids = loader.dataset.landmark_ids
         if before is not None:
             check_classes(name, config.stage.classes, before, ids)
         before = saved.landmark_ids if saved and name == saved.stage else ids
+    check_network([*to_do.values()], world)
+
+
+def check_updates(name: str, c: TrainConfig, epoch: int, begun: bool) -> None:
+    """Raise UserError if the stage has too few images for one update, or for one that learns.
+
+    epoch: images of an epoch. begun: whether an earlier process began the stage.
+    """
+    images = math.ceil(c.epochs * epoch)
+    if c.global_batch > max(images, epoch):
+        raise UserError(f"{title_of(name)}train.global_batch is {c.global_batch}: give at most {max(images, epoch)}, "
+                        "the images that there are")
+    if images <= c.global_batch and c.warmup > 0 and not begun:
+        raise UserError(f"{title_of(name)}the only update has learning rate 0, as train.warmup is {c.warmup:g} and "
+                        f"train.global_batch {c.global_batch} holds all {images} images: give a smaller "
+                        "train.global_batch, more train.epochs, or train.warmup 0")

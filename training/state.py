@@ -1,6 +1,7 @@
 """What a stage trains, network, head, optimizer and average, and how an update changes them."""
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from training.config import TrainConfig
 from training.optim import AveragedWeights, LossScale, build_optimizer, clip, keep_out_of_ddp, own_state, step_unless
 from training.stage import StageRun, images_ahead
 from training.step import (
+    LONGEST,
     KeptBuffers,
     Step,
     autocast,
@@ -72,6 +74,19 @@ class TrainState:
         train_mode(self.step, self.c, epoch)
 
 
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn the device's or the machine's refusal of memory into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(f"there is too little memory ({' '.join(str(error).split())[:LONGEST]}): give a smaller "
+                        "train.micro_batch, train.size or model.dim, or another backbone") from error
+
+
+@enough_memory()
 def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
     """New from the seed, continued from the checkpoint, or with the weights, not the optimizer, of the stage before.
 
@@ -154,6 +169,7 @@ def _first_batches(stage: StageRun) -> Iterator[Any]:
             bar.update(size)
 
 
+@enough_memory()
 def parallel(state: TrainState, example: Callable[[], Any]) -> nn.Module:
     """The step as it is called: compiled where that is faster, gradients averaged over the ranks.
 
@@ -175,6 +191,7 @@ def parallel(state: TrainState, example: Callable[[], Any]) -> nn.Module:
     return module
 
 
+@enough_memory()
 def update(state: TrainState, forward: Any, batch: Batch, end: int) -> tuple[Tensor, Tensor]:
     """Update all that training changes, without waiting for the device.
 
