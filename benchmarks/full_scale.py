@@ -80,7 +80,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[object]]:
                    "--workers", workers, "--seconds", 10],
         "train": [ROOT / "train.py", "--data", dataset, "--out", work / "run", "--model.backbone", "test_efficientnet",
                   "--model.weights", "none", "--train.size", 32, "--train.global_batch", BATCH,
-                  "--train.epochs", EPOCHS, "--loader.num_threads", workers],
+                  "--train.epochs", EPOCHS, "--train.warmup", 0, "--loader.num_threads", workers],
     }
 
 
