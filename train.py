@@ -11,7 +11,7 @@ one step, on several GPUs within ten. Exit codes: 0 trained, 2 a mistake in opti
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +19,9 @@ import torch
 
 from arcshard import checkpoint, distributed
 from arcshard.checkpoint import Checkpoint
-from arcshard.console import UserError, progress, run, stop_signals
+from arcshard.console import progress, run, stop_signals
 from arcshard.distributed import World
-from arcshard.files import folder_lock, report_full_disk
+from arcshard.files import report_full_disk
 from arcshard.memory import keep_freed_memory
 from loader.draws import hash64
 from training.checkpointer import Checkpointer
@@ -39,7 +39,7 @@ def main() -> int:
     keep_freed_memory()
     world = distributed.start(config.device)
     try:
-        with (distributed.lost_rank_is_a_sentence(world.rank), run_lock(config.out, world),
+        with (distributed.lost_rank_is_a_sentence(world.rank), made(config.out, world), world.lock(config.out),
               report_full_disk(config.out)):
             return train(config, world)
     finally:
@@ -47,27 +47,17 @@ def main() -> int:
 
 
 @contextmanager
-def run_lock(run: Path, world: World) -> Iterator[None]:
-    """Make the run's folder, and let no other training write into it. All ranks raise UserError if one does."""
-    with ExitStack() as stack:
-        refused = False
-        if world.is_main:
-            if not run.exists():
-                stack.callback(remove_if_empty, run)
-            run.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(folder_lock(run))
-            except UserError:
-                refused = True
-        if world.any(refused):
-            raise UserError(f"another process trains in {run}: wait until it ends, or give another --out")
+def made(folder: Path, world: World) -> Iterator[None]:
+    """Make the run's folder, and remove it again if nothing was written into it, as options or data were refused."""
+    if not world.is_main or folder.is_dir():
         yield
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Leave no folder behind if options or data were refused."""
-    with suppress(OSError):
-        folder.rmdir()
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def train(config: RunConfig, world: World) -> int:

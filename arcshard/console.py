@@ -1,11 +1,12 @@
 """What all commands share: mistakes answered in one sentence with exit code 2, progress with rate and time left."""
 import argparse
+import hashlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -76,9 +77,6 @@ def check_least(args: argparse.Namespace, least: float, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {value}: give at least {least}")
 
 
-OTHER_RANKS_WAIT = 10.0  # seconds; ranks that fail alike do so within two
-
-
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Exit with main()'s code (None is 0); a UserError, or a path that the system refuses, is a sentence and 2."""
     name = sys.argv[0].rpartition("/")[2]
@@ -96,17 +94,30 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def fail(sentence: str, code: int) -> NoReturn:
-    """Exit with a sentence. Of the ranks that torchrun started on a machine the first speaks, which ends the others."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        time.sleep(OTHER_RANKS_WAIT)
-    print(printable(sentence), file=sys.stderr)
+    """Exit with a sentence, which only one of the ranks prints that torchrun started on this machine."""
+    sentence = printable(sentence)
+    if not _is_said(sentence):
+        print(sentence, file=sys.stderr)
     sys.exit(code)
 
 
 def printable(text: str) -> str:
     """The text on one line: a name from a foreign file may hold what would steer the terminal, or is not UTF-8."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _is_said(sentence: str) -> bool:
+    """Whether another rank prints it: the first leaves a mark in the folder that torchrun made for this start."""
+    own = os.environ.get("TORCHELASTIC_ERROR_FILE")  # FOLDER/LOCAL_RANK/error.json
+    if not own:
+        return False
+    try:
+        Path(own).parents[1].joinpath(f"said-{hashlib.sha256(sentence.encode()).hexdigest()}").touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    except OSError:  # better twice than never
+        pass
+    return False
 
 
 def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, unit: str,

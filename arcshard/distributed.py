@@ -3,15 +3,17 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from arcshard.console import UserError
+from arcshard.files import Locked, folder_lock
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # gloo's message, without its name, for an operation beside the one that timed out.
@@ -49,6 +51,20 @@ class World:
         flags = torch.tensor([int(flag)])
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags.item())
+
+    @contextmanager
+    def lock(self, folder: Path) -> Iterator[None]:
+        """Hold `folder_lock` on the main rank; all ranks must call, and raise Locked if another process holds it."""
+        locked = False
+        with ExitStack() as stack:
+            if self.is_main:
+                try:
+                    stack.enter_context(folder_lock(folder))
+                except Locked:
+                    locked = True
+            if self.any(locked):
+                raise Locked(folder)
+            yield
 
     @property
     def ask_every(self) -> int:

@@ -100,11 +100,18 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+class Locked(UserError):
+    """A folder, its only argument, that another process writes into."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} is locked: another process writes into it; wait until it ends"
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Let only this process write into an existing folder, by flock; the kernel frees it however the process ends.
 
-    Raises UserError if another process holds the lock. Warns where folders cannot be locked, as on NFS.
+    Raises Locked if another process holds the lock. Warns where folders cannot be locked, as on NFS.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -112,7 +119,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         if locked is None:
             print(f"{folder} is on a file system without locks: let no other process write into it", file=sys.stderr)
         elif not locked:
-            raise UserError(f"{folder} is locked: another process writes into it; wait until it ends")
+            raise Locked(folder)
         yield
     finally:
         os.close(handle)

@@ -2,7 +2,6 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from arcshard import distributed
 from arcshard.console import UserError, check_least, progress
 from arcshard.distributed import World
-from arcshard.files import folder_lock, whole_file
+from arcshard.files import whole_file
 from arcshard.memory import keep_freed_memory
 from loader import Loader
 from retrieval.run.model import RunModel, Tta, add_checkpoint, add_tta, embed_views, load_model
@@ -65,7 +64,7 @@ def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "flo
     """
     path.mkdir(parents=True, exist_ok=True)
     parts = Parts(path, provenance_of(model, dataset), len(dataset), dtype, part_rows)
-    with folder_lock(path) if world.is_main else nullcontext():
+    with world.lock(path):
         if world.is_main:
             parts.begin()
         world.wait()
