@@ -7,6 +7,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 QUALITY = 82  # of JPEG
 
@@ -17,8 +18,8 @@ def fill(template: str, /, **values: Any) -> str:
 
 
 def thumbnail(photo: bytes, side: int) -> str:
-    """An encoded photo, shrunk to fit side × side pixels, as a data URI."""
-    with Image.open(io.BytesIO(photo)) as image:
+    """A JPEG of any size, shrunk to fit side × side pixels, as a data URI."""
+    with JpegImageFile(io.BytesIO(photo)) as image:  # Image.open has a limit, and packing another
         image.draft("RGB", (side, side))  # decodes a large JPEG at a fraction of its size
         small = image.convert("RGB")
     small.thumbnail((side, side))

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.JpegImagePlugin import JpegImageFile
 
 from retrieval.local_features import Inliers
 
@@ -26,7 +27,7 @@ SHIFT = 4  # fractional bits of OpenCV's coordinates: lines end at a sixteenth o
 class Shown:
     """A photo and its caption."""
     photo: bytes
-    """Encoded."""
+    """A JPEG."""
     caption: list[str]
     """Lines of the caption, at most LINES; a line that is too long ends in an ellipsis."""
 
@@ -51,7 +52,7 @@ def neighbors_picture(rows: list[list[Shown]]) -> NDArray[np.uint8]:
 
 def _boxed(encoded: bytes) -> Image.Image:
     """The whole photo in the middle of a box of BOX_WIDTH × BOX_HEIGHT pixels."""
-    with Image.open(io.BytesIO(encoded)) as photo:
+    with JpegImageFile(io.BytesIO(encoded)) as photo:  # Image.open has a limit, and packing another
         small = photo.convert("RGB")
     small.thumbnail((BOX_WIDTH, BOX_HEIGHT))
     box = Image.new("RGB", (BOX_WIDTH, BOX_HEIGHT), FRAME)

@@ -1,8 +1,9 @@
 """Pictures of answers: queries beside their neighbors, two photos and their inliers; names of landmarks."""
 import numpy as np
 import pytest
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
+from pages.templates import thumbnail
 from retrieval.local_features import Inliers
 from retrieval.pictures import (
     BOX_HEIGHT,
@@ -41,6 +42,13 @@ def test_each_photo_has_its_place_and_words_below():
     assert [box(0, column)[0][:3].max() < 50 for column in range(3)] == [True, False, False]
     assert [bool((box(*place)[1] < 100).any()) for place in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))] == [
         True, False, True, True, False]
+
+
+def test_photos_may_be_larger_than_pillow_takes_by_itself(monkeypatch):
+    """As make_shards.py --max-pixels may have admitted them."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    photo = jpeg("red", (90, 60))
+    assert neighbors_picture([[Shown(photo, [])]]).any() and thumbnail(photo, 20)
 
 
 @pytest.mark.parametrize("words", ["W" * 300, "a\nb\tc", "Ω $x^2$ {0} ж ع 塔", ""])
