@@ -112,7 +112,9 @@ def test_an_archive_with_two_photos_for_one_id_is_refused(files, kind, key):
     assert bool(refusal(data, [key, "other"])) == ambiguous
 
 
-def test_two_members_for_one_photo_are_named_with_the_remedy():
+def test_two_members_for_one_photo_are_named_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(preprocess.sources.index, "BATCH", 1)
+    monkeypatch.setattr(preprocess.sources.index, "CHUNK", 1)
     same = zip_bytes({"a/x.jpg": b"1", "b/x.jpg": b"1", "y.jpg": b"2"})
     assert refusal(same, ["x", "y"]) == "" and by_key(same, "x") == [b"1"]
     several = {"thumbs/x.jpg": b"1", "train\\x.jpg": b"2", "y.jpg": b"3"}

@@ -8,13 +8,13 @@ import posixpath
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from arcshard.console import UserError, progress
-from arcshard.files import whole_file
 from arcshard.untrusted import read_array
 from arcshard.urls import filesystem, reaching
 from preprocess.engine import Engine, run_tasks
@@ -23,6 +23,7 @@ from preprocess.sources.entry import ENCRYPTED, TAR, ArchiveEntry, Damaged, clea
 from preprocess.sources.find import FoundPath
 from preprocess.sources.tar_archive import checked_tar_entries, is_tar
 from preprocess.sources.zip_archive import is_zip, zip_entries
+from shards.rows import CHUNK, RowFile, new_rows, open_rows
 
 # Hashes of the file name and of the whole name, the numbers of an ArchiveEntry (a size of 4 GiB or more as 4 GiB - 1:
 # no photo is that large), and the archive's number among several.
@@ -65,6 +66,7 @@ def digest(text: str) -> str:
 
 
 NESTED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+BATCH = 4096  # members whose rows are written at a time
 
 
 def _index(task: tuple[Path, str]) -> str:
@@ -73,16 +75,15 @@ def _index(task: tuple[Path, str]) -> str:
     Raises UserError if other archives are in it instead of photos.
     """
     path, url = task
-    rows, nested, has_photos = bytearray(), "", False
-    for entry in archive_entries(url):
-        rows += _row(entry)
-        has_photos = has_photos or posixpath.splitext(entry.name)[1].lower() in PHOTO_ENDINGS
-        if not nested and entry.name.lower().endswith(NESTED):
-            nested = entry.name
-    if nested and not has_photos:
-        raise UserError(f"{url} holds {nested} instead of photos: unpack it, and give --images what is in it")
-    with whole_file(path) as f:
-        np.save(f, np.frombuffer(rows, ROW))
+    entries, nested, has_photos = archive_entries(url), "", False
+    with new_rows(path, ROW) as append:
+        while batch := list(islice(entries, BATCH)):
+            append(np.frombuffer(b"".join(map(_row, batch)), ROW))
+            names = [entry.name.lower() for entry in batch]
+            nested = nested or next((entry.name for entry, name in zip(batch, names) if name.endswith(NESTED)), "")
+            has_photos = has_photos or any(posixpath.splitext(name)[1] in PHOTO_ENDINGS for name in names)
+        if nested and not has_photos:
+            raise UserError(f"{url} holds {nested} instead of photos: unpack it, and give --images what is in it")
     for stale in set(path.parent.glob(f"{digest(url)}-*.npy")) - {path}:
         stale.unlink(missing_ok=True)
     return f"{url} also holds {nested}, in which no photo is looked for: unpack it if it has some" if nested else ""
@@ -150,14 +151,19 @@ def sorted_rows(indexes: Sequence[Path], by: By) -> np.ndarray:
     """Memory-mapped ROW of all indexes, sorted by the hash `by`; rows of one hash in the order of the archives, but
     encrypted members after others, so that they do not hide a photo.
 
-    The table is a file beside the indexes, made if missing; memory does not grow with the number of rows.
+    Memory does not grow with the number of rows, but mapped pages count as the process's memory.
     """
+    return read_array(_open(_sorted_file(indexes, by)).path, ROW, mmap=True).view(np.ndarray)
+
+
+def _sorted_file(indexes: Sequence[Path], by: By) -> Path:
+    """The file of sorted_rows, beside the indexes; made if missing."""
     path = indexes[0].with_name(f"by-{by}-{digest(' '.join(index.name for index in indexes))}.npy")
     if not path.exists():
         _write(path, indexes, by)
         for stale in set(path.parent.glob(f"by-{by}-*.npy")) - {path}:
             stale.unlink(missing_ok=True)
-    return _read(path)
+    return path
 
 
 def look_up(rows: np.ndarray, by: By, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -169,47 +175,57 @@ def look_up(rows: np.ndarray, by: By, names: Sequence[str]) -> tuple[np.ndarray,
     return there, rows[at[there]]
 
 
-def twins(rows: np.ndarray, by: By, names: Iterable[str]) -> np.ndarray:
-    """Different files of one archive under one of the names, where that archive is the first with it: ROW (N, 2).
+def twins(indexes: Sequence[Path], by: By, names: Iterable[str]) -> np.ndarray:
+    """Different files of one archive with the same name, one of `names`, where that archive is the first with it.
 
-    rows: sorted_rows. Members of a zip with equal size and crc32 are one photo, and a tar has no checksum.
+    Returns positions in sorted_rows, int64 (N,), of rows whose next row is the other file. Members of a zip with equal
+    size and crc32 are one photo; a tar has no checksum.
     """
-    one, two = rows[:-1], rows[1:]
-    twin = (one[by] == two[by]) & (one["archive"] == two["archive"])
-    twin &= (one["size"] != two["size"]) | (one["crc32"] != two["crc32"]) | (one["method"] == TAR)
-    at = np.flatnonzero(twin)
+    at = np.concatenate([np.empty(0, np.int64), *_twins(indexes, by)])
     if len(at):  # else the names need not be hashed, which takes 2 s for 1.6 million
-        at = at[np.isin(rows[by][at], _hashes(names))]
+        rows, hashes = sorted_rows(indexes, by), np.sort(_hashes(names))
+        found = rows[by][at]
+        at = at[np.searchsorted(hashes, found) < np.searchsorted(hashes, found, "right")]
         at = at[rows["archive"][np.searchsorted(rows[by], rows[by][at])] == rows["archive"][at]]
-    return rows[np.stack([at, at + 1], axis=1)]
+    return at
+
+
+def _twins(indexes: Sequence[Path], by: By) -> Iterator[np.ndarray]:
+    table = _open(_sorted_file(indexes, by))
+    for first in range(0, table.rows, CHUNK):
+        rows = table.read(first, CHUNK + 1)
+        one, two = rows[:-1], rows[1:]
+        same = (one[by] == two[by]) & (one["archive"] == two["archive"])
+        differ = (one["size"] != two["size"]) | (one["crc32"] != two["crc32"]) | (one["method"] == TAR)
+        yield first + np.flatnonzero(same & differ)
 
 
 def _hashes(names: Iterable[str]) -> np.ndarray:
     return np.fromiter(map(name_hash, names), np.uint64)
 
 
-def _read(path: Path) -> np.ndarray:
-    """Memory-mapped ROW of a file in the cache."""
+def _open(path: Path) -> RowFile:
     try:
-        return read_array(path, ROW, mmap=True).view(np.ndarray)
+        return open_rows(path, ROW)
     except ValueError as error:
         raise UserError(f"{path} {error}: delete it, and the archive is indexed again") from None
 
 
 def _write(path: Path, indexes: Sequence[Path], by: By) -> None:
-    total = sum(len(_read(index)) for index in indexes)
+    total = sum(_open(index).rows for index in indexes)
     bits = 1 + (total // ROWS_PER_SLICE).bit_length()  # the hashes' first bits cut the rows into equal slices
-    header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (total,)}
-    with whole_file(path) as f:
-        np.lib.format.write_array_header_1_0(f, header)
+    with new_rows(path, ROW) as append:
         for first_bits in range(1 << bits):
-            rows = np.concatenate([_slice(index, number, by, first_bits, bits) for number, index in enumerate(indexes)])
-            f.write(rows[np.lexsort((rows["method"] == ENCRYPTED, rows[by]))].tobytes())
+            rows = _slice(indexes, by, first_bits, bits)
+            append(rows[np.lexsort((rows["method"] == ENCRYPTED, rows[by]))])
 
 
-def _slice(index: Path, number: int, by: By, first_bits: int, bits: int) -> np.ndarray:
-    """The rows of one index whose hash begins with `first_bits`, with the archive's number."""
-    rows = _read(index)
-    chosen = rows[rows[by] >> np.uint64(64 - bits) == first_bits]
-    chosen["archive"] = number
-    return chosen
+def _slice(indexes: Sequence[Path], by: By, first_bits: int, bits: int) -> np.ndarray:
+    """The rows whose hash begins with `first_bits`, with the numbers of their archives."""
+    found = [np.empty(0, ROW)]
+    for number, index in enumerate(indexes):
+        for rows in _open(index).chunks():
+            chosen = rows[rows[by] >> np.uint64(64 - bits) == first_bits]
+            chosen["archive"] = number
+            found.append(chosen)
+    return np.concatenate(found)

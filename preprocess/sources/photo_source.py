@@ -189,9 +189,10 @@ class PhotoSource:
             return
         by: By = "base" if paths is None else "name"
         names = map(base_name, keys) if paths is None else (clean_name(path) or "" for path in paths)
-        found = twins(sorted_rows(self._indexes, by), by, names)
+        found = twins(self._indexes, by, names)
         if len(found):
-            archive, offsets = self._archives[found["archive"][0, 0]], found["offset"][0].tolist()
+            first, second = sorted_rows(self._indexes, by)[found[0]:found[0] + 2]
+            archive, offsets = self._archives[first["archive"]], (first["offset"], second["offset"])
             both = [entry.name for entry in archive_entries(archive) if entry.offset in offsets]
             base = posixpath.basename(clean_name(both[0]) or "")
             remedy = TELL_APART if by == "base" and len({*both}) > 1 else "make it anew with one of them"
