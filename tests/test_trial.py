@@ -34,7 +34,8 @@ def test_the_network_of_each_preset_takes_the_batches_of_its_stages(preset):
     ("test_resnet", 32, 2, "bn"), ("test_resnet", 32, 1, "bn"), ("test_resnet", 64, 1, "none"),
     ("test_resnet", 32, 1, "none"), ("test_resnet", 64, 1, "swish"), ("test_efficientnet", 32, 2, "bn-prelu"),
     ("test_vit", 160, 2, "bn"), ("test_vit", 64, 2, "bn"),
-    ("test_convnext", 64, 2, "bn"), ("test_mambaout", 64, 2, "bn")])
+    ("test_convnext", 64, 2, "bn"), ("test_mambaout", 64, 2, "bn"),
+    ("mobilenetv3_small_050", 64, 2, "none"), ("hgnetv2_b0", 64, 2, "bn")])
 def test_it_says_what_training_would(backbone, size, batch, neck):
     try:
         embedder = build_embedder(ModelConfig(backbone=backbone, weights="none", neck=neck, dim=8)).train()
@@ -47,6 +48,11 @@ def test_it_says_what_training_would(backbone, size, batch, neck):
     else:
         with pytest.raises(UserError, match=": give"):
             check(*options)
+
+
+def test_a_map_that_is_wider_than_timms_number_of_features_is_taken():
+    check(*network("mobilenetv3_small_050", 64, 2))
+    assert build_embedder(ModelConfig(backbone="mobilenetv3_small_050", weights="none", neck="none")).dim == 1024
 
 
 @pytest.mark.parametrize("options, sentence", [

@@ -11,6 +11,7 @@ import torch
 from arcshard.console import UserError
 from arcshard.distributed import World
 from model import ArcFace, build_embedder
+from model.weights import width_of
 from training.config import StageConfig
 from training.step import LONGEST, Step, train_mode
 
@@ -54,8 +55,8 @@ def _refusal(step: Step, count: int, size: int) -> str:
     try:
         with torch.no_grad():
             features = backbone(torch.empty(count, 3, size, size, device="meta"))
-            if features.ndim != 4 or features.shape[1] != backbone.num_features:
-                return f"its features are {tuple(features.shape)}, not (images, {backbone.num_features}, height, width)"
+            if features.ndim != 4 or features.shape[1] != width_of(backbone):
+                return f"its features are {tuple(features.shape)}, not (images, {width_of(backbone)}, height, width)"
             step.embedder.neck(features.mean((2, 3)))
     except Exception as error:  # whatever a timm model raises
         return _said(error)
