@@ -426,6 +426,17 @@ def test_photos_are_found_in_archives_by_their_path(call, leaky, tmp_path):
     assert (tmp_path / "d.csv").read_text() == f"{HEADER}\nb,test,7,c,val,7,near,0\n"
 
 
+def test_two_photos_for_one_id_are_refused(call, leaky, tmp_path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        for folder, key in (("thumbs", "train0"), ("train", "test1")):
+            tar.add(leaky / "photos" / f"{key}.jpg", f"{folder}/a.jpg")
+    (tmp_path / "samples.csv").write_text("id,landmark_id,label,split\na,7,0,train\nb,7,0,test\n")
+    done = call(SCRIPT, "--samples", tmp_path / "samples.csv", "--images", tmp_path / "photos.tar", "--out",
+                tmp_path / "d.csv", "--workers", "1")
+    assert done.returncode == 2 and "two members a.jpg (thumbs/a.jpg, train/a.jpg; 1 such)" in done.stderr
+    assert not (tmp_path / "d.csv").exists()
+
+
 def test_a_photo_in_another_place_is_hashed_anew():
     samples = pd.DataFrame({"id": ["a", "b"], "path": ["x/1.jpg", "x/2.jpg"]})
     keys = [*photo_keys(samples, ["/photos"]), *photo_keys(samples, ["/other"]), *photo_keys(samples, []),
