@@ -94,7 +94,9 @@ def _samples(tar: HashingStream, needed: list[str], faults: list[TarFault]) -> I
         if not lacking:
             yield sample
         elif known:
-            faults.append(known[0].fault(f"has no {one_line(stem)}.{lacking[0]} beside it"))
+            is_other = lacking[0] == JPG and known[0].extension in OTHER_PHOTOS
+            faults.append(known[0].fault("is no JPEG" if is_other else
+                                         f"has no {one_line(stem)}.{lacking[0]} beside it"))
 
 
 def _size(photo: TarMember, decode: bool, faults: list[TarFault]) -> tuple[int, int]:

@@ -217,8 +217,8 @@ def turned() -> bytes:
 
 JPG, CLS = ("a.jpg", photo(0)), ("a.cls", b"0")
 REFUSED = {
-    "PNG": ([("a.PNG", b"\x89PNG"), CLS], "at offset 0: member a.PNG has no a.jpg beside it"),
-    "PNG without a label": ([*pairs("b"), ("a.png", b"\x89PNG")], "member a.png has no a.jpg beside it"),
+    "PNG": ([("a.PNG", b"\x89PNG"), CLS], "at offset 0: member a.PNG is no JPEG"),
+    "PNG without a label": ([*pairs("b"), ("a.png", b"\x89PNG")], "member a.png is no JPEG"),
     "no label": ([JPG, ("a.json", b"{}"), *pairs("b")], "at offset 0: member a.jpg has no a.cls beside it"),
     "no photo": ([CLS, *pairs("b")], "at offset 0: member a.cls has no a.jpg beside it"),
     "apart": ([JPG, ("b.jpg", photo(1)), CLS, ("b.cls", b"0")], "member a.jpg has no a.cls beside it"),
