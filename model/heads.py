@@ -46,6 +46,8 @@ class MarginHead(nn.Module):
         straight_through: the margin changes the loss, but the derivative of the target by the true cosine counts as 1,
             as in insightface's arcface_torch/losses.py.
         negatives: share in (0, 1] of the classes that take part in a step, chosen by `draw_classes`.
+        uniform: draw the centers' numbers uniformly in ±1/√D, a norm of √⅓, instead of by Xavier's rule, where the norm
+            is √(2·D / (D + C·K)).
         shard: this rank's classes; None: all.
     """
 
@@ -57,7 +59,7 @@ class MarginHead(nn.Module):
     def __init__(self, dim: int, num_classes: int, scale: float = 45.0, margin: float = 0.3, centers: int = 1,
                  smoothing: float = 0.0, margin_factors: Tensor | None = None, class_weights: Tensor | None = None, *,
                  focal: float = 0.0, learn_scale: bool = False, straight_through: bool = False, negatives: float = 1.0,
-                 shard: ClassShard | None = None):
+                 uniform: bool = False, shard: ClassShard | None = None):
         super().__init__()
         check_scale(scale)
         self.check_margin(margin)
@@ -65,7 +67,8 @@ class MarginHead(nn.Module):
         self.straight_through, self.negatives = straight_through, negatives
         self.shard = shard or ClassShard(num_classes)
         # Each rank draws the numbers of all classes, so that a run begins the same with any number of ranks.
-        whole = nn.init.xavier_uniform_(torch.empty(num_classes * centers, dim))
+        whole = torch.empty(num_classes * centers, dim)
+        nn.init.uniform_(whole, -dim**-0.5, dim**-0.5) if uniform else nn.init.xavier_uniform_(whole)
         self.weight = nn.Parameter(self.shard.own(whole).clone())
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
         # Tensors, so that a schedule neither recompiles the step nor waits for the device.

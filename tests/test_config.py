@@ -10,7 +10,7 @@ import timm
 from arcshard.config import as_plain, described, differences
 from loader import View
 from model import HeadConfig, ModelConfig
-from training.config import SECTIONS, TrainConfig, may_change, read_arguments
+from training.config import SECTIONS, TrainConfig, may_change, read_arguments, with_new_options
 
 VIEWS = sorted((Path(__file__).parent.parent / "configs" / "views").glob("*.yaml"))
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -52,7 +52,7 @@ def test_help_explains_every_field(capsys):
     with pytest.raises(SystemExit) as ended:
         arguments("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert ended.value.code == 0 and "Nesterov momentum of SGD, beta1 of AdamW." in text
+    assert ended.value.code == 0 and "Momentum of SGD, beta1 of AdamW." in text
     for name, section in SECTIONS.items():
         for field in fields(section):
             after = text[text.index(f"--{name}.{field.name} ", text.index("options:")):]
@@ -64,6 +64,15 @@ def test_differences_name_the_field_and_both_values():
     new = as_plain(head=HeadConfig(scale=45), train=TrainConfig(lr=0.1, log_every=9))
     assert differences(old, new, {"train.log_every"}) == ["head.scale was 30 and is 45"]
     assert differences(old, old, set()) == []
+
+
+def test_a_run_of_an_older_version_has_the_defaults_of_options_that_came_later():
+    old = as_plain(head=HeadConfig(scale=30), train=TrainConfig(lr=0.1))
+    del old["train"]["nesterov"], old["head"]["init"]
+    new = with_new_options(old)
+    assert new == as_plain(head=HeadConfig(scale=30), train=TrainConfig(lr=0.1))
+    assert differences(new, as_plain(head=HeadConfig(scale=30), train=TrainConfig(lr=0.1, nesterov=False)), set()) == [
+        "train.nesterov was True and is False"]
 
 
 def test_a_field_that_a_new_version_adds_counts_as_a_difference():

@@ -29,6 +29,19 @@ def test_gem_has_finite_gradients_for_negative_and_zero_features():
     assert torch.isfinite(x.grad).all() and torch.isfinite(gem.p.grad)
 
 
+@pytest.mark.parametrize("p", [3.0, 7.4, 7.6, 20.0])
+def test_gem_has_finite_gradients_of_a_large_exponent_where_a_channel_is_all_zero(p):
+    """1e-6 to the 7.6th is 0 in float32. Where the mean is above 0, the gradient is that of the formula in float64."""
+    gem, x = GeM(p), torch.stack([torch.zeros(2, 3, 3), torch.rand(2, 3, 3)], 1).requires_grad_()
+    gem(x)[:, 1].sum().backward(retain_graph=True)
+    wide, exact = x.detach().double(), torch.tensor(p, dtype=torch.float64, requires_grad=True)
+    wide[:, 1].pow(exact).mean((1, 2)).pow(1 / exact).sum().backward()
+    assert gem.p.grad.item() == pytest.approx(exact.grad.item(), rel=1e-3)
+    gem(x).sum().backward()
+    assert torch.isfinite(gem.p.grad) and torch.isfinite(x.grad).all()
+    assert gem(torch.zeros(1, 1, 2, 2)).item() < 5e-2
+
+
 def test_a_fixed_gem_does_not_learn_its_exponent():
     assert not GeM(learned=False).p.requires_grad
     with pytest.raises(ValueError, match="GeM's exponent p is 0: give a positive number"):
@@ -40,9 +53,30 @@ def test_necks_give_the_promised_size(kind):
     assert make_neck(kind, 20, 8)(torch.randn(4, 20)).shape == (4, 20 if kind == "none" else 8)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_neck_is_a_linear_layer_and_its_bias_is_left_out_on_request(bias):
+    neck, x = make_neck("linear", 20, 8, bias), torch.randn(4, 20)
+    assert [name for name, _ in neck.named_parameters()] == (["weight", "bias"] if bias else ["weight"])
+    expected = x @ neck.weight.T + (neck.bias if bias else 0)
+    torch.testing.assert_close(neck(x), expected)
+    assert (small(neck="bn", neck_bias=bias).neck[0].bias is None) is not bias
+
+
 def test_an_unknown_neck_is_named():
-    with pytest.raises(ValueError, match="there is no neck 'x': give one of bn, bn-prelu, swish, none"):
+    with pytest.raises(ValueError, match="there is no neck 'x': give one of bn, bn-prelu, swish, linear, none"):
         make_neck("x", 2, 2)
+
+
+def test_drop_path_rises_linearly_with_depth_and_rests_in_evaluation():
+    """As EfficientNet's drop-connect: the rate of block i of n is i / n of the given one."""
+    embedder = build_embedder(ModelConfig("test_efficientnet", "none"), drop_path=0.2)
+    blocks = [block for stage in embedder.backbone.blocks for block in stage]
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]
+    assert rates == pytest.approx([0.2 * i / len(blocks) for i in range(len(blocks))])
+    images = torch.randint(256, (4, 64, 64, 3), dtype=torch.uint8)
+    assert torch.equal(embedder.eval()(images), embedder(images))
+    with pytest.raises(UserError, match="train.drop_path is 0.1, which vgg11 has no use for: set it to 0"):
+        build_embedder(ModelConfig("vgg11", "none"), drop_path=0.1)
 
 
 def test_color_jitter_equals_torchvision_sample_by_sample():

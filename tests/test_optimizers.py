@@ -1,5 +1,6 @@
 """An update with a bad gradient changes nothing; a bad loss on one rank is a bad gradient everywhere."""
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,20 +27,23 @@ def updated(module, optimizer, buffers, images, bad):
     buffers.restore_if_bad(torch.tensor(bad))
 
 
-def reference(name, module):
-    options = {"lr": 0.1, "weight_decay": 0.0}
-    return torch.optim.SGD(module.parameters(), momentum=0.9, nesterov=True, **options) if name == "sgd" else (
-        torch.optim.AdamW(module.parameters(), betas=(0.9, 0.999), **options))
+def reference(c, module):
+    options = {"lr": 0.1, "weight_decay": c.weight_decay}
+    return torch.optim.SGD(module.parameters(), momentum=0.9, nesterov=c.nesterov, **options) if c.optimizer == "sgd" \
+        else torch.optim.AdamW(module.parameters(), betas=(0.9, 0.999), **options)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_bad_updates_leave_no_trace(name):
+@pytest.mark.parametrize("options", [
+    {}, {"nesterov": False}, {"decay_on": "all", "weight_decay": 0.01}, {"optimizer": "adamw"},
+    {"optimizer": "adamw", "decay_on": "all", "weight_decay": 0.1}], ids=str)
+def test_bad_updates_leave_no_trace(options):
     """Good, bad and good updates equal torch's plain optimizer with the good ones alone, in float64."""
     torch.manual_seed(0)
     ours = Tiny().double()
     theirs = copy.deepcopy(ours)
-    optimizer = build_optimizer(ours, ours.backbone, TrainConfig(optimizer=name, lr=0.1, weight_decay=0.0))
-    plain, buffers = reference(name, theirs), KeptBuffers(ours)
+    c = TrainConfig(**{"lr": 0.1, "weight_decay": 0.0, **options})
+    optimizer = build_optimizer(ours, ours.backbone, c)
+    plain, buffers = reference(c, theirs), KeptBuffers(ours)
     for number in range(6):
         images = torch.randn(5, 3, 6, 6, dtype=torch.float64)
         bad = number in (0, 3)
@@ -62,6 +66,13 @@ def test_a_bad_loss_poisons_even_a_gradient_that_is_finite(loss, bad):
     assert clip([weight], [], 5.0).item() is bad
 
 
+def test_without_a_limit_gradients_stay_as_they_are():
+    weight = torch.randn(3, 4, requires_grad=True)
+    (1e6 * weight.square().sum()).backward()
+    before = weight.grad.clone()
+    assert not clip([weight], [], torch.inf) and torch.equal(weight.grad, before)
+
+
 def test_groups_share_out_rate_and_decay():
     module = Tiny()
     module.head.bias.requires_grad = False
@@ -69,6 +80,8 @@ def test_groups_share_out_rate_and_decay():
     groups = parameter_groups(module, module.backbone, c)
     assert [(len(g["params"]), g["lr"], g["weight_decay"]) for g in groups] == [
         (1, 0.1, 1e-3), (2, 0.1, 0.0), (1, 0.2, 1e-3), (0, 0.2, 0.0)]
+    groups = parameter_groups(module, module.backbone, replace(c, decay_on="all"))
+    assert [g["weight_decay"] for g in groups] == [1e-3] * 4
     optimizer = build_optimizer(module, module.backbone, c)
     set_lr(optimizer, 0.4)
     assert [g["lr"] for g in optimizer.param_groups] == [0.2, 0.2, 0.4, 0.4]

@@ -54,13 +54,21 @@ class TrainConfig:
     schedule: Literal["cosine", "constant"] = "cosine"
     """What the learning rate does after the warmup: falls to 0 by half a cosine, or stays (2nd place: 0.01)."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum (1st place), or AdamW (3rd place: Adam, which is AdamW without weight_decay)."""
+    """SGD with momentum (1st and 2nd place), or AdamW (3rd place: Adam, which is AdamW without weight_decay)."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD, beta1 of AdamW."""
+    """Momentum of SGD, beta1 of AdamW."""
+    nesterov: bool = True
+    """Whether SGD's momentum is Nesterov's (1st place 2020) or plain (2nd)."""
     weight_decay: float = 1e-4
-    """On weights, an L2 penalty for sgd, decoupled for adamw; biases, normalization and GeM's exponent have none."""
+    """On the parameters of decay_on, an L2 penalty for sgd, decoupled for adamw."""
+    decay_on: Literal["weights", "all"] = "weights"
+    """What decays. weights: matrices and kernels; all: biases, normalization and GeM's exponent too (1st and 2nd place
+    2020)."""
+    drop_path: float = 0.0
+    """Probability of leaving out the last residual block for an image; earlier blocks are left out in proportion to
+    their depth (stochastic depth; 2nd place: 0.2)."""
     clip: float = 5.0
-    """Largest norm of the gradient (1st place: 5)."""
+    """Largest norm of the gradient (1st place: 5); .inf: no limit."""
     ema: float | None = None
     """Half-life, in images, of an average of the weights that is used to validate, evaluate and answer, or a tenth
     of the images seen if that is less; null: no average. An epoch or two is a good value."""
@@ -98,7 +106,8 @@ class TrainConfig:
             self._check(0 <= getattr(self, name) < math.inf, name, "give 0 or more")
         for name in ("warmup", "size_warmup"):
             self._check(0 <= getattr(self, name) <= 1, name, "give a share of the run from 0 to 1")
-        self._check(0 <= self.momentum < 1, "momentum", "give 0 or more, below 1")
+        for name in ("momentum", "drop_path"):
+            self._check(0 <= getattr(self, name) < 1, name, "give 0 or more, below 1")
         self._check(0 < self.clip, "clip", "give a positive number, or .inf for no limit")
         self._check(self.micro_batch is None or self.micro_batch > 0, "micro_batch",
                     "give a positive number, or null for all images at once")
@@ -193,6 +202,12 @@ def may_change(allow_changed_data: bool) -> set[str]:
     marks = [RUNTIME, WITH_DATA] if allow_changed_data else [RUNTIME]
     return {f"{section.name}.{f.name}" for section in fields(StageConfig) if is_dataclass(section.type)
             for f in fields(section.type) if section.metadata in marks or f.metadata in marks}
+
+
+def with_new_options(old: Config) -> Config:
+    """A checkpoint's options, with those that came after the version that wrote it at their defaults, as it ran."""
+    defaults = as_plain(**{name: section() for name, section in SECTIONS.items()})
+    return {name: {**defaults.get(name, {}), **section} for name, section in old.items()}
 
 
 def read_arguments(words: list[str], description: str | None = None) -> RunConfig:

@@ -171,7 +171,7 @@ def build_optimizer(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> t
     groups = parameter_groups(module, backbone, c)
     if c.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=(c.momentum, 0.999), fused=True)
-    optimizer = torch.optim.SGD(groups, momentum=c.momentum, nesterov=c.momentum > 0, fused=True)
+    optimizer = torch.optim.SGD(groups, momentum=c.momentum, nesterov=c.nesterov and c.momentum > 0, fused=True)
     if c.momentum:  # from zero it moves as torch's own does, and is there if the first update is left out
         for group in optimizer.param_groups:
             for p in group["params"]:
@@ -180,13 +180,13 @@ def build_optimizer(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> t
 
 
 def parameter_groups(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> list[dict[str, Any]]:
-    """Four groups: backbone or not, weight decay (matrices and kernels) or none (biases, normalization, GeM)."""
+    """Four groups: backbone or not, matrices and kernels or the rest (biases, normalization, GeM), see decay_on."""
     of_backbone = {id(p) for p in backbone.parameters()}
     rest = [p for p in module.parameters() if id(p) not in of_backbone]
-    return [{"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == decays], "lr": c.lr * share,
-             "lr_share": share, "weight_decay": c.weight_decay if decays else 0.0}
+    return [{"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == is_weight], "lr": c.lr * share,
+             "lr_share": share, "weight_decay": c.weight_decay if is_weight or c.decay_on == "all" else 0.0}
             for share, parameters in ((c.backbone_lr, list(backbone.parameters())), (1.0, rest))
-            for decays in (True, False)]
+            for is_weight in (True, False)]
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

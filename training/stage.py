@@ -15,7 +15,15 @@ from arcshard.distributed import World
 from loader import GrowingSize, Loader, tune
 from loader.draws import SeedChannel, hash64
 from shards import Dataset, splits
-from training.config import ONLY, RunConfig, StageConfig, TrainConfig, check_classes, may_change
+from training.config import (
+    ONLY,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+    check_classes,
+    may_change,
+    with_new_options,
+)
 from training.log import VALIDATION, BadSteps, MetricsLog, read
 from training.schedules import passed
 from training.trial import check_network
@@ -161,7 +169,7 @@ def saved_state(run: RunConfig) -> Checkpoint | None:
         raise UserError(f"the run in {run.out} has begun the stages {', '.join(begun)}, but now they are "
                         f"{', '.join(run.stages)}: only later stages may change")
     changed = [change if name == ONLY else f"stages.{name}: {change}" for name in begun
-               for change in differences(saved.stages[name], run.stages[name].as_plain(),
+               for change in differences(with_new_options(saved.stages[name]), run.stages[name].as_plain(),
                                          may_change(run.allow_changed_data))]
     if changed:
         raise UserError(f"the configuration differs from that of the run in {run.out}: {'; '.join(changed)}; "

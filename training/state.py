@@ -118,7 +118,7 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
 
 def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World) -> Step:
     """Embedder and head on this rank's device. class_sizes: photos of each class, (C,)."""
-    embedder = build_embedder(model)
+    embedder = build_embedder(model, c.drop_path)
     step = Step(embedder, build_head(head, embedder.dim, len(class_sizes), class_sizes, world)).to(world.device)
     if c.batchnorm == "synced":
         step = convert_sync_batchnorm(step)
