@@ -64,6 +64,17 @@ def test_the_presets_of_the_first_place_are_its_seven_configurations(number):
     assert (given.model.neck, given.head.scale, given.head.class_weights) == ("bn-prelu", 45, "log")
 
 
+@pytest.mark.parametrize("model, drop_path, init", [
+    ("b5", 0.2, "uniform"), ("b6", 0.2, "random"), ("b7", 0.2, "random"), ("resnet152", 0.0, "uniform")])
+def test_the_presets_of_the_second_place_train_as_its_code_does(model, drop_path, init):
+    """optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-5), and no clipping, in each stage."""
+    for stage in read(PRESETS[0].parent / f"second-place-{model}.yaml").stages.values():
+        c = stage.train
+        assert (c.optimizer, c.lr, c.momentum, c.nesterov, c.weight_decay, c.decay_on, c.clip, c.schedule) == (
+            "sgd", 0.01, 0.9, False, 1e-5, "all", math.inf, "constant")
+        assert (c.drop_path, stage.head.init) == (drop_path, init)
+
+
 THIRD_PLACE = {  # --init-lr (1e-4 unless given) of each command in the README of a7947ff
     "b3": (1e-4, 1e-4, 5e-5, 5e-5), "b4": (1e-4, 1e-4, 5e-5, 1e-4), "b5": (1e-4, 1e-4, 5e-5), "b6": (1e-4, 1e-4, 1e-5),
     "b7": (1e-4, 1e-4, 5e-5, 1e-4), "resnest101": (3e-5, 3e-5, 2e-5, 4e-5), "rexnet2": (1e-4, 1e-4)}
