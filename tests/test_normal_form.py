@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from preprocess.images.decode import Rejected
+from preprocess.images.formats import FORMATS, PHOTO_ENDINGS
 from preprocess.images.normalize import Packed, normalize
 from tests.conftest import ROOT
 from tests.pictures import encoded, exif_of, normal_jpeg, pixels, scene, texture, turned, with_orientation
@@ -62,6 +63,12 @@ def test_other_forms_are_encoded_once(data):
     assert packed.data != data
     assert difference(packed, scene()) < 6
     assert normalize(packed.data, None, 90) == packed
+
+
+def test_endings_of_photos_are_those_of_the_formats():
+    Image.init()
+    named = Image.registered_extensions()
+    assert {named[ending] for ending in PHOTO_ENDINGS - {".jif"}} == {*FORMATS, "MPO"}  # a JPEG with another behind it
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])

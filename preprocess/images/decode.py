@@ -230,8 +230,7 @@ def _is_preview(image: Image.Image) -> bool:
 
 def _jp2_profile(data: bytes, image: Image.Image) -> bytes | None:
     """The ICC profile of a JPEG 2000 file (ISO 15444-1, I.5.3.3), which Pillow does not read."""
-    box = data.find(b"colr\2", 0, data.find(b"jp2c"))
-    if image.format != "JPEG2000" or box < 0:
+    if image.format != "JPEG2000" or (box := data.find(b"colr\2", 0, data.find(b"jp2c"))) < 0:
         return None
     return data[box + 7:box - 4 + int.from_bytes(data[box - 4:box])]
 

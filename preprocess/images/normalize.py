@@ -79,7 +79,7 @@ def normalize(data: bytes, short_side: int | None, quality: int, check: bool = T
 
     short_side: pixels; photos with a longer short side are scaled down to it (antialiased); None keeps all sizes.
     quality: JPEG quality (1-100) of photos that must be encoded. check: also decode files that keep their bytes.
-    max_pixels: of a photo.
+    max_pixels: photos with more are rejected.
     Raises Rejected, and nothing else, whatever `data` is; OSError when the temporary folder cannot be written.
     """
     if not data:
