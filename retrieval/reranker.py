@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from arcshard.console import UserError
 from arcshard.files import write_text
 from arcshard.untrusted import parse_json
+from retrieval.boosters import check_booster
 
 FORMAT = "arcshard-reranker-1"
 FOLDS = 5
@@ -53,6 +54,15 @@ class Reranker:
         """Write JSON that appears whole; equal re-rankers give equal bytes."""
         write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
 
+    def check(self) -> None:
+        """Raise ValueError, KeyError, TypeError or AttributeError for fields that no fitted re-ranker has."""
+        texts = [text for fold in self.boosters for text in fold]
+        if not (len(self.boosters) == FOLDS and all(self.boosters) and isinstance(self.steps, str)
+                and all(isinstance(text, str) for text in (*self.names, *self.fitted_on))):
+            raise ValueError("fields of other kinds")
+        for text in texts:
+            check_booster(text, len(self.names), self.top + 1)
+
     @classmethod
     def load(cls, path: Path) -> "Reranker":
         """What `save` wrote. Raises UserError for a missing file and for any other."""
@@ -61,7 +71,9 @@ class Reranker:
         try:
             fields = parse_json(path.read_bytes())
             if fields.pop("format") == FORMAT:
-                return cls(**fields)
+                reranker = cls(**fields)
+                reranker.check()
+                return reranker
         except (ValueError, AttributeError, KeyError, TypeError):
             pass
         raise UserError(f"{path} is no re-ranker of format {FORMAT}: fit it again with python -m retrieval rerank")

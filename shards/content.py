@@ -1,5 +1,4 @@
 """Read what a tar really holds: index, labels and .idx are compared with it, or rebuilt from it."""
-import json
 import re
 import zlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from arcshard.untrusted import parse_json
 from shards.entry import FileEntry, HashingStream
 from shards.format import INDEX_DTYPE, LABEL_DTYPE, NO_LANDMARK, idx_of, is_key, made_key
 from shards.jpeg import NotNormal, check_decodes, frame_size
@@ -121,9 +121,9 @@ def _number(label: TarMember, faults: list[TarFault]) -> int:
 
 def _field(member: TarMember, field: str, faults: list[TarFault]) -> str:
     try:
-        value = json.loads(member.data)[field]
+        value = parse_json(member.data)[field]
         str(value).encode()  # raises ValueError for half a surrogate pair
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         faults.append(member.fault(f"is no JSON object with the field {field}"))
         return ""
     if isinstance(value, str | int) and not isinstance(value, bool):
