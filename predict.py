@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from arcshard.console import Parser, UserError, run
+from arcshard.console import Parser, UserError, printable, run
 from arcshard.files import whole_file, write_text
 from arcshard.memory import keep_freed_memory
 from arcshard.trees import files_below
@@ -192,7 +192,7 @@ def best_five(photos: list[Path], candidates: list[list[tuple[int, float]] | Non
         for label, score in (listed or [])[:5]:
             known = landmarks.get(label, "")
             lines.append(f"  {score:9.4f}  {known or 'no landmark'}  {names.get(known, '')}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 if __name__ == "__main__":

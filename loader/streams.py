@@ -19,6 +19,7 @@ from arcshard.fields import RUNTIME, WITH_DATA, check
 from loader.draws import SeedChannel, hash64
 from loader.order import sample_at
 from shards import Dataset
+from shards.format import key_text
 
 IntArray = NDArray[np.int64]
 KEYS_AT_A_TIME = 100_000  # of an index that is mapped, not in memory
@@ -106,7 +107,7 @@ def selected(dataset: Dataset, selection: Selection) -> IntArray | None:
     if not len(rows):
         raise UserError(f"select.subset and select.block leave none of the {len(dataset):,} photos of split "
                         f"{dataset.split} in {dataset.path} to train on: give a key on each line, such as "
-                        f"{dataset.index['key'][0].decode()}")
+                        f"{key_text(dataset.index['key'][0])}")
     return rows
 
 

@@ -10,7 +10,7 @@ from pages import charts
 from pages.templates import fill, thumbnail
 from shards.dataset import Dataset
 from shards.folder import open_folder
-from shards.format import NO_LANDMARK
+from shards.format import NO_LANDMARK, key_text
 from shards.info import Statistics, octaves, read_statistics, spread
 
 SHEET = 48  # photos
@@ -80,4 +80,4 @@ def _sheet(dataset: Dataset) -> Iterator[SheetPhoto]:
     for i in np.unique(np.linspace(0, len(dataset) - 1, SHEET).astype(int)).tolist():
         label = int(dataset.labels[i])
         landmark = dataset.landmark_ids[label] if label != NO_LANDMARK else ""
-        yield SheetPhoto(thumbnail(dataset.read(i), THUMBNAIL), dataset.index["key"][i].decode(), landmark)
+        yield SheetPhoto(thumbnail(dataset.read(i), THUMBNAIL), key_text(dataset.index["key"][i]), landmark)

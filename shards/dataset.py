@@ -23,6 +23,7 @@ from shards.format import (
     REJECTED,
     REJECTED_COLUMNS,
     index_name,
+    key_text,
     labels_name,
     shard_name,
     truths_name,
@@ -80,7 +81,11 @@ class Dataset:
     @cached_property
     def labels(self) -> np.ndarray:
         """Memory-mapped int32 (N,): 0 … num_classes - 1, or -1 for no landmark."""
-        return self._rows(labels_name(self.split), LABEL_DTYPE)
+        labels = self._rows(labels_name(self.split), LABEL_DTYPE)
+        if labels.min(initial=0) < NO_LANDMARK or labels.max(initial=0) >= max(1, self.num_classes):
+            raise UserError(f"{self.file(labels_name(self.split))} has labels beyond -1 to {self.num_classes - 1}: run "
+                            f"python -m shards verify {self.path}")
+        return labels
 
     def _rows(self, name: str, dtype: np.dtype) -> np.ndarray:
         try:
@@ -162,7 +167,7 @@ class Dataset:
         data, row = self.view(i), self.index[i]
         if len(data) != row["size"] or zlib.crc32(data.data) != row["crc32"]:
             shard = shard_name(self.split, row["shard"])
-            raise CorruptSample(f"sample {row['key'].decode()} of split {self.split} is damaged: its bytes "
+            raise CorruptSample(f"sample {key_text(row['key'])} of split {self.split} is damaged: its bytes "
                                 f"at offset {row['offset']} of {shard}.tar are not those that were packed")
         return data
 

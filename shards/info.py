@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from arcshard.console import size_text
+from arcshard.console import printable, size_text
 from shards.dataset import Dataset
 from shards.folder import open_folder
-from shards.format import INDEX_DTYPE, LABEL_DTYPE, NO_LANDMARK, index_name, labels_name
+from shards.format import INDEX_DTYPE, NO_LANDMARK, index_name
 from shards.rows import open_rows
 
 BAR = 40  # characters of the longest bar
@@ -35,12 +35,11 @@ class Statistics:
 def read_statistics(dataset: Dataset) -> Statistics:
     """Statistics of one split; holds 16 bytes a sample. Raises UserError if index or labels are damaged."""
     index = open_rows(dataset.file(index_name(dataset.split)), INDEX_DTYPE)
-    labels = open_rows(dataset.file(labels_name(dataset.split)), LABEL_DTYPE)
     parts = [(rows["size"].copy(), rows["width"].copy(), rows["height"].copy()) for rows in index.chunks()]
     sizes, widths, heights = (np.concatenate(column) for column in zip(*parts))
-    classes = labels.read(0, labels.rows)
+    classes = dataset.labels
     return Statistics(dataset.split, dataset.num_shards, sizes, widths, heights,
-                      np.bincount(classes[classes >= 0], minlength=dataset.num_classes),
+                      np.bincount(classes[classes >= 0], minlength=len(dataset.landmark_ids)),
                       int(np.count_nonzero(classes == NO_LANDMARK)))
 
 
@@ -69,7 +68,7 @@ def info(path: str | Path) -> str:
     sizes = [entry["size"] for entry in manifest["files"].values()]
     options = ", ".join(f"{name} {value}" for name, value in manifest["packing"].items())
     lines = [f"format version {manifest['format_version']}, {manifest['num_classes']:,} classes, "
-             f"{len(sizes):,} files, {size_text(sum(sizes))}", f"packed with {options}"]
+             f"{len(sizes):,} files, {size_text(sum(sizes))}", printable(f"packed with {options}")]
     for split in manifest["splits"]:
         lines += _split_lines(read_statistics(Dataset(path, split)))
     return "\n".join(lines)

@@ -31,6 +31,7 @@ from arcshard.untrusted import parse_yaml, read_array
 from loader import View
 from model import ModelConfig, build_embedder
 from model.weights import make_backbone
+from predict import best_five
 from preprocess.dedup import hashes
 from preprocess.fetching.served import read_record
 from preprocess.packing.existing import ExistingDataset
@@ -383,7 +384,7 @@ def test_anchors_that_people_write_are_read():
 
 @pytest.mark.parametrize("text", ["[" * 5000, f"'{'[' * 5000}'", "'&a [*a]'", "'!!python/name:os.system'",
                                   "0x" + "f" * 5000])
-@pytest.mark.parametrize("field", ["train.lr", "model.backbone", "train.first_size", "view.area", "stages"])
+@pytest.mark.parametrize("field", ["train.lr", "view.area", "stages"])
 def test_a_value_in_a_preset_is_no_way_in(field, text, tmp_path, call, refused):
     section, _, name = field.partition(".")
     (tmp_path / "p.yaml").write_text(f"{section}: {{{name}: {text}}}" if name else f"{section}: {text}")
@@ -466,6 +467,57 @@ def test_a_checkpoint_of_another_form_is_refused(state, tmp_path):
     refused(lambda: TENSORS["checkpoint.pt"](tmp_path, saved(STATES[state])), state)
 
 
+# LightGBM ends the process for text that is damaged, and follows the numbers in it wherever they lead.
+
+
+@pytest.fixture(scope="module")
+def booster():
+    """The text of a small one of 4 features and 2 classes."""
+    lightgbm = pytest.importorskip("lightgbm")
+    features = np.random.default_rng(0).normal(size=(200, 4))
+    known = lightgbm.Dataset(features, (features[:, 0] > 0).astype(int))
+    parameters = {"objective": "multiclass", "num_class": 2, "verbose": -1, "num_leaves": 4, "num_threads": 1}
+    return lightgbm.train(parameters, known, 2).model_to_string()
+
+
+def with_tree(text: str, pattern: str, by: str) -> str:
+    """The text with a line of its first tree changed, and the sizes of its trees right."""
+    changed = re.sub(pattern, by, text, count=1, flags=re.MULTILINE)
+    assert changed != text
+    trees = re.split("^(?=Tree=)", changed.partition("end of trees")[0], flags=re.MULTILINE)[1:]
+    return re.sub("^tree_sizes=.*", "tree_sizes=" + " ".join(str(len(tree)) for tree in trees), changed, flags=re.M)
+
+
+def test_only_boosters_that_lightgbm_can_follow_are_given_to_it(booster, tmp_path):
+    def load(text: Any, **fields: Any) -> Any:
+        whole = {"format": "arcshard-reranker-1", "boosters": [[text]] * 5, "names": list("abcd"), "top": 1,
+                 "fitted_on": ["q"], "steps": ""}
+        return at("r.json", Reranker.load)(tmp_path, json.dumps(whole | fields).encode())
+
+    assert load(booster).probabilities(np.zeros((3, 4)), ["q", "r", "s"]).shape == (3, 2)
+    for pattern, by in (("^left_child=.*", "left_child=0 0 0"), ("^left_child=.*", "left_child=1000000000 2 -1"),
+                        ("^right_child=.*", "right_child=-9 -9 -9"), ("^split_feature=.*", "split_feature=4 0 0"),
+                        ("^num_leaves=.*", "num_leaves=2000000000"), ("^num_cat=0", "num_cat=1"),
+                        ("^threshold=.*", "threshold="), ("^is_linear=0", "is_linear=1"), ("^leaf_value=.*", "")):
+        refused(lambda: load(with_tree(booster, pattern, by)), by)
+    for text in (booster.partition("leaf_count=")[0], booster.replace("tree_sizes=", "tree_sizes=9"), "", None, 5,
+                 ["x"], booster.replace("num_class=2", "num_class=2000000000")):
+        refused(lambda: load(text), f"{text!r:.50}")
+    for fields in ({"top": 2}, {"names": ["a"]}, {"names": 5}, {"boosters": []}, {"steps": 5}, {"fitted_on": [[]]}):
+        refused(lambda: load(booster, **fields), str(fields))
+
+
+# Tables of a dataset whose form is right, and whose numbers are not.
+
+
+@pytest.mark.parametrize("label", [-2, 2, 2**31 - 1])
+def test_labels_beyond_the_classes_are_refused(label, tmp_path):
+    read = in_dataset("train.labels.npy", lambda dataset: dataset.labels)
+    assert read(tmp_path, array(np.array([-1, 0, 1], "<i4"))).tolist() == [-1, 0, 1]
+    with pytest.raises(UserError, match="labels beyond -1 to 1: run python -m shards verify"):
+        read(tmp_path, array(np.array([-1, 0, label], "<i4")))
+
+
 # The commands end as with any other mistake.
 
 
@@ -534,6 +586,11 @@ def test_a_sentence_is_one_line_without_control_characters(capsys):
     with pytest.raises(SystemExit, match="2"):
         run(mistake)
     assert capsys.readouterr().err.partition(": ")[2] == "photo \\x1b[2J\\r\\n\\x07\\u202e\\udcffé of a zip\n"
+
+
+def test_names_of_a_dataset_do_not_steer_the_terminal(tmp_path):
+    said = best_five([tmp_path], [[(0, 0.5)]], {0: "7\x1b[2J"}, {"7\x1b[2J": "Tower\r"})
+    assert all(line.isprintable() for line in said.split("\n")) and "7\\x1b[2J" in said
 
 
 # Who reads how

@@ -19,6 +19,7 @@ from arcshard.files import report_full_disk, write_text
 from arcshard.memory import memory_mb
 from arcshard.untrusted import parse_json
 from loader import Batch, DeviceWait
+from shards.format import key_text
 
 NAME = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
@@ -178,7 +179,7 @@ class BadSteps:
         end = loader.position - ago * size
         ids = loader.stream.sample_at(torch.arange(end - size, end).numpy())
         self.log.append(BAD, **where, step=step - ago, position=position - ago * size, ids=ids.tolist(),
-                        keys=[key.decode() for key in loader.dataset.index[ids]["key"]])
+                        keys=[key_text(key) for key in loader.dataset.index[ids]["key"]])
         said = (f"the loss or its gradient is not finite in step {step - ago}, whose photos are the last line of "
                 f"{self.log.run / BAD}")
         if self.policy == "stop":

@@ -18,6 +18,7 @@ from retrieval.run.model import RunModel, Tta, add_checkpoint, add_tta, embed_vi
 from retrieval.search import nearest_over_ranks
 from retrieval.store import DTYPES, ROWS, Embeddings, Parts, Provenance, in_parts, is_store, runs, share, write_store
 from shards import Dataset, splits
+from shards.format import key_text
 
 GALLERY = "train"  # the split that queries are compared with
 BATCH = 64
@@ -104,7 +105,7 @@ def provenance_of(model: RunModel, dataset: Dataset) -> Provenance:
 def rows_of(dataset: Dataset) -> tuple[list[str], NDArray[np.int64], list[str]]:
     """Keys, labels and landmark ids of a split's samples."""
     labels = dataset.labels.astype(np.int64)
-    return ([key.decode() for key in dataset.index["key"]], labels,
+    return ([key_text(key) for key in dataset.index["key"]], labels,
             [dataset.landmark_ids[label] if label >= 0 else "" for label in labels])
 
 

@@ -25,6 +25,7 @@ from retrieval.run.photos import PhotoAnswer
 from retrieval.state import Candidates, Neighbors
 from retrieval.trace import Confusion, Snapshot, confusions, places, rank_of_truth, step_figures, trace
 from shards import Dataset
+from shards.format import key_text
 
 NEIGHBORS = 5  # of a query that a picture or a page shows
 QUALITY = 90  # of JPEG
@@ -68,7 +69,7 @@ def _answered(photo: Path, answer: PhotoAnswer, gallery: Dataset, max_pixels: in
 def _near(answer: PhotoAnswer, gallery: Dataset) -> list[Shown]:
     labels = answer.state.gallery_labels
     return [Shown(gallery.read(row), [f"{place}: {score:.4f}", *(landmark(int(labels[row]), gallery) or [NONE]),
-                                      gallery.index["key"][row].decode()])
+                                      key_text(gallery.index["key"][row])])
             for place, (row, score) in enumerate(answer.neighbors[:NEIGHBORS], 1)]
 
 
@@ -146,7 +147,7 @@ class QueryMaker:
 
     def neighbor(self, q: int, row: int, score: float, was: int, inliers: int | None) -> TracedNeighbor:
         label = int(self.queries.gallery_labels[row])
-        return TracedNeighbor(self.gallery.read(row), self.gallery.index["key"][row].decode(), self.name(label),
+        return TracedNeighbor(self.gallery.read(row), key_text(self.gallery.index["key"][row]), self.name(label),
                               label in self.queries.truths[q], score, was, inliers)
 
     def candidates(self, found: dict[int, float], before: Snapshot | None, q: int) -> list[TracedCandidate]:
