@@ -56,7 +56,10 @@ class View:
     scale: float = 0.0
     """Enlarge by a factor uniform in 1 ± this (3rd place: 0.2)."""
     shift: float = 0.0
-    """Shift by shares of the box's width and height uniform in ± this (3rd place: 0.2)."""
+    """Shift by shares of the width and height uniform in ± this (3rd place: 0.2), of what shift_of says."""
+    shift_of: Literal["box", "image"] = "box"
+    """box: of the box in the photo, before the image is enlarged and rotated; image: of the image, after it
+    (albumentations, as the 3rd place used it)."""
     brightness: float = 0.0
     """Pixel values times a factor uniform in 1 ± this."""
     contrast: float = 0.0
@@ -68,14 +71,17 @@ class View:
     cutout_side: float = 0.4
     """Side of the hole as a share of the image's; it may reach over the border (3rd place: 0.4)."""
     jpeg: tuple[int, int] | None = None
-    """Compress each image once more, with a JPEG quality between these two; null: do not (3rd place: [99, 100])."""
+    """Compress an image once more, with a JPEG quality between these two; null: do not (3rd place: [99, 100])."""
+    jpeg_chance: float = 1.0
+    """Probability of that compression, if jpeg is given (3rd place: 0.5)."""
     randaugment: int = 0
     """Number of RandAugment operations for each image, from the 2nd place's set (its variant 3b: 3)."""
 
     def __post_init__(self) -> None:
         self._check(0 < self.area[0] <= self.area[1] <= 1, "area", "give two rising shares above 0, at most 1")
         self._check(0 < self.aspect[0] <= self.aspect[1] < math.inf, "aspect", "give two rising ratios above 0")
-        for name in ("flip", "warp", "brightness", "contrast", "saturation", "cutout", "cutout_side", "shift"):
+        for name in ("flip", "warp", "brightness", "contrast", "saturation", "cutout", "cutout_side", "shift",
+                     "jpeg_chance"):
             self._check(0 <= getattr(self, name) <= 1, name, "give 0 to 1")
         self._check(0 < self.side <= 1, "side", "give a share above 0, at most 1")
         self._check(0 <= self.scale < 1, "scale", "give 0 or more, below 1")
@@ -178,7 +184,7 @@ def draw_warps(view: View, seed: int, positions: NDArray[np.int64], boxes: Boxes
     operations = draw_operations(view.randaugment, seed, positions)
     angle = np.deg2rad(applies * view.rotate * (2 * u_angle - 1) + operations.angle)
     enlarge = 1 + applies * view.scale * (2 * u_scale - 1)
-    shift = (applies * view.shift * (2 * np.array(u_shift) - 1)).T + operations.shift
+    shift = (applies * view.shift * (2 * np.array(u_shift) - 1)).T
     turn = np.stack([np.stack([np.cos(angle), -np.sin(angle)], 1), np.stack([np.sin(angle), np.cos(angle)], 1)], 1)
     shear = np.tile(np.eye(2), (len(positions), 1, 1))
     shear[:, 0, 1], shear[:, 1, 0] = operations.shear.T
@@ -186,8 +192,9 @@ def draw_warps(view: View, seed: int, positions: NDArray[np.int64], boxes: Boxes
     center = boxes[:, :2] + boxes[:, 2:] / 2
     matrices = box_matrices(boxes)
     matrices[:, :, :2] = linear @ matrices[:, :, :2]
-    offset = matrices[:, :, 2] - center
-    matrices[:, :, 2] = center + shift * boxes[:, 2:] + np.einsum("nij,nj->ni", linear, offset)
+    before, after = (operations.shift + shift, 0) if view.shift_of == "box" else (operations.shift, shift)
+    offset = matrices[:, :, 2] - center + after * boxes[:, 2:]
+    matrices[:, :, 2] = center + before * boxes[:, 2:] + np.einsum("nij,nj->ni", linear, offset)
     return matrices
 
 
@@ -239,7 +246,8 @@ def draw_qualities(view: View, seed: int, positions: NDArray[np.int64]) -> NDArr
     if view.jpeg is None:
         return np.zeros(len(positions), np.int32)
     low, high = view.jpeg
-    return (low + np.floor(uniform(seed, positions, ImageChannel.JPEG) * (high - low + 1))).astype(np.int32)
+    u_quality, u_chance = uniform(seed, positions[:, None], ImageChannel.JPEG + np.arange(2)).T
+    return np.where(u_chance < view.jpeg_chance, low + np.floor(u_quality * (high - low + 1)), 0).astype(np.int32)
 
 
 # RandAugment as in variant 3b of the 2nd place 2020: a few operations for each image, each of a random strength.

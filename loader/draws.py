@@ -23,7 +23,7 @@ class ImageChannel(IntEnum):
     REPLACE = 300  # one for each corrupt sample met in a row; more than 100 of them would reach CLASS, 200 WARP
     WARP = 500  # 5: whether, angle, scale, shift in x and y
     CUTOUT = 600  # 3: whether, center
-    JPEG = 700
+    JPEG = 700  # 2: quality, whether
     RANDAUGMENT = 800  # 3 for each operation: which, strength, sign
 
 

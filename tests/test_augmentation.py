@@ -24,7 +24,8 @@ from loader.plan import training_plan
 from model.augment import autocontrast, cut_out, prepare
 from shards import Dataset
 
-THIRD = View(framing="squash", warp=0.7, rotate=10, scale=0.2, shift=0.2, cutout=0.5, jpeg=(99, 100))
+THIRD = View(framing="squash", warp=0.7, rotate=10, scale=0.2, shift=0.2, shift_of="image", cutout=0.5, jpeg=(99, 100),
+             jpeg_chance=0.5)
 SECOND = View(framing="short-or-squash", randaugment=3)
 SIDES = st.integers(1, 3000)
 
@@ -158,6 +159,44 @@ def test_warps_turn_enlarge_and_shift_within_their_limits():
     assert 9.8 < np.abs(angles).max() <= 10 and 0.8 <= enlarged.min() < 0.81 and 1.19 < enlarged.max() <= 1.2
     centers = (matrices @ [0.5, 0.5, 1] - [120, 60]) / [40, 20]
     assert 0.098 < np.abs(centers).max() <= 0.1 + 1e-9
+
+
+def test_a_shift_of_the_image_comes_after_scale_and_rotation():
+    """Albumentations' ShiftScaleRotate: OpenCV's rotation matrix, then shares of the sides added to its offset."""
+    view, positions = View(framing="squash", rotate=10, scale=0.2, shift=0.2, shift_of="image"), np.arange(2000)
+    matrices = augment.draw_warps(view, 0, positions, np.tile([0.0, 0, 40, 20], (2000, 1)))
+    _, angle, scale, x, y = 2 * uniform(0, positions[:, None], ImageChannel.WARP + np.arange(5)).T - 1
+    centers = np.zeros((2000, 2))
+    for i, matrix in enumerate(matrices):
+        to_image = cv2.getRotationMatrix2D((20.0, 10.0), 10 * angle[i], 1 + 0.2 * scale[i])
+        to_image[:, 2] -= 0.2 * x[i] * 40, 0.2 * y[i] * 20
+        assert np.allclose(cv2.invertAffineTransform(to_image), matrix / [40, 20, 1], atol=1e-6)
+        centers[i] = (to_image @ [20, 10, 1] - [20, 10]) / [40, 20]
+    assert 0.19 < np.abs(centers).max() <= 0.2
+
+
+def test_a_share_of_the_images_is_compressed_and_the_qualities_stay_those_of_all():
+    positions = np.arange(4000)
+    half, every = (draw_qualities(View(jpeg=(20, 40), jpeg_chance=p), 0, positions) for p in (0.5, 1.0))
+    assert abs((half > 0).mean() - 0.5) < 0.03 and np.array_equal(half[half > 0], every[half > 0])
+    assert every.min() == 20 and not draw_qualities(View(jpeg=(20, 40), jpeg_chance=0.0), 0, positions).any()
+
+
+def test_the_gpu_graph_compresses_only_the_images_drawn():
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    compress = np.array([True, False, True, False])
+    given = {"size": [16.0, 16.0], "flip": 0}
+
+    @pipeline_def(batch_size=4, num_threads=1, device_id=None)
+    def graph():
+        data, marks = fn.external_source(lambda: (images, compress), num_outputs=2, batch=True)
+        return finish_on_gpu(data, {**given, "quality": 20, "compress": marks})
+
+    pipe = graph()
+    pipe.build()
+    found, = pipe.run()
+    equal = [np.array_equal(np.asarray(image), original) for image, original in zip(found, images)]
+    assert equal == [False, True, False, True]
 
 
 def test_randaugment_equals_a_loop_over_its_operations():
