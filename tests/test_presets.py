@@ -59,9 +59,10 @@ def test_the_presets_of_the_first_place_are_its_seven_configurations(number):
     assert (given.view.framing, given.view.side, given.train.size) == (framing, pytest.approx(side / whole, abs=5e-4),
                                                                        side)
     assert (given.head.margin, given.train.global_batch) == (margin, batch)
-    for field in ("epochs", "lr", "warmup", "weight_decay", "clip", "schedule"):
+    for field in ("epochs", "lr", "warmup", "weight_decay", "decay_on", "clip", "schedule"):
         assert getattr(given.train, field) == getattr(common.train, field)
     assert (given.model.neck, given.head.scale, given.head.class_weights) == ("bn-prelu", 45, "log")
+    assert (given.train.nesterov, given.train.decay_on, given.train.weight_decay) == (True, "all", 1e-4)
 
 
 @pytest.mark.parametrize("model, drop_path, init", [
