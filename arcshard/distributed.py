@@ -2,6 +2,7 @@
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from arcshard.console import UserError
 from arcshard.files import Locked, folder_lock
+from arcshard.workers import PR_SET_PDEATHSIG
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # gloo's message, without its name, for an operation beside the one that timed out.
 OTHER_TIMEOUT = "Application timeout caused pair closure"
 START = timedelta(minutes=30)  # for what ranks do before their first step: weights, compilation
@@ -119,6 +120,8 @@ def start(device: str) -> World:
         torch.cuda.set_device(where)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a killed torchrun cannot stop its ranks: let Linux do so, with SIGTERM
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1 and b"torch" not in Path("/proc/1/cmdline").read_bytes():  # it was killed before
+            sys.exit(128 + signal.SIGTERM)
     if size > 1:  # gloo carries the CPU's tensors, NCCL the GPU's
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout=START, store=_meeting_place(),
                                 rank=rank, world_size=size)

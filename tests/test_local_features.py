@@ -102,7 +102,7 @@ def test_of_pairs_that_share_a_point_the_nearest_counts():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\), got float32 of shape \(4, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"float32 of shape \(4, 4, 3\): give uint8 \(H, W, 3\)"):
         extract(np.zeros((4, 4, 3), np.float32))
     with pytest.raises(ValueError, match="features of one kind can be compared, got descriptors of float32 and uint8"):
         verify(extract(scene()), extract(scene(), kind="orb"))
