@@ -91,8 +91,8 @@ def test_nothing_that_a_part_started_outlives_a_benchmark_that_is_stopped(datase
     process = subprocess.Popen(list(map(str, command)), cwd=Path(__file__).parents[1], stderr=subprocess.PIPE,
                                text=True)
     until = time.monotonic() + 120
-    while not (parts := [child for child in children(process.pid)
-                         if b"gpu.py" in Path(f"/proc/{child}/cmdline").read_bytes()]):
+    while not ((tmp_path / "gpu.json").exists() and (parts := [  # written before the first part starts
+            child for child in children(process.pid) if b"gpu.py" in Path(f"/proc/{child}/cmdline").read_bytes()])):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     process.terminate()
