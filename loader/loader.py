@@ -189,7 +189,8 @@ class Loader:
 
         Raises UserError if the state belongs to another dataset, split, selection, seed, size or view.
         """
-        theirs, ours = state["fingerprint"], self._fingerprint()
+        # what came after the version that wrote the state is at its default, as it ran
+        theirs, ours = {**_plain(View()), **state["fingerprint"]}, self._fingerprint()
         changed = {k: f"{k} was {theirs.get(k)!r} and is {ours.get(k)!r}" for k in {**theirs, **ours}
                    if theirs.get(k) != ours.get(k) and not (allow_changed_data and k in DATA_KEYS)}
         if changed:
@@ -206,10 +207,9 @@ class Loader:
                          largest_photo(self.dataset, self.batch_size), torch.cuda.current_device())
 
     def _fingerprint(self) -> dict[str, Any]:
-        view = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.view).items()}
         return {"dataset": self.dataset.fingerprint, "split": self.dataset.split, "num_samples": self.stream.epoch_size,
                 "seed": self.seed, "size": self.size.last, "first_size": self.size.first,
-                "size_epochs": self.size.epochs, **self.stream.fingerprint(), **view}
+                "size_epochs": self.size.epochs, **self.stream.fingerprint(), **_plain(self.view)}
 
     def _training(self, pool: Executor, wait_for_shards: WaitForShards) -> Iterator[tuple[Plan, list[Any]]]:
         for start, positions, wanted, pending in self.reads(pool, wait_for_shards):
@@ -251,3 +251,8 @@ def _whole(name: str, value: Any, least: float = -math.inf) -> int:
     fits = isinstance(value, Integral) and int(value) >= least
     check(fits, name, value, "give a whole number" + (f" from {least} on" if least >= 0 else ""))
     return int(value)
+
+
+def _plain(view: View) -> dict[str, Any]:
+    """Its fields as JSON has them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(view).items()}

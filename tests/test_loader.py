@@ -149,6 +149,15 @@ def test_a_state_of_other_views_is_refused_with_what_differs(train, change, name
         Loader(train, **{"batch_size": 4, "size": 32, **change}).load_state_dict(state)
 
 
+def test_a_state_of_a_version_with_fewer_view_options_continues_with_their_defaults(train):
+    """Only the default draws what that version drew."""
+    state = Loader(train, batch_size=4, size=32).state_dict()
+    del state["fingerprint"]["jpeg_chance"], state["fingerprint"]["shift_of"]
+    Loader(train, batch_size=4, size=32).load_state_dict(state)
+    with pytest.raises(UserError, match="shift_of was 'box' and is 'image'"):
+        Loader(train, batch_size=4, size=32, view=View(shift_of="image")).load_state_dict(state)
+
+
 def test_a_state_of_another_split_is_refused(dataset_path, train):
     state = Loader(train, batch_size=4, size=32).state_dict()
     with pytest.raises(UserError, match="split was 'train' and is 'val'"):
