@@ -50,7 +50,7 @@ class Contest(NamedTuple):
 
 CONTESTS = (
     Contest("check", (), (), {"gray_check": 0.85}),
-    Contest("copy", ("--no-verify",), (), {"tar": 0.7, "mds_writer": None, "shard_writer": None}),
+    Contest("copy", ("--no-verify",), (), {"tar": 0.75, "mds_writer": None, "shard_writer": None}),
     Contest("resize", RESIZE, RESIZE, {"ffcv_writer": 1.6, "mds_writer": 1.0, "shard_writer": 1.0}),
 )
 OPPONENTS = sorted({opponent for contest in CONTESTS for opponent in contest.goals})
