@@ -87,9 +87,9 @@ def submit(args: argparse.Namespace) -> None:
     landmarks = landmark_ids(indexes[0])
     best = [next(iter(found.candidates), NO_ANSWER) if (found := answers[number]) else NO_ANSWER for number in order]
     write_submission(args.out, sample, [landmarks.get(label, "") for label, _ in best], [score for _, score in best])
-    unread = answers.count(None)
-    print(f"{args.out}: {len(photos) - unread:,} photos answered"
-          + (f", {unread:,} could not be read" if unread else ""))
+    unread = [photo.name for photo, found in zip(photos, answers) if found is None]
+    print(f"{args.out}: {len(photos) - len(unread):,} photos answered"
+          + (f", {len(unread):,} could not be read (first {unread[0]})" if unread else ""))
     print(budget(len(photos), took))
 
 

@@ -144,7 +144,7 @@ def load(run: Path, name: str = NAME) -> Checkpoint:
     try:
         state = load_tensors(path)
     except ValueError as error:
-        raise UserError(f"{path} {error}: give --checkpoint another, or delete it to train again") from None
+        raise UserError(f"{path} {error}: restore it from a copy, or delete it to train again") from None
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
         raise UserError(f"{path} has checkpoint format {found!r:.40}, this version reads {FORMAT}: "

@@ -77,6 +77,16 @@ def test_what_was_finished_before_a_kill_is_not_embedded_again(run_folder, datas
     assert not (tmp_path / "s" / "parts").exists()
 
 
+def test_a_damaged_store_is_named_and_made_again(run_folder, dataset_path, whole, tmp_path, capsys):
+    model, dataset = load_model(run_folder), Dataset(dataset_path)
+    write_split(model, dataset, tmp_path / "store")
+    damaged = bytearray((tmp_path / "store/embeddings.npy").read_bytes())
+    damaged[-2] ^= 1
+    (tmp_path / "store/embeddings.npy").write_bytes(damaged)
+    assert np.array_equal(embed_split(model, dataset, tmp_path / "store").vectors, whole.vectors)
+    assert f"{tmp_path}/store is damaged or of another version: it is made again" in capsys.readouterr().err
+
+
 def test_ranks_write_one_store_together(run_folder, dataset_path, whole, tmp_path, monkeypatch):
     """Rank 1 before rank 0, which writes the store: gloo's barriers are tested by a real pair below."""
     monkeypatch.setattr(World, "any", lambda self, flag: flag)

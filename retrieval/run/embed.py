@@ -1,6 +1,7 @@
 """A run's embeddings of a dataset's splits, computed once and kept below the run."""
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | Non
     try:
         kept = Embeddings.load(path)
     except UserError:
+        if is_store(path):
+            print(f"{path} is damaged or of another version: it is made again", file=sys.stderr)
         return None
     return kept if kept.provenance == provenance_of(model, dataset) else None
 
