@@ -55,7 +55,7 @@ def test_a_ratio_is_of_packing_without_the_start_and_of_one_round(module):
     assert ours.split() == "arcshard 50 (25 to 100, n = 3) photos/s".split()
     assert with_start.split() == "55 (33 to 82, n = 3) photos/s with its start of 1.0 s".split()
     assert "tar          164 (55 to 182, n = 3) photos/s" in tar
-    assert tar.endswith("arcshard is 0.46 (0.30 to 0.55, n = 3) times as fast, goal 0.70")
+    assert tar.endswith("arcshard is 0.46 (0.30 to 0.55, n = 3) times as fast, goal 0.75")
 
 
 def test_photos_are_in_normal_form_and_the_same_whenever_they_are_made(module, tmp_path):
