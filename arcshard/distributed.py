@@ -1,5 +1,4 @@
 """The ranks of a run, whether torchrun started them or there is only this process."""
-import ctypes
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from arcshard.console import UserError
 from arcshard.files import Locked, folder_lock
-from arcshard.workers import PR_SET_PDEATHSIG
+from arcshard.workers import signal_when_parent_dies
 
 # gloo's message, without its name, for an operation beside the one that timed out.
 OTHER_TIMEOUT = "Application timeout caused pair closure"
@@ -119,7 +118,7 @@ def start(device: str) -> World:
     if use_cuda:
         torch.cuda.set_device(where)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a killed torchrun cannot stop its ranks: let Linux do so, with SIGTERM
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal_when_parent_dies(signal.SIGTERM)
         if os.getppid() == 1 and b"torch" not in Path("/proc/1/cmdline").read_bytes():  # it was killed before
             sys.exit(128 + signal.SIGTERM)
     if size > 1:  # gloo carries the CPU's tensors, NCCL the GPU's

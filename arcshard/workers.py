@@ -15,7 +15,12 @@ def end_with_parent() -> dict[str, Any]:
     return {"initializer": _end_with, "initargs": (os.getpid(),)}
 
 
+def signal_when_parent_dies(number: int) -> None:
+    """Let the kernel send this process a signal when its parent ends; not if that happened before."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def _end_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_parent_dies(signal.SIGKILL)
     if os.getppid() != parent:  # it died before
         os._exit(1)

@@ -104,15 +104,14 @@ def tried(row: Row, name: str, number: int, args: argparse.Namespace, inputs: In
           references: dict[str, Reference]) -> dict[str, Any]:
     """One trial; its folder stays if something was not as it should be."""
     assert row.work and row.fault
-    key = f"{name.partition(', ')[0] == 'damage'} {row.work.name} {name == SERVER}"
-    if key not in references:
+    if row.work.name not in references:
         shutil.rmtree(args.work / "reference", ignore_errors=True)
-        references[key] = refer(row.work, inputs, args.work / "reference")
+        references[row.work.name] = refer(row.work, inputs, args.work / "reference")
     folder = args.work / "trials" / f"{name} {number}".replace(" ", "-").replace(",", "")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     row.work.prepare(inputs, folder)
-    trial = Trial(row.work, inputs, references[key], folder, random.Random(f"{args.seed} {name} {number}"))
+    trial = Trial(row.work, inputs, references[row.work.name], folder, random.Random(f"{args.seed} {name} {number}"))
     row.fault(trial)
     if not trial.faults:
         shutil.rmtree(folder)

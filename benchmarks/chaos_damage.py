@@ -59,6 +59,11 @@ def neighbors_found(folder: Path) -> dict[str, bytes]:
         return {name: arrays[name].tobytes() for name in arrays}
 
 
+def checkpoint_alone(inputs: Inputs, folder: Path) -> None:
+    (folder / "run").mkdir()
+    shutil.copy(inputs.run / "checkpoint.pt", folder / "run")
+
+
 def embeddings(folder: Path) -> dict[str, str]:
     """The store but for its record, which names the checkpoint by the sha256 of its file, padding included."""
     return {name: digest for name, digest in files(folder / "store").items() if not name.endswith(".json")}
@@ -69,13 +74,13 @@ TARGETS = {
         Work("verify", copied("dataset", "dataset"), lambda i, f: ["-m", "shards", "verify", f / "dataset"],
              lambda f: None), "dataset", (1, 2)),
     "dataset, then train": Target(
-        Work("train", copied("dataset", "dataset"),
+        Work("train on damaged data", copied("dataset", "dataset"),
              lambda i, f: [*TRAIN, "--data", f / "dataset", "--out", f / "run"], lambda f: None), "dataset"),
     "run, then continued": Target(
         Work("continue", stopped_run, lambda i, f: [*TRAIN, "--data", i.dataset, "--out", f / "run"],
              lambda f: trained(f / "run")), "run"),
     "checkpoint, then embed": Target(
-        Work("embed", lambda i, f: ((f / "run").mkdir(), shutil.copy(i.run / "checkpoint.pt", f / "run"), None)[-1],
+        Work("embed with a damaged checkpoint", checkpoint_alone,
              lambda i, f: ["-m", "retrieval", "embed", "--run", f / "run", "--data", i.dataset, "--splits", "val",
                            "--out", f / "store"],
              embeddings), "run"),
@@ -139,8 +144,10 @@ def bucket(inputs: Inputs) -> Iterator[faulty_s3.Front]:
 
 
 def from_bucket() -> Work:
-    return Work("train", nothing, lambda i, f: [*TRAIN, "--data", f"s3://{faulty_s3.BUCKET}/data", "--out", f / "run",
-                                                "--cache.folder", f / "cache"], lambda f: trained(f / "run"))
+    url = f"s3://{faulty_s3.BUCKET}/data"
+    return Work("train from a bucket", nothing,
+                lambda i, f: [*TRAIN, "--data", url, "--out", f / "run", "--cache.folder", f / "cache"],
+                lambda f: trained(f / "run"))
 
 
 def erring_server(trial: Trial, front: faulty_s3.Front) -> None:

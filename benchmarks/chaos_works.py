@@ -67,7 +67,7 @@ class Inputs(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A command that ends with the same result however often it was disturbed and repeated.
+    """A command, by a name of its own, that ends with the same result however often it was disturbed and repeated.
 
     prepare(inputs, folder) fills an empty folder; words(inputs, folder) is the command, as Python's arguments in ROOT;
     result(folder) is compared; variables are set in its environment.

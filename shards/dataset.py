@@ -113,7 +113,7 @@ class Dataset:
         return dict(zip(self.landmark_ids, self._class_column("name")))
 
     def _class_column(self, name: str) -> list[str]:
-        rows = self._table(CLASSES, CLASSES_COLUMNS)
+        rows = read_table(self.file(CLASSES), CLASSES_COLUMNS)
         if len(rows) != self.num_classes:
             raise UserError(f"{self.file(CLASSES)} has {len(rows):,} classes, dataset.json counts "
                             f"{self.num_classes:,}: run python -m shards verify {self.path}")
@@ -121,10 +121,7 @@ class Dataset:
 
     def rejected(self) -> list[list[str]]:
         """id, split and reason of each photo that could not be packed, of all splits. Raises as landmark_ids does."""
-        return self._table(REJECTED, REJECTED_COLUMNS)
-
-    def _table(self, name: str, columns: list[str]) -> list[list[str]]:
-        return read_table(self.file(name), columns)
+        return read_table(self.file(REJECTED), REJECTED_COLUMNS)
 
     def truths(self) -> list[set[int]]:
         """All true labels of each sample, (N,): its label, several for a photo of several landmarks, or none.

@@ -8,8 +8,7 @@ import numpy as np
 from arcshard.console import printable, size_text
 from shards.dataset import Dataset
 from shards.folder import open_folder
-from shards.format import INDEX_DTYPE, NO_LANDMARK, index_name
-from shards.rows import open_rows
+from shards.format import NO_LANDMARK
 
 BAR = 40  # characters of the longest bar
 
@@ -33,10 +32,8 @@ class Statistics:
 
 
 def read_statistics(dataset: Dataset) -> Statistics:
-    """Statistics of one split; holds 16 bytes a sample. Raises UserError if index or labels are damaged."""
-    index = open_rows(dataset.file(index_name(dataset.split)), INDEX_DTYPE)
-    parts = [(rows["size"].copy(), rows["width"].copy(), rows["height"].copy()) for rows in index.chunks()]
-    sizes, widths, heights = (np.concatenate(column) for column in zip(*parts))
+    """Statistics of one split; 12 bytes a sample beside the maps. Raises UserError if index or labels are damaged."""
+    sizes, widths, heights = (np.array(dataset.index[field]) for field in ("size", "width", "height"))
     classes = dataset.labels
     return Statistics(dataset.split, dataset.num_shards, sizes, widths, heights,
                       np.bincount(classes[classes >= 0], minlength=len(dataset.landmark_ids)),

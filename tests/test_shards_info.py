@@ -1,5 +1,6 @@
 """info: the figures are those of the photos; its page fetches nothing, escapes everything, and a browser draws it."""
 import base64
+import json
 import re
 import shutil
 import subprocess
@@ -132,6 +133,15 @@ def test_damaged_tables_are_a_sentence(dataset_path, tmp_path, name):
     copy = shutil.copytree(dataset_path, tmp_path / "copy")
     (copy / name).write_bytes(b"x" * 20)
     with pytest.raises(UserError, match=f"^{copy}/{name} is damaged"):
+        info(copy)
+
+
+def test_a_count_that_is_not_that_of_the_index_is_a_sentence(dataset_path, tmp_path):
+    copy = shutil.copytree(dataset_path, tmp_path / "copy")
+    manifest = json.loads((copy / "dataset.json").read_text())
+    manifest["splits"]["train"]["samples"] -= 1
+    (copy / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"^{copy}/train.index.npy has 60 rows, dataset.json counts 59 samples"):
         info(copy)
 
 
