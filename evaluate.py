@@ -6,12 +6,14 @@ python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/p
 python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/pipelines/arcshard.yaml --gallery
 
 Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
-GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. Options change the names:
-eval-untrained, eval-PIPELINE, eval-TTA, eval-PIPELINE-with-RUN. So do data that the run was not trained on:
-eval-NAME-<8 digits of their fingerprint>, embeddings/NAME-<8 digits>. recall@1 and map@100 are those of the embeddings,
-whatever the pipeline. The embeddings are kept in RUN/embeddings, where predict.py and report.py find them. --gallery
-writes a page for each split, RUN/gallery-SPLIT.html or gallery-PIPELINE-SPLIT.html: queries with their neighbors and
-answers after each step.
+GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. RUN/no-landmark.json holds
+the score up to which predict.py and the web page say "probably no landmark": --false-answers is the share of photos
+without landmark that may be answered all the same, fitted on half of them and measured on the other half. Options
+change the names: eval-untrained, eval-PIPELINE, eval-TTA, eval-PIPELINE-with-RUN. So do data that the run was not
+trained on: eval-NAME-<8 digits of their fingerprint>, embeddings/NAME-<8 digits>. recall@1 and map@100 are those of the
+embeddings, whatever the pipeline. The embeddings are kept in RUN/embeddings, where predict.py and report.py find them.
+--gallery writes a page for each split, RUN/gallery-SPLIT.html or gallery-PIPELINE-SPLIT.html: queries with their
+neighbors and answers after each step.
 
 Steps that compare with photos without landmark take those of the val and test splits. Where these are queries too, the
 queries are cut into two halves, and each half is compared with the non-landmarks of the other.
@@ -20,14 +22,25 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+
 from arcshard.console import Parser, UserError, run
 from arcshard.files import folder_lock, write_text
 from arcshard.memory import keep_freed_memory
-from retrieval import Pipeline, evaluate
+from retrieval import Candidates, Pipeline, evaluate
 from retrieval.evaluation import details
-from retrieval.run.embed import data_suffix
+from retrieval.no_landmark import FILE, fit_threshold, save_threshold
+from retrieval.run.embed import data_suffix, provenance_of
 from retrieval.run.gallery import gallery_page
-from retrieval.run.model import Tta, add_answer_options, add_checkpoint, load_model, load_untrained, pipeline_of
+from retrieval.run.model import (
+    RunModel,
+    Tta,
+    add_answer_options,
+    add_checkpoint,
+    load_model,
+    load_untrained,
+    pipeline_of,
+)
 from retrieval.run.queries import OpenQueries, open_queries
 from retrieval.tuning import ablation, ablation_table
 
@@ -45,14 +58,16 @@ def main() -> None:
     lock = args.run / f".eval{suffix}.lock"  # other options write other files, and may be evaluated meanwhile
     lock.touch()
     with folder_lock(lock):
-        measure(args, pipeline, opened, models[0].device.type, suffix)
+        measure(args, pipeline, models, opened, suffix)
     if other_data:
         print(f"{args.run} was trained on other data: these figures are in {args.run / f'eval{suffix}.json'}")
 
 
-def measure(args: argparse.Namespace, pipeline: Pipeline, opened: OpenQueries, device: str, suffix: str) -> None:
+def measure(args: argparse.Namespace, pipeline: Pipeline, models: list[RunModel], opened: OpenQueries, suffix: str
+            ) -> None:
     """Print and write what the pipeline's answers are worth. Raises UserError for a step that lacks what it needs."""
-    results, more = {}, {}
+    device = models[0].device.type
+    results, more, answers = {}, {}, {}
     for split, queries in opened.sets.items():
         try:
             found = evaluate(queries, pipeline, device)
@@ -65,10 +80,26 @@ def measure(args: argparse.Namespace, pipeline: Pipeline, opened: OpenQueries, d
                 print(f"{split:6}{page}")
         except ValueError as error:
             raise UserError(f"{args.pipeline or args.data}: {error}") from error
-        results[split], more[split] = found.metrics, details(queries, found)
+        results[split], more[split], answers[split] = found.metrics, details(queries, found), found.candidates
     for name, content in (("eval", results), ("eval-details", more)):
         write_text(args.run / f"{name}{suffix}.json", json.dumps(content, indent=2) + "\n")
     print(table(results))
+    if not args.untrained:  # nobody answers with that
+        fit_no_landmark(args, pipeline, models, opened, answers, suffix)
+
+
+def fit_no_landmark(args: argparse.Namespace, pipeline: Pipeline, models: list[RunModel], opened: OpenQueries,
+                    answers: dict[str, Candidates], suffix: str) -> None:
+    """Write and print the threshold for "probably no landmark", if there are photos without landmark to fit it on."""
+    sets = opened.sets.values()
+    threshold = fit_threshold(np.concatenate([found.answers for found in answers.values()]),
+                              np.concatenate([found.confidences for found in answers.values()]),
+                              [truth for queries in sets for truth in queries.truths],
+                              [key for queries in sets for key in queries.keys], args.false_answers)
+    if threshold:
+        save_threshold(args.run / f"{FILE}{suffix}.json", threshold, pipeline,
+                       [provenance_of(model, opened.gallery) for model in models])
+        print(threshold)
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +112,11 @@ def parse_args() -> argparse.Namespace:
     add_answer_options(parser)
     parser.add_argument("--ablate", action="store_true", help="print what each step of the pipeline gains")
     parser.add_argument("--gallery", action="store_true", help="write a page of queries and answers for each split")
+    parser.add_argument("--false-answers", type=float, default=0.05, metavar="SHARE",
+                        help="of photos without landmark that may be answered (default: 0.05)")
     args = parser.parse_args()
+    if not 0 <= args.false_answers < 1:
+        parser.error(f"--false-answers is {args.false_answers}: give a share of at least 0 and below 1")
     if args.untrained and (args.ensemble or args.tta != Tta()):
         parser.error("--untrained measures one run as it is: leave out --ensemble and --tta")
     return args

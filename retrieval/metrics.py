@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 NO_LANDMARK = -1
 LEVEL = 0.95  # of intervals
+NAN_SCORES = "a threshold cannot order NaN scores: give -inf to what is never accepted"
 
 Truths = Sequence[Collection[int]]
 
@@ -182,14 +183,25 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
     Args: genuine, impostor: float, any scale; -inf is never accepted. far: in [0, 1].
     Raises ValueError for far out of range and for NaN scores.
     """
-    genuine, impostor = np.asarray(genuine, np.float64), np.sort(np.asarray(impostor, np.float64))
+    genuine = np.asarray(genuine, np.float64)
+    if np.isnan(genuine).any():
+        raise ValueError(NAN_SCORES)
+    threshold = impostor_threshold(impostor, far)
+    return float((genuine > threshold).mean()) if len(genuine) else 0.0
+
+
+def impostor_threshold(impostor: ArrayLike, far: float) -> float:
+    """The least threshold above which lies at most a share `far` of the scores; -inf if all may lie there.
+
+    Raises ValueError as `tar_at_far` does.
+    """
+    impostor = np.sort(np.asarray(impostor, np.float64))
     if not 0 <= far <= 1:
         raise ValueError(f"far is {far}: give a share of the impostors from 0 to 1")
-    if np.isnan(genuine).any() or np.isnan(impostor).any():
-        raise ValueError("a threshold cannot order NaN scores: give -inf to what is never accepted")
+    if np.isnan(impostor).any():
+        raise ValueError(NAN_SCORES)
     allowed = int(np.floor(far * len(impostor) + 1e-9))  # 0.07 * 100 is 7.000…1, and 0.29 * 100 is 28.99…
-    threshold = impostor[-allowed - 1] if allowed < len(impostor) else -np.inf
-    return float((genuine > threshold).mean()) if len(genuine) else 0.0
+    return float(impostor[-allowed - 1]) if allowed < len(impostor) else -np.inf
 
 
 def answers_at_far(labels: ArrayLike, scores: ArrayLike, truths: Truths, far: float) -> float:

@@ -91,6 +91,8 @@ def test_answers_have_files_of_their_own(page, run_folder, dataset_path):
         assert set(written) == {"val", "test"} and least <= set(written["test"])
     assert all(set(values) == {"gap", "gap_landmark_only", "recall@1", "map@100"}
                for values in json.loads(before).values())
+    assert "probably no landmark: best score up to " in printed
+    assert {f"no-landmark{suffix}.json" for suffix in ("", f"-{name}")} <= {path.name for path in run_folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +252,7 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
     (predict, ["--index", "x", "--images", "d", "--out", "s", "--picture", "n.jpg"], "--picture belongs to photos"),
     (evaluate, ["--data", "x", "--untrained", "--ensemble", "y"], "leave out --ensemble"),
     (evaluate, ["--data", "x", "--pipeline", "none.yaml"], "none.yaml"),
+    (evaluate, ["--data", "x", "--false-answers", "1"], "--false-answers is 1.0: give a share"),
     (evaluate, ["--data", "x", "--answers", "a.yaml"], "--answers is now --pipeline"),
     (predict, ["--index", "x", "--answers", "a.yaml"], "--answers is now --pipeline"),
     (tune, ["--data", "DATASET", "--out", "o", "--split", "train"], "--split train has no queries"),
@@ -327,7 +330,8 @@ def test_other_data_replace_nothing_of_the_runs_own(page, trained, dataset_path,
     after = files()
     assert {path: after[path] for path in own} == own
     assert {path.name for path in trained.iterdir()} - {path.relative_to(trained).parts[0] for path in own} == {
-        f"eval{suffix}.json", f"eval-details{suffix}.json", f"report{suffix}.html", f".eval{suffix}.lock"}
+        f"eval{suffix}.json", f"eval-details{suffix}.json", f"no-landmark{suffix}.json", f"report{suffix}.html",
+        f".eval{suffix}.lock"}
     model = load_model(trained)
     for data, folder in ((dataset_path, "."), (other_data, suffix[1:])):
         stores = {path.name for path in (trained / "embeddings" / folder).iterdir()}
