@@ -88,6 +88,7 @@ def read_array(path: Path, dtype: np.dtype | None = None, ndim: int = 1, mmap: b
         raise
     except Exception as error:  # NumPy's parser of headers raises nearly any type
         raise ValueError(f"is no .npy file ({reason(error)})") from None
-    if dtype not in (None, mapped.dtype) or mapped.ndim != ndim or not mapped.dtype.itemsize:
+    # not `dtype in (None, …)`: to NumPy, float64 equals None
+    if dtype is not None and mapped.dtype != dtype or mapped.ndim != ndim or not mapped.dtype.itemsize:
         raise ValueError(f"holds {mapped.dtype} of shape {mapped.shape}, not {ndim} dimensions of {dtype or 'values'}")
     return mapped if mmap else np.array(mapped)

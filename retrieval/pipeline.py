@@ -87,7 +87,9 @@ def _step(entry: Any, path: Path) -> Step:
 
 def _placed(step: Step, folder: Path) -> Step:
     """The step, the file that it names taken from the folder of its list."""
-    return replace(step, model=str((folder / expand_home(step.model)).resolve())) if isinstance(step, Rerank) else step
+    named = {name: str((folder / expand_home(path)).resolve()) for name in ("file", "model")
+             if (path := getattr(step, name, None))}
+    return replace(step, **named)
 
 
 def write_pipeline(pipeline: Pipeline) -> str:

@@ -52,8 +52,8 @@ def _changed(name: str, value: object, models: int) -> Iterator[object]:
     if name == "weights" and models > 1:
         listed = list(value) if isinstance(value, list) else [1.0] * models
         yield from (listed[:i] + [listed[i] * factor] + listed[i + 1:] for i in range(models) for factor in FACTORS)
-    elif name == "effort" or isinstance(value, bool) or not isinstance(value, (int, float)):  # effort buys with time
-        return
+    elif name in ("effort", "dim") or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return  # effort and dim are bought with time and memory
     elif isinstance(value, int):
         yield from sorted({max(1, round(value * factor)) for factor in FACTORS} - {value})
     else:

@@ -44,6 +44,7 @@ from retrieval import Embeddings, read_pipeline
 from retrieval.reranker import Reranker
 from retrieval.store import Parts, Provenance
 from retrieval.submission import read_sample
+from retrieval.whitening import Whitening
 from shards import Dataset
 from shards.adopt import read_classes
 from shards.dataset import splits
@@ -181,6 +182,7 @@ ARRAYS = {
     "embeddings.npy": in_store("embeddings.npy"), "keys.npy": in_store("keys.npy"),
     "labels.npy": in_store("labels.npy"), "landmark_ids.npy": in_store("landmark_ids.npy"),
     "part of a store": part_of_store,
+    "whitening": at("w.npy", Whitening.load),
     "index of a dataset": in_dataset("train.index.npy", lambda dataset: dataset.index),
     "labels of a dataset": in_dataset("train.labels.npy", lambda dataset: dataset.labels),
     "index rows of a shard": kept_rows,

@@ -12,9 +12,10 @@ from retrieval.steps.rerank import Rerank
 from retrieval.steps.search import Search
 from retrieval.steps.smoothing import DatabaseAugmentation, QueryExpansion
 from retrieval.steps.vote import Vote
+from retrieval.steps.whiten import Whiten
 
 STEPS: dict[str, type[Step]] = {
-    "concatenate": Concatenate, "quantile": Quantile, "database_augmentation": DatabaseAugmentation,
+    "concatenate": Concatenate, "whiten": Whiten, "quantile": Quantile, "database_augmentation": DatabaseAugmentation,
     "query_expansion": QueryExpansion, "gallery_penalty": GalleryPenalty, "search": Search,
     "k_reciprocal": KReciprocal, "merge": Merge, "local_features": LocalFeatures, "vote": Vote, "head": Head,
     "query_penalty": QueryPenalty, "non_landmark_rule": NonLandmarkRule, "frequent_class": FrequentClass,
