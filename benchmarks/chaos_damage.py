@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from chaos_faults import TRACEBACK, Trial, one_sentence
-from chaos_works import ROOT, TRAIN, Inputs, Work, environment, files, nothing, trained
+from chaos_works import ROOT, TRAIN, Inputs, Work, files, nothing, trained
 
 from tests import faulty_s3
 
@@ -45,7 +45,7 @@ def stopped_run(inputs: Inputs, folder: Path) -> None:
     made = inputs.folder / "stopped"
     if not made.exists():
         words = [*TRAIN, "--data", inputs.dataset, "--out", made]
-        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=environment(),
+        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (made / "checkpoint.pt").exists() and process.poll() is None:
             time.sleep(0.02)
@@ -199,7 +199,7 @@ def wrong_uploads(inputs: Inputs, folder: Path, rng: random.Random) -> list[str]
 def serving(inputs: Inputs, noted: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     words = ["-m", "retrieval", "serve", inputs.dataset, "--run", inputs.run, "--port", 0]
     with open(noted, "w") as f:
-        process = subprocess.Popen([sys.executable, "-u", *map(str, words)], cwd=ROOT, env=environment(), text=True,
+        process = subprocess.Popen([sys.executable, "-u", *map(str, words)], cwd=ROOT, text=True,
                                    stdout=subprocess.PIPE, stderr=f)
     try:
         assert process.stdout

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chaos_works import ROOT, Inputs, Work, environment
+from chaos_works import ROOT, Inputs, Work
 from usage import descendants, peak
 
+from tests.forked import Forked
+
+AT_ONCE = 2  # trials
 PATIENCE, HANG = 60, 10  # seconds, and times what the command takes undisturbed: longer is a hang
 TRACEBACK = "Traceback (most recent call last)"
 WORKER_MB = 60  # larger than joblib's helpers, smaller than a process that packs or trains
@@ -43,12 +46,18 @@ class Trial:
     """It ended with one sentence and exit code 2, and went on when it was repeated."""
     starts: int = 0
 
-    def start(self, **variables: str) -> subprocess.Popen[str]:
-        """The command, in a process group of its own."""
+    def start(self) -> Forked:
+        """The command, in a process group of its own, from a process that has torch loaded: moments hit its work."""
+        self.starts += 1
+        return Forked(*self.work.words(self.inputs, self.folder), env={**os.environ, **self.work.variables},
+                      said=(Path(os.devnull), self.noted()), session=True)
+
+    def start_anew(self, **variables: str) -> subprocess.Popen[bytes]:
+        """The command in an interpreter of its own, which reads these variables when it starts."""
         words = [sys.executable, *map(str, self.work.words(self.inputs, self.folder))]
         self.starts += 1
         with open(self.noted(), "w") as noted:
-            return subprocess.Popen(words, cwd=ROOT, env=environment({**self.work.variables, **variables}), text=True,
+            return subprocess.Popen(words, cwd=ROOT, env={**os.environ, **self.work.variables, **variables},
                                     stdout=subprocess.DEVNULL, stderr=noted, start_new_session=True)
 
     def noted(self) -> Path:
@@ -59,22 +68,17 @@ class Trial:
         """Wait for a random moment of the command's time."""
         time.sleep(self.rng.uniform(0, self.reference.seconds))
 
-    def ended(self, process: subprocess.Popen[str]) -> int | None:
+    def ended(self, process: Forked | subprocess.Popen[bytes]) -> int | None:
         """Wait for the end of the command and of all that it started; its exit code, None if it hangs."""
         limit = time.monotonic() + PATIENCE + HANG * self.reference.seconds
-        try:
-            code = process.wait(max(0.0, limit - time.monotonic()))
-            while group_lives(process.pid):
-                if time.monotonic() > limit:
-                    raise subprocess.TimeoutExpired(process.args, limit)
-                time.sleep(0.05)
-        except subprocess.TimeoutExpired:
-            self.faults.append("hung")
-            code = None
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        while (code := process.poll()) is None or group_lives(process.pid):
+            if time.monotonic() > limit:
+                self.faults.append("hung")
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                code = None
+                break
+            time.sleep(0.02)
         if has_traceback(self.noted(), self.work.launcher):
             self.faults.append("traceback")
         return code
@@ -105,21 +109,23 @@ def has_traceback(noted: Path, launcher: bool) -> bool:
 
 
 def refer(work: Work, inputs: Inputs, folder: Path) -> Reference:
-    """Run the command undisturbed, twice: the second time tells how long it takes with warm caches."""
-    trials = [Trial(work, inputs, Reference(None, 300, 0), folder / f"reference-{number}", random.Random(0))
-              for number in range(2)]
-    results = []
-    for trial in trials:
-        trial.folder.mkdir(parents=True)
-        work.prepare(inputs, trial.folder)
-        before, began = used(trial.folder), time.monotonic()
-        if trial.ended(trial.start()) != 0:
-            raise RuntimeError(f"{work.name} fails undisturbed: {trial.noted().read_text()}")
+    """Run the command undisturbed, so often at once as trials run; twice, for the second time has warm caches."""
+    for name in ("cold", "warm"):
+        trials = [Trial(work, inputs, Reference(None, 300, 0), folder / f"{name}-{number}", random.Random(0))
+                  for number in range(AT_ONCE)]
+        for trial in trials:
+            trial.folder.mkdir(parents=True)
+            work.prepare(inputs, trial.folder)
+        before, began = used(trials[0].folder), time.monotonic()
+        processes = [trial.start() for trial in trials]
+        for trial, process in zip(trials, processes):
+            if trial.ended(process) != 0:
+                raise RuntimeError(f"{work.name} fails undisturbed: {trial.noted().read_text()}")
         seconds = time.monotonic() - began
-        results.append(work.result(trial.folder))
-    if results[0] != results[1]:
-        raise RuntimeError(f"{work.name} undisturbed gives two results")
-    return Reference(results[0], seconds, used(trial.folder) - before)
+        results = [work.result(trial.folder) for trial in trials]
+        if results[0] != results[1]:
+            raise RuntimeError(f"{work.name} undisturbed gives two results")
+    return Reference(results[0], seconds, used(trials[0].folder) - before)
 
 
 def used(folder: Path) -> int:
@@ -195,7 +201,7 @@ def jumping_clock(trial: Trial) -> None:
             "import random, time\n_now, _rng = time.time, random.Random(0)\n"
             "time.time = lambda: _now() + _rng.uniform(-86400, 86400)\n")
         path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
-        code = trial.ended(trial.start(PYTHONPATH=path))
+        code = trial.ended(trial.start_anew(PYTHONPATH=path))
     if code != 0 or trial.work.result(trial.folder) != trial.reference.result:
         trial.faults.append(f"lost: ended with {code} or another result")
 

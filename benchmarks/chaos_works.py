@@ -3,7 +3,6 @@
 The inputs are made once: 240 drawn photos of 8 classes, two sample tables, a dataset, and a run of a tiny network.
 """
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -177,12 +176,6 @@ def draw(folder: Path) -> Iterator[tuple[int, str]]:
 
 def command(words: Words) -> None:
     """Run it undisturbed. Raises UserError if it fails."""
-    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True,
-                          env=environment())
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{words[0]} failed while nothing disturbed it: {done.stderr.strip().splitlines()[-1:]}")
-
-
-def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
-    """This process's, with one thread for each command."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **more}

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +27,8 @@ def run_as_main(words: Sequence[str]) -> None:
             runpy.run_path(argv[0], run_name="__main__")
 
 
-def run_here(*words: object, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
+def run_here(*words: object, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+             ) -> subprocess.CompletedProcess[str]:
     """Run `SCRIPT …` or `-m MODULE …` in this process: exit code, stdout and stderr as a shell would see them.
 
     Nothing but its start differs from run_process (4 to 6 s where a command imports torch and DALI): `__main__`,
@@ -49,7 +51,7 @@ def run_here(*words: object, cwd: Path = ROOT, env: Mapping[str, str] | None = N
 
 
 def run_process(*words: object, cwd: Path = ROOT, timeout: float = 300,
-                **options: object) -> subprocess.CompletedProcess:
+                **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `SCRIPT …` or `-m MODULE …` in a process of its own, for promises that are about processes."""
     return subprocess.run([sys.executable, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=timeout,
                           **options)

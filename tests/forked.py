@@ -2,6 +2,8 @@
 
 For what needs a process of its own and nothing of how it is started: ranks without torchrun, signals, kills.
 """
+import atexit
+import functools
 import multiprocessing
 import os
 import shutil
@@ -9,37 +11,55 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from unittest import mock
 
 from tests.commands import ROOT, run_as_main
 
+_lock = threading.Lock()  # multiprocessing looks at all its processes whenever one starts or is asked for its end
+
+
+@functools.cache
+def _server() -> ForkServerContext:
+    """The process that forks, with everything loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train", "tests.forked"])
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # Python 3.11's has the path of nobody
+        forkserver.ensure_running()
+    return context
+
 
 class Forked:
-    """A command that runs, with the methods of subprocess.Popen that tests use; what it says goes to two files."""
+    """A command that runs, with the methods of subprocess.Popen that tests use; what it says goes to two files.
 
-    def __init__(self, *words: object, env: Mapping[str, str] | None = None):
-        folder = Path(tempfile.mkdtemp())
-        weakref.finalize(self, shutil.rmtree, folder)
-        self._said = [folder / "stdout", folder / "stderr"]
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["train", "tests.forked"])
-        with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # Python 3.11's has the path of nobody
-            forkserver.ensure_running()
+    said: those of stdout and stderr. session: in a process group of its own.
+    """
+
+    def __init__(self, *words: object, env: Mapping[str, str] | None = None, said: Sequence[Path] = (),
+                 session: bool = False):
+        if not said:
+            folder = Path(tempfile.mkdtemp())
+            weakref.finalize(self, shutil.rmtree, folder)
+            said = [folder / "stdout", folder / "stderr"]
+        self._said = said
         self.args = [str(word) for word in words]
-        self._process = context.Process(target=_run, daemon=True, args=(
-            self.args, self._said, dict(env or os.environ)))
-        self._process.start()
+        self._process = _server().Process(target=_run, daemon=True, args=(
+            self.args, said, dict(env or os.environ), session))
+        with _lock:
+            self._process.start()
         assert self._process.pid
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
         """The exit code, or minus the signal that ended it; None while it runs."""
-        return self._process.exitcode
+        with _lock:
+            return self._process.exitcode
 
     @property
     def returncode(self) -> int | None:
@@ -61,14 +81,20 @@ class Forked:
         return out, err
 
 
-def _run(words: list[str], said: list[Path], env: dict[str, str]) -> None:
+def _run(words: list[str], said: Sequence[Path], env: dict[str, str], session: bool) -> None:
+    if session:
+        os.setsid()
     multiprocessing.current_process().daemon = False  # it may have children: only its own end is that of the tests
     for number, path in enumerate(said, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(ROOT)
-    run_as_main(words)
+    try:
+        run_as_main(words)
+    finally:  # what an interpreter does before multiprocessing would wait for all children, joblib's idle ones too
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 def ranks_of(count: int) -> list[dict[str, str]]:
