@@ -2,7 +2,10 @@
 
 Each function raises ValueError for data of another form, whatever is wrong with it.
 """
+import io
 import json
+import pickle
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -92,3 +95,75 @@ def read_array(path: Path, dtype: np.dtype | None = None, ndim: int = 1, mmap: b
     if dtype is not None and mapped.dtype != dtype or mapped.ndim != ndim or not mapped.dtype.itemsize:
         raise ValueError(f"holds {mapped.dtype} of shape {mapped.shape}, not {ndim} dimensions of {dtype or 'values'}")
     return mapped if mmap else np.array(mapped)
+
+
+# Pickles, which are programs: the few instructions that build lists, texts, numbers and NumPy's arrays of numbers. No
+# function that a file names is called; arrays become lists by functions of our own.
+
+PLAIN_OPCODES = (
+    "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "
+    "BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES UNICODE BINUNICODE SHORT_BINUNICODE LIST "
+    "EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS PUT BINPUT "
+    "LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD").split()
+
+
+def parse_pickle(data: bytes) -> Any:
+    """The value of a pickle of dicts, lists, tuples, texts, bytes and numbers.
+
+    NumPy's arrays, which protocol 5 may not hold, come as lists.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except Exception as error:  # pickle's own parser raises nearly any type
+        raise ValueError(f"is no pickle of lists, texts and numbers alone ({reason(error)})") from None
+
+
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # pickle.Unpickler in Python: its table can be cut
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+                if code in {getattr(pickle, name)[0] for name in PLAIN_OPCODES}}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Of what NumPy writes to make arrays, our own versions; anything else is refused."""
+        known = {"_codecs.encode": _bytes, "__builtin__.bytes": _bytes, "numpy.dtype": _DType, "numpy.ndarray": None,
+                 **{f"numpy.{core}.multiarray.{name}": made for core in ("core", "_core")
+                    for name, made in (("_reconstruct", _no_values), ("scalar", _number))}}
+        if (whole := f"{module}.{name}") not in known:
+            raise ValueError(f"it asks for {whole!a}")
+        return known[whole]
+
+
+def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
+    """How protocols 0 to 2 hold bytes."""
+    return text.encode("latin1")
+
+
+class _DType:
+    """A number's type: i8 is a signed integer of 8 bytes."""
+
+    def __init__(self, code: str, *_: Any):
+        if not re.fullmatch("b1|[iu][1248]|f[248]", code):
+            raise ValueError(f"it has an array of {code!a}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder("S" if state[1] == ">" else "=")
+
+    def values(self, data: str | bytes) -> np.ndarray:
+        """Its numbers in bytes, which Python 2 wrote as text."""
+        return np.frombuffer(_bytes(data) if isinstance(data, str) else data, self.dtype)
+
+
+class _Values(list[Any]):
+    """An array as a list of its values, or of lists."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        self[:] = kind.values(data).reshape(shape, order="F" if fortran else "C").tolist()
+
+
+def _no_values(*_: Any) -> _Values:
+    return _Values()
+
+
+def _number(kind: _DType, data: str | bytes) -> Any:
+    return kind.values(data).item()

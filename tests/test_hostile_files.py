@@ -41,6 +41,7 @@ from preprocess.samples.classes import read_names
 from preprocess.samples.sample_table import read_samples
 from preprocess.sources import index
 from retrieval import Embeddings, read_pipeline
+from retrieval.benchmarks import read_gnd, read_relevant, read_solution
 from retrieval.reranker import Reranker
 from retrieval.store import Parts, Provenance
 from retrieval.submission import read_sample
@@ -214,6 +215,8 @@ TABLES = {
     "classes to adopt": at("classes.csv", read_classes),
     "names": at("names.csv", read_names),
     "sample submission": at("sample.csv", read_sample),
+    "solution of a benchmark": at("s.csv", lambda path: read_solution(path, "images")),
+    "relevant photos": at("r.csv", read_relevant),
 }
 TENSORS = {
     "checkpoint.pt": at("checkpoint.pt", lambda path: checkpoint.load(path.parent)),
@@ -221,7 +224,8 @@ TENSORS = {
     **{f"weights{suffix}": at(f"w{suffix}", lambda path: make_backbone("test_efficientnet", str(path)))
        for suffix in (".pt", ".pth", ".bin", ".safetensors", ".npz", ".npy")},
 }
-READERS = ARRAYS | JSONS | YAMLS | TABLES | TENSORS
+PICKLES = {"ground truth of a benchmark": at("gnd.pkl", read_gnd)}
+READERS = ARRAYS | JSONS | YAMLS | TABLES | TENSORS | PICKLES
 
 
 def refused(read: Callable[[], Any], context: str) -> None:
@@ -412,8 +416,10 @@ def tables(columns: str) -> dict[str, bytes]:
 HEADERS = {"classes.csv": "label,landmark_id,images,name", "rejected.csv": "id,split,reason", "truths.csv": "id,labels",
            "samples.csv": "id,landmark_id,label,split", "samples.parquet": "id,landmark_id,label,split",
            "classes to adopt": "label,landmark_id", "names": "landmark_id,category",
-           "sample submission": "id,landmarks"}
-HARMLESS = {("rejected.csv", "long field"), ("names", "NUL"), ("sample submission", "NUL"), ("rejected.csv", "NUL")}
+           "sample submission": "id,landmarks", "solution of a benchmark": "id,images,Usage",
+           "relevant photos": "query,relevant,junk"}
+HARMLESS = {("rejected.csv", "long field"), ("names", "NUL"), ("sample submission", "NUL"), ("rejected.csv", "NUL"),
+            ("relevant photos", "NUL")}
 
 
 @pytest.mark.parametrize("reader", TABLES)
