@@ -118,8 +118,10 @@ def parse_pickle(data: bytes) -> Any:
         raise ValueError(f"is no pickle of lists, texts and numbers alone ({reason(error)})") from None
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # pickle.Unpickler in Python: its table can be cut
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+class _Unpickler(pickle._Unpickler):
+    """pickle.Unpickler as it is written in Python: its table of instructions can be cut."""
+
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items()
                 if code in {getattr(pickle, name)[0] for name in PLAIN_OPCODES}}
 
     def find_class(self, module: str, name: str) -> Any:

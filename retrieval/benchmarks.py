@@ -69,7 +69,7 @@ def figures(ranking: Rows, right: Rows, junk: Rows) -> dict[str, float] | None:
 def places_without(ranking: Rows, right: Rows, junk: Rows) -> Rows:
     """Where the right rows stand once the junk is taken out of the ranking, from 0, ascending."""
     is_junk, is_right = np.isin(ranking, junk), np.isin(ranking, right)
-    before = np.cumsum(is_junk) - is_junk
+    before: Rows = np.cumsum(is_junk) - is_junk
     return np.flatnonzero(is_right) - before[is_right]
 
 
