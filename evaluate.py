@@ -2,18 +2,19 @@
 
 python evaluate.py --run runs/demo --data data/demo/dataset
 python evaluate.py --run runs/demo --data data/demo/dataset --untrained   (ImageNet weights, for comparison)
+python evaluate.py --run runs/demo --data data/demo/dataset --size 160   (larger images than in training)
 python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/pipelines/first-place.yaml --ablate
 python evaluate.py --run runs/demo --data data/demo/dataset --pipeline configs/pipelines/arcshard.yaml --gallery
 
 Prints and writes RUN/eval.json: {split: {gap, gap_landmark_only, recall@1, map@100}}, and RUN/eval-details.json:
-GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes. RUN/no-landmark.json holds
-the score up to which predict.py and the web page say "probably no landmark": --false-answers is the share of photos
-without landmark that may be answered all the same, fitted on half of them and measured on the other half. Options
-change the names: eval-untrained, eval-PIPELINE, eval-TTA, eval-PIPELINE-with-RUN. So do data that the run was not
-trained on: eval-NAME-<8 digits of their fingerprint>, embeddings/NAME-<8 digits>. recall@1 and map@100 are those of the
-embeddings, whatever the pipeline. The embeddings are kept in RUN/embeddings, where predict.py and report.py find them.
---gallery writes a page for each split, RUN/gallery-SPLIT.html or gallery-PIPELINE-SPLIT.html: queries with their
-neighbors and answers after each step.
+the size of the images, GAP's 95 % interval, longer lists, right answers at a share of false ones, the worst classes.
+RUN/no-landmark.json holds the score up to which predict.py and the web page say "probably no landmark": --false-answers
+is the share of photos without landmark that may be answered all the same, fitted on half of them and measured on the
+other half. Options change the names: eval-untrained, eval-PIPELINE, eval-512px, eval-TTA, eval-PIPELINE-with-RUN. So do
+data that the run was not trained on: eval-NAME-<8 digits of their fingerprint>, embeddings/NAME-<8 digits>. recall@1
+and map@100 are those of the embeddings, whatever the pipeline. The embeddings are kept in RUN/embeddings, where
+predict.py and report.py find them. --gallery writes a page for each split, RUN/gallery-SPLIT.html or
+gallery-PIPELINE-SPLIT.html: queries with their neighbors and answers after each step.
 
 Steps that compare with photos without landmark take those of the val and test splits. Where these are queries too, the
 queries are cut into two halves, and each half is compared with the non-landmarks of the other.
@@ -40,6 +41,7 @@ from retrieval.run.model import (
     load_model,
     load_untrained,
     pipeline_of,
+    views_of,
 )
 from retrieval.run.queries import OpenQueries, open_queries
 from retrieval.tuning import ablation, ablation_table
@@ -50,11 +52,13 @@ def main() -> None:
     keep_freed_memory()
     pipeline = pipeline_of(args)
     folders: list[Path | None] = [None] if args.untrained else [args.run, *args.ensemble]
-    models = ([load_untrained(args.run)] if args.untrained else
-              [load_model(run, args.checkpoint, args.tta) for run in (args.run, *args.ensemble)])
+    models = ([load_untrained(args.run, views_of(args))] if args.untrained else
+              [load_model(run, args.checkpoint, views_of(args)) for run in (args.run, *args.ensemble)])
+    for folder, model in zip((args.run, *args.ensemble), models):
+        print(f"{folder}: {size_of(model)}", flush=True)
     opened = open_queries(models, args.data, folders)
     other_data = data_suffix(models[0].trained_on, opened.gallery)
-    suffix = "-".join([other_data, *variant_of(args)])
+    suffix = "-".join([other_data, *variant_of(args, models)])
     lock = args.run / f".eval{suffix}.lock"  # other options write other files, and may be evaluated meanwhile
     lock.touch()
     with folder_lock(lock):
@@ -75,12 +79,13 @@ def measure(args: argparse.Namespace, pipeline: Pipeline, models: list[RunModel]
                 print(ablation_table(split, ablation(queries, pipeline, device)))
             if args.gallery:
                 page = args.run / f"gallery{suffix}-{split}.html"
-                who = " ".join([args.run.name, *variant_of(args)])
+                who = " ".join([args.run.name, *variant_of(args, models)])
                 write_text(page, gallery_page(who, queries, pipeline, opened.photos[split], opened.gallery, device))
                 print(f"{split:6}{page}")
         except ValueError as error:
             raise UserError(f"{args.pipeline or args.data}: {error}") from error
-        results[split], more[split], answers[split] = found.metrics, details(queries, found), found.candidates
+        results[split], answers[split] = found.metrics, found.candidates
+        more[split] = {"sizes": [model.size for model in models], **details(queries, found)}
     for name, content in (("eval", results), ("eval-details", more)):
         write_text(args.run / f"{name}{suffix}.json", json.dumps(content, indent=2) + "\n")
     print(table(results))
@@ -122,11 +127,17 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def variant_of(args: argparse.Namespace) -> list[str]:
+def size_of(model: RunModel) -> str:
+    """The size of the images, for people."""
+    return f"{model.size} pixels" + (f", trained at {model.trained_size}" if model.size != model.trained_size else "")
+
+
+def variant_of(args: argparse.Namespace, models: list[RunModel]) -> list[str]:
     """What tells the files of these options from those of the run alone: words of their names."""
+    resized = any(model.size != model.trained_size for model in models)
     return [*(["untrained"] if args.untrained else []), *([args.pipeline.stem] if args.pipeline else []),
-            *([args.tta.name] if args.tta != Tta() else []), *(["with"] if args.ensemble else []),
-            *(run.name for run in args.ensemble)]
+            *([f"{args.size}px"] if resized else []), *([args.tta.name] if args.tta != Tta() else []),
+            *(["with", *(run.name for run in args.ensemble)] if args.ensemble else [])]
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

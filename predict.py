@@ -37,7 +37,7 @@ from preprocess.images.formats import MAX_PIXELS, PHOTO_ENDINGS
 from retrieval import write_submission
 from retrieval.metrics import NO_LANDMARK
 from retrieval.run.gallery import answer_picture
-from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of
+from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of, views_of
 from retrieval.run.photos import Index, PhotoAnswer, answer_photos, load_index
 from retrieval.submission import budget, in_sample_order, is_public_train, read_sample
 
@@ -95,7 +95,7 @@ def submit(args: argparse.Namespace) -> None:
 
 def load_indexes(args: argparse.Namespace) -> list[Index]:
     """What each run compares photos with."""
-    return [load_index(folder, args.checkpoint, args.index, pipeline_of(args), args.tta, submission=bool(args.images))
+    return [load_index(folder, args.checkpoint, args.index, pipeline_of(args), views_of(args), bool(args.images))
             for folder in (args.run, *args.ensemble)]
 
 

@@ -15,7 +15,7 @@ from arcshard.files import write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import evaluate
 from retrieval.pipeline import write_pipeline
-from retrieval.run.model import add_answer_options, load_model, pipeline_of
+from retrieval.run.model import add_answer_options, load_model, pipeline_of, views_of
 from retrieval.run.queries import open_queries, query_splits
 from retrieval.tuning import tune
 
@@ -24,7 +24,7 @@ def main() -> None:
     args = parse_args()
     keep_freed_memory()
     start, folders = pipeline_of(args), [args.run, *args.ensemble]
-    models = [load_model(folder, tta=args.tta) for folder in folders]
+    models = [load_model(folder, tta=views_of(args)) for folder in folders]
     device, splits = models[0].device.type, query_splits(args.data, models[0].cache)
     if args.split not in splits:
         raise UserError(f"--split {args.split} has no queries: give one of {', '.join(splits)}")

@@ -39,10 +39,11 @@ class View:
     framing: Framing = "crop"
     """crop: a random box of area and aspect; squash: a box of side times the photo's width and height; short: a square
     of side times its short side; long: a square of side times its long side, black around the photo; short-or-squash:
-    either with probability 1/2 (2nd place 2020, variant 3b). Evaluation uses the whole frame, centered; for crop, the
-    whole photo, squashed to a square."""
+    either with probability 1/2 (2nd place 2020, variant 3b). Evaluation squashes the whole photo to a square for crop,
+    and shows the center of the frame for the others: see side."""
     side: float = 1.0
-    """Share of the frame's side that framings other than crop keep, at a random place (1st place 2020: 448 of 512)."""
+    """Share of the frame's side that framings other than crop keep, at a random place (1st place 2020: 448 of 512); in
+    evaluation at the center, so that objects have the scale that they had in training."""
     area: tuple[float, float] = (0.1, 1.0)
     """Crop's share of the photo's area, uniform between these."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -93,9 +94,15 @@ class View:
     def _check(self, fits: bool, name: str, remedy: str) -> None:
         check(fits, f"view.{name}", getattr(self, name), remedy)
 
-    def in_evaluation(self) -> "View":
-        """The same framing, and nothing random."""
-        return View(framing=self.framing)
+    def in_evaluation(self, enlarged: float = 1.0) -> "View":
+        """The same framing, and nothing random, for images `enlarged` times as wide as those of training.
+
+        Larger images first show more of the frame, with objects at the scale of training; once they show all of it,
+        objects grow with them. Smaller images show what those of training do, in which objects shrink with them. So
+        1st place 2020 trained on 448 of 512 pixels, and embedded all 512.
+        """
+        side = 1.0 if self.framing == "crop" else min(1.0, self.side * max(1.0, enlarged))
+        return View(framing=self.framing, side=side)
 
     @property
     def warps(self) -> bool:
@@ -116,14 +123,23 @@ def draw_boxes(view: View, seed: int, positions: NDArray[np.int64], widths: Leng
     if view.framing == "crop":
         return draw_crops(view, seed, positions, widths, heights).astype(np.float64)
     u_x, u_y, coin = uniform(seed, positions[:, None], ImageChannel.PLACE + np.arange(3)).T
-    frames = whole_frames(view, widths, heights, squash=coin < 0.5)
-    sides = np.maximum(1, np.rint(frames[:, 2:] * view.side))
+    return _parts(whole_frames(view, widths, heights, squash=coin < 0.5), view.side, np.stack([u_x, u_y], 1))
+
+
+def central_boxes(view: View, widths: Lengths, heights: Lengths) -> Boxes:
+    """The boxes that evaluation shows, float64 (n, 4) of whole pixels. view: of `in_evaluation`."""
+    return _parts(whole_frames(view, widths, heights), view.side, 0.5)
+
+
+def _parts(frames: Boxes, side: float, place: NDArray[np.float64] | float) -> Boxes:
+    """Boxes within frames, of `side` times their sides. place: shares of the room for x and y, (n, 2), below 1."""
+    sides = np.maximum(1, np.rint(frames[:, 2:] * side))
     room = frames[:, 2:] - sides
-    return np.concatenate([frames[:, :2] + np.floor(np.stack([u_x, u_y], 1) * (room + 1)), sides], 1)
+    return np.concatenate([frames[:, :2] + np.floor(place * (room + 1)), sides], 1)
 
 
 def whole_frames(view: View, widths: Lengths, heights: Lengths, squash: NDArray[np.bool_] | bool = False) -> Boxes:
-    """The boxes of which draw_boxes takes a part and evaluation the whole, float64 (n, 4).
+    """The boxes of which training and evaluation take parts, float64 (n, 4).
 
     squash: which photos are squashed if view.framing is "short-or-squash".
     """

@@ -100,7 +100,7 @@ class Loader:
         device: "cpu", or "gpu" or "cuda" for this process's current CUDA device; also as a torch.device.
         seed: chooses the order and every random view.
         rank, world_size: which contiguous part of each global batch is this loader's.
-        train: False reads each sample once, with the view's whole frame; the last batch may be short.
+        train: False reads each sample once, with the view's in_evaluation; the last batch may be short.
         rows: which samples to read instead of all, a range of step 1; train=False only.
         view: how training images are drawn.
         selection: which photos an epoch of training holds, and how often.

@@ -9,6 +9,7 @@ from loader.augment import (
     Matrices,
     View,
     box_matrices,
+    central_boxes,
     decoded_boxes,
     draw_boxes,
     draw_flips,
@@ -16,7 +17,6 @@ from loader.augment import (
     draw_qualities,
     draw_warps,
     pixel_matrices,
-    whole_frames,
 )
 
 
@@ -59,8 +59,8 @@ def training_plan(rows: NDArray[np.void], view: View, seed: int, positions: NDAr
 
 
 def evaluation_plan(rows: NDArray[np.void], view: View, ids: NDArray[np.int64], end: int, size: int) -> Plan:
-    """The whole frames of samples `ids` (n,), nothing random; rows: their rows of the index, (n,)."""
-    boxes = whole_frames(view, rows["width"], rows["height"])
+    """The centers of the frames of samples `ids` (n,), nothing random; rows: their rows of the index, (n,)."""
+    boxes = central_boxes(view, rows["width"], rows["height"])
     matrices = box_matrices(boxes) if view.warps else None
     return Plan(end, size, ids, *_decoded(boxes, matrices, rows, size), np.zeros(len(ids), bool),
                 np.zeros(len(ids), np.int32), np.ones((len(ids), 3), np.float32))

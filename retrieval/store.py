@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array, write_array_header_1_0
@@ -32,7 +31,7 @@ ROWS = 4096  # of a part; a kill costs each rank less than one part
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where embeddings come from: equal for the same photos embedded by the same weights and views."""
+    """Where embeddings come from: equal for the same photos embedded by the same weights, views and size."""
     model: str
     """Fingerprint of the weights."""
     dataset: str
@@ -40,6 +39,8 @@ class Provenance:
     split: str
     tta: str = "none"
     """Views that each embedding is the mean of."""
+    size: int = 0
+    """Side of the images, pixels; 0 where older versions wrote the store, which do not say it."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,12 @@ class Embeddings:
     def load(cls, folder: str | Path) -> "Embeddings":
         """Map what `save` or `write_store` wrote. Raises UserError for a missing store and for anything else."""
         folder = Path(folder)
-        meta = _read_meta(folder)
+        provenance = _read_meta(folder)
         try:
             vectors = read_array(folder / VECTORS, ndim=2, mmap=True)
             keys, landmark_ids = (_decode(read_array(folder / name)) for name in (KEYS, LANDMARK_IDS))
             labels = read_array(folder / LABELS, np.dtype(np.int64))
-            return cls(vectors, keys, labels, landmark_ids,
-                       Provenance(meta["model"], meta["dataset"], meta["split"], meta["tta"]))
+            return cls(vectors, keys, labels, landmark_ids, provenance)
         except ValueError as error:
             raise UserError(f"{folder}: {error}: delete it and embed again") from error
 
@@ -135,7 +135,7 @@ def is_store(folder: str | Path) -> bool:
     return (Path(folder) / META).is_file()
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
+def _read_meta(folder: Path) -> Provenance:
     if not is_store(folder):
         raise UserError(f"{folder} holds no embeddings (no {META}): run evaluate.py or python -m retrieval embed first")
     try:
@@ -147,7 +147,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             path, known = folder / name, meta["files"][name]
             if path.stat().st_size != known["size"] or sha256(path) != known["sha256"]:
                 raise UserError(f"{path} is not as it was written: delete {folder} and embed again")
-        return {name: str(meta[name]) for name in ("model", "dataset", "split", "tta")}
+        if not isinstance(size := meta.get("size", 0), int):
+            raise ValueError
+        return Provenance(str(meta["model"]), str(meta["dataset"]), str(meta["split"]), str(meta["tta"]), size)
     except (ValueError, KeyError, TypeError, FileNotFoundError):
         raise UserError(f"{folder} is damaged: delete it and embed again") from None
 

@@ -319,7 +319,7 @@ def test_evaluation_draws_nothing(train, view):
 
 
 def test_evaluation_takes_the_whole_frame(train):
-    batch = next(iter(Loader(train, batch_size=4, size=40, train=False, view=View(framing="long", side=0.5))))
+    batch = next(iter(Loader(train, batch_size=4, size=40, train=False, view=View(framing="long"))))
     for image, row in zip(batch.images.numpy(), train.index[:4]):
         wide, high = row["width"] / max(row["width"], row["height"]), row["height"] / max(row["width"], row["height"])
         dark = image.max(2) == 0

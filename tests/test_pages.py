@@ -171,6 +171,9 @@ def test_an_index_of_other_weights_is_refused(page, run_folder, dataset_path, qu
     replace(stored, provenance=replace(stored.provenance, tta="flip")).save(index)
     refused(page(predict_page, "--run", run_folder, "--index", index, "--images", queries, "--out", tmp_path / "s"),
             "--tta flip, not none")
+    replace(stored, provenance=replace(stored.provenance, size=512)).save(index)
+    refused(page(predict_page, "--run", run_folder, "--index", index, "--images", queries, "--out", tmp_path / "s"),
+            f"at 512 pixels, not at {stored.provenance.size} pixels as photos are now")
 
 
 def test_a_dataset_without_queries_is_one_sentence(page, run_folder, photos, tmp_path):

@@ -30,7 +30,7 @@ from retrieval.local_features import extract, verify
 from retrieval.pictures import BOX_WIDTH, MARGIN
 from retrieval.reranker import Reranker
 from retrieval.run.embed import data_suffix
-from retrieval.run.model import load_model
+from retrieval.run.model import Tta, load_model
 from retrieval.run.photos import load_gallery
 from retrieval.run.serve import is_loopback, load_answerer
 from retrieval.steps import Search
@@ -346,6 +346,30 @@ def test_a_run_of_an_older_version_knows_its_data_by_the_loader(dataset_path):
     assert Checkpoint(config, loader={"fingerprint": {"dataset": "a"}}).trained_on == "a"
     assert Checkpoint(config, loader={"fingerprint": {"dataset": "joined", "mix": [0.5]}}).trained_on is None
     assert data_suffix(None, Dataset(dataset_path)) == ""
+
+
+def test_another_size_is_said_and_has_files_of_its_own(page, run_folder, dataset_path, photo_folder):
+    words = "--run", run_folder, "--data", dataset_path
+    assert page(evaluate, *words).startswith(f"{run_folder}: 48 pixels\n")
+    before = (run_folder / "eval.json").read_bytes()
+    printed = page(evaluate, *words, "--size", "64", "--ensemble", run_folder)
+    assert printed.startswith(2 * f"{run_folder}: 64 pixels, trained at 48\n")
+    details = json.loads((run_folder / f"eval-details-64px-with-{run_folder.name}.json").read_text())
+    assert details["val"]["sizes"] == [64, 64] and (run_folder / "eval.json").read_bytes() == before
+    photo = photo_folder / "c3test.jpg"
+    answers = [page(predict, "--run", run_folder, "--index", index, photo, *more) for index, more in (
+        (dataset_path, ["--size", 64]), (run_folder / "embeddings/train.64px", ["--size", 64]), (dataset_path, []))]
+    assert answers[0] == answers[1] != answers[2]
+    page(evaluate, *words, "--untrained", "--size", "64")
+    assert (run_folder / "eval-untrained-64px.json").is_file()
+
+
+def test_the_web_app_takes_size_and_views(page, run_folder, dataset_path, photo_folder):
+    photo, words = photo_folder / "c3test.jpg", ("--size", "64", "--tta", "flip")
+    printed = page(predict, "--run", run_folder, "--index", dataset_path, photo, *words)
+    answerer = load_answerer([run_folder], checkpoint.NAME, str(dataset_path), Pipeline(), Tta(True, (), 64))
+    assert [f"{one.score:.4f} {one.landmark}" for one in answerer.answer(photo.read_bytes()).candidates] == [
+        " ".join(line.split()) for line in printed.splitlines()[1:]]
 
 
 def test_a_second_evaluation_that_would_write_the_same_files_is_refused(page, run_folder, dataset_path):

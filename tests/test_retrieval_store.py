@@ -87,9 +87,15 @@ def test_another_format_is_named(tmp_path):
         Embeddings.load(tmp_path)
 
 
-def test_meta_has_the_names_that_stores_of_earlier_versions_have(tmp_path):
-    embeddings().save(tmp_path)
-    assert list(json.loads((tmp_path / META).read_text())) == ["format", "model", "dataset", "split", "tta", "files"]
+def test_stores_of_earlier_versions_do_not_say_their_size(tmp_path):
+    embeddings(provenance=replace(MADE, size=512)).save(tmp_path)
+    meta = json.loads((tmp_path / META).read_text())
+    assert list(meta) == ["format", "model", "dataset", "split", "tta", "size", "files"] and meta.pop("size") == 512
+    (tmp_path / META).write_text(json.dumps(meta))
+    assert Embeddings.load(tmp_path).provenance == MADE
+    (tmp_path / META).write_text(json.dumps({**meta, "size": [512]}))
+    with pytest.raises(UserError, match="is damaged: delete it and embed again"):
+        Embeddings.load(tmp_path)
 
 
 def test_no_store_says_what_to_do(tmp_path):

@@ -12,11 +12,11 @@ from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.files import folder_lock
-from loader import View
+from loader import Loader, View
 from model import ModelConfig, build_embedder
 from retrieval import Embeddings, nearest
 from retrieval.run import embed
-from retrieval.run.embed import embed_rows, embed_split, write_split
+from retrieval.run.embed import embed_rows, embed_split, load_kept, write_split
 from retrieval.run.model import Tta, embed_views, load_model, read_tta
 from shards import Dataset
 
@@ -25,13 +25,17 @@ from shards import Dataset
 def run_folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     out.mkdir()
+    save_run(out, ModelConfig(backbone="test_efficientnet", weights="none", dim=24))
+    return out
+
+
+def save_run(out, config):
+    """A run as train.py leaves it, its weights random."""
     torch.manual_seed(0)
-    config = ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
     options = {"model": asdict(config), "view": asdict(View()), "head": {"centers": 1},
                "train": {"size": 48, "device": "cpu"}}
     weights = Weights(build_embedder(config).state_dict(), {"weight": torch.randn(6, 24)})
     checkpoint.save(out, Checkpoint(options, weights))
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,39 @@ def test_views_have_a_store_of_their_own(retrieval, run_folder, dataset_path, wh
     np.testing.assert_allclose(np.linalg.norm(kept.vectors.astype(float), axis=1), 1, atol=2e-3)
 
 
+def test_a_size_has_stores_of_its_own_and_shows_larger_images(retrieval, run_folder, dataset_path, tmp_path):
+    words = "embed", "--run", run_folder, "--data", dataset_path, "--splits", "val", "--out", tmp_path
+    retrieval(*words)
+    assert f"{tmp_path}/run/val.64px: 18 x 24 float32" in retrieval(*words, "--size", "64")
+    retrieval(*words, "--size", "64", "--tta", "flip")
+    assert f"{tmp_path}/run/val: 18 x 24" in retrieval(*words, "--size", "48"), "the run's own"
+    own, large, both = (Embeddings.load(tmp_path / "run" / name) for name in ("val", "val.64px", "val.64px,flip"))
+    assert [(kept.provenance.size, kept.provenance.tta) for kept in (own, large, both)] == [
+        (48, "none"), (64, "none"), (64, "flip")]
+    model, images = load_model(run_folder), next(iter(Loader(Dataset(dataset_path, "val"), batch_size=18, size=64,
+                                                             train=False)))
+    np.testing.assert_allclose(large.vectors, embed_views(model.embedder, [images], False), atol=1e-5)
+    with pytest.raises(UserError, match="of different weights, views or sizes, .*: embed both with one run"):
+        retrieval("neighbors", "--queries", tmp_path / "run/val", "--gallery", tmp_path / "run/val.64px", "--out", "n")
+    with pytest.raises(UserError, match="--size is 0: give at least 1"):
+        retrieval(*words, "--size", "0")
+
+
+def test_a_store_without_size_holds_what_older_versions_showed(run_folder, dataset_path, whole, tmp_path):
+    """They showed whole frames at the run's size: those of view.side are embedded again."""
+    dataset, model = Dataset(dataset_path), load_model(run_folder)
+    replace(whole, provenance=replace(whole.provenance, size=0)).save(tmp_path)
+    cut = replace(model, view=View(framing="short", side=0.875).in_evaluation())
+    assert load_kept(tmp_path, model, dataset) and not load_kept(tmp_path, cut, dataset)
+    assert not load_kept(tmp_path, load_model(run_folder, tta=Tta(size=64)), dataset)
+
+
+def test_a_size_that_the_network_cannot_take_is_a_sentence(tmp_path):
+    save_run(tmp_path, ModelConfig(backbone="test_vit", weights="none", pooling="avg", dim=24))
+    with pytest.raises(UserError, match="cannot take images of 50 × 50 pixels"):
+        load_model(tmp_path, tta=Tta(size=50))
+
+
 def test_stores_of_something_else_are_refused(retrieval, run_folder, dataset_path, whole, tmp_path):
     words = ("embed", "--run", run_folder, "--data", dataset_path, "--splits", "val", "--out", tmp_path)
     retrieval(*words)
@@ -183,7 +220,7 @@ def test_neighbors_of_stores(retrieval, run_folder, whole, tmp_path):
         assert (found["rows"][:, 0] == np.arange(60)).all()
     replace(whole, provenance=replace(whole.provenance, model="other")).save(tmp_path / "o")
     words = ("neighbors", "--queries", tmp_path / "g", "--out", tmp_path / "n.npz", "--gallery")
-    with pytest.raises(UserError, match="g and .*o are of different weights or views"):
+    with pytest.raises(UserError, match="g and .*o are of different weights, views or sizes"):
         retrieval(*words, tmp_path / "o")
     with pytest.raises(UserError, match="g: k is 61: give 1 to 60"):
         retrieval(*words, tmp_path / "g", "--k", 61)

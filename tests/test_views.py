@@ -1,12 +1,19 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.augment import TRIES, View, draw_crops, draw_flips, draw_jitter, whole_frames
+from loader import Loader
+from loader.augment import TRIES, View, central_boxes, draw_crops, draw_flips, draw_jitter
 from loader.draws import ImageChannel, uniform
+from preprocess.engine import Engine
+from preprocess.packing.options import PackOptions
+from preprocess.packing.pack import pack
+from shards import Dataset
 
 
 def crop_of_torchvision(view, seed, position, width, height):
@@ -74,8 +81,48 @@ def test_views_of_a_sample_differ_between_epochs_and_seeds():
 
 
 def test_evaluation_sees_the_whole_photo():
-    boxes = whole_frames(View(), np.array([30, 7], np.int32), np.array([20, 9], np.int32))
+    boxes = central_boxes(View().in_evaluation(), np.array([30, 7], np.int32), np.array([20, 9], np.int32))
     assert boxes.tolist() == [[0, 0, 30, 20], [0, 0, 7, 9]]
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory):
+    """A photo of 512 × 400 pixels with a white square of 80 in its middle, packed."""
+    folder = tmp_path_factory.mktemp("square")
+    photo = np.zeros((400, 512, 3), np.uint8)
+    photo[160:240, 216:296] = 255
+    (folder / "a.jpg").write_bytes(simplejpeg.encode_jpeg(photo, 95))
+    samples = pd.DataFrame({"id": ["a"], "landmark_id": ["1"], "label": [0], "split": ["train"]})
+    pack(samples, [folder], folder / "dataset", PackOptions(), Engine())
+    return Dataset(folder / "dataset")
+
+
+def seen(view, dataset, size, train):
+    """Side of the square in pixels, from its area."""
+    images = next(iter(Loader(dataset, batch_size=1, size=size, train=train, view=view))).images
+    return math.sqrt(images[0, ..., 0].double().sum() / 255)
+
+
+@pytest.mark.parametrize("framing, share", [("short", 80 / 400), ("long", 80 / 512)])
+def test_evaluation_shows_objects_at_the_scale_of_training(square, framing, share):
+    view = View(framing=framing, side=0.875, flip=0)
+    trained = seen(view, square, 224, train=True)
+    assert trained == pytest.approx(share * 224 / 0.875, rel=0.01)
+    assert seen(view, square, 224, train=False) == pytest.approx(trained, rel=0.01)
+    for size, enlarged in ((112, 0.5), (240, 1), (256, 1), (320, 1.25)):  # at 256 = 224 / 0.875 the frame is whole
+        shown = view.in_evaluation(size / 224)
+        assert shown.side == pytest.approx(min(1, 0.875 * max(1, size / 224)))
+        assert seen(shown, square, size, train=False) == pytest.approx(enlarged * trained, rel=0.02)
+
+
+def test_evaluation_keeps_the_center():
+    """Of 300 × 200 pixels: the center of the short side's square, that of the long side's, which has black, or all."""
+    boxes = {framing: central_boxes(View(framing=framing, side=0.9).in_evaluation(),
+                                      *np.array([[300], [200]], np.int32))
+             for framing in ("short", "long", "squash", "crop")}
+    assert {framing: box.tolist() for framing, box in boxes.items()} == {
+        "short": [[60, 10, 180, 180]], "long": [[15, -35, 270, 270]], "squash": [[15, 10, 270, 180]],
+        "crop": [[0, 0, 300, 200]]}
 
 
 @pytest.mark.parametrize("wrong, sentence", [

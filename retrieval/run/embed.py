@@ -3,6 +3,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from arcshard.distributed import World
 from arcshard.files import whole_file
 from arcshard.memory import keep_freed_memory
 from loader import Loader
-from retrieval.run.model import RunModel, Tta, add_checkpoint, add_tta, embed_views, load_model
+from retrieval.run.model import RunModel, add_checkpoint, add_views, embed_views, load_model, views_of
 from retrieval.search import nearest_over_ranks
 from retrieval.store import DTYPES, ROWS, Embeddings, Parts, Provenance, in_parts, is_store, runs, share, write_store
 from shards import Dataset, splits
@@ -41,9 +42,9 @@ def stores(run: Path, trained_on: str | None, gallery: Dataset) -> Path:
     return run / "embeddings" / data_suffix(trained_on, gallery)[1:]
 
 
-def store(folder: Path, split: str, tta: Tta = Tta()) -> Path:
-    """The store of a split among others."""
-    return folder / (split if tta == Tta() else f"{split}.{tta.name}")
+def store(folder: Path, split: str, variant: str = "") -> Path:
+    """The store of a split among others. variant: of the RunModel."""
+    return folder / (f"{split}.{variant}" if variant else split)
 
 
 def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool = True) -> Embeddings:
@@ -100,7 +101,7 @@ def embed_rows(model: RunModel, dataset: Dataset, rows: range, batch: int = BATC
 
 def provenance_of(model: RunModel, dataset: Dataset) -> Provenance:
     """What tells this model's embeddings of this split from all others."""
-    return Provenance(model.fingerprint, dataset.fingerprint, dataset.split, model.tta.name)
+    return Provenance(model.fingerprint, dataset.fingerprint, dataset.split, model.tta.name, model.size)
 
 
 def rows_of(dataset: Dataset) -> tuple[list[str], NDArray[np.int64], list[str]]:
@@ -111,14 +112,22 @@ def rows_of(dataset: Dataset) -> tuple[list[str], NDArray[np.int64], list[str]]:
 
 
 def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | None:
-    """What `path` holds, if it is whole and of these weights, photos and views; else None."""
+    """What `path` holds, if it is whole and of these weights, photos, views and size; else None."""
     try:
         kept = Embeddings.load(path)
     except UserError:
         if is_store(path):
             print(f"{path} is damaged or of another version: it is made again", file=sys.stderr)
         return None
+    if kept.provenance.size not in model.sizes_in_stores:
+        return None
+    kept = with_size(kept, model)
     return kept if kept.provenance == provenance_of(model, dataset) else None
+
+
+def with_size(kept: Embeddings, model: RunModel) -> Embeddings:
+    """The same embeddings, with the model's size where older versions wrote them, which did not say it."""
+    return kept if kept.provenance.size else replace(kept, provenance=replace(kept.provenance, size=model.size))
 
 
 # The commands embed and neighbors of `python -m retrieval`; both run on all ranks.
@@ -131,7 +140,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=f"default: {DTYPES[0]}")
     parser.add_argument("--batch", type=int, default=BATCH, help=f"photos at a time on each rank (default: {BATCH})")
     add_checkpoint(parser)
-    add_tta(parser)
+    add_views(parser)
 
 
 def add_neighbors_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,13 +176,13 @@ def _on_ranks(work: Callable[[argparse.Namespace, World], None], args: argparse.
 
 def _embed(args: argparse.Namespace, world: World) -> None:
     for folder in args.run:
-        model = load_model(folder, args.checkpoint, args.tta)
+        model = load_model(folder, args.checkpoint, views_of(args))
         known = splits(args.data, model.cache)
         gallery = Dataset(args.data, GALLERY if GALLERY in known else known[0], model.cache)
         out = args.out / folder.name if args.out else stores(folder, model.trained_on, gallery)
         for split in args.splits or known:
             dataset = Dataset(args.data, split, model.cache)
-            path = store(out, split, args.tta)
+            path = store(out, split, model.variant)
             if not _is_there(path, model, dataset, args):
                 write_split(model, dataset, path, args.dtype, args.batch, world)
             if world.is_main:
@@ -186,16 +195,16 @@ def _is_there(path: Path, model: RunModel, dataset: Dataset, args: argparse.Name
     if kept and kept.vectors.dtype == args.dtype:
         return True
     if args.out and is_store(path):
-        raise UserError(f"{path} has embeddings of other weights, photos, views or dtype: choose another --out, or "
-                        "delete it")
+        raise UserError(f"{path} has embeddings of other weights, photos, views, size or dtype: choose another --out, "
+                        "or delete it")
     return False
 
 
 def _neighbors(args: argparse.Namespace, world: World) -> None:
     queries, gallery = Embeddings.load(args.queries), Embeddings.load(args.gallery)
-    if (queries.provenance.model, queries.provenance.tta) != (gallery.provenance.model, gallery.provenance.tta):
-        raise UserError(f"{args.queries} and {args.gallery} are of different weights or views, and cannot be compared: "
-                        "embed both with one run and one --tta")
+    if len({(kept.provenance.model, kept.provenance.tta, kept.provenance.size) for kept in (queries, gallery)}) > 1:
+        raise UserError(f"{args.queries} and {args.gallery} are of different weights, views or sizes, and cannot be "
+                        "compared: embed both with one run, one --tta and one --size")
     if not len(queries.vectors):
         raise UserError(f"{args.queries} holds no embeddings, and so no queries to find neighbors for: embed a split "
                         "that has photos")

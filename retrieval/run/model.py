@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from arcshard import checkpoint
-from arcshard.console import Parser, UserError
+from arcshard.console import Parser, UserError, check_least
+from arcshard.untrusted import reason
 from loader import Batch, View
 from model import Embedder, ModelConfig, build_embedder
 from retrieval import Pipeline, read_pipeline
@@ -22,11 +23,13 @@ from shards import CacheConfig
 
 @dataclass(frozen=True)
 class Tta:
-    """Which views are averaged: the photo at the size of training, and these."""
+    """Which views are averaged: the photo at its size, and these."""
     flip: bool = False
     """Each view's mirror image as well."""
     scales: tuple[float, ...] = ()
     """The photo at these multiples of the size."""
+    size: int | None = None
+    """Side of the images, pixels; None: that of the run's training."""
 
     @property
     def name(self) -> str:
@@ -34,7 +37,7 @@ class Tta:
         return ",".join([*(["flip"] if self.flip else []), *(f"{scale:g}" for scale in self.scales)]) or "none"
 
     def sizes(self, size: int) -> list[int]:
-        """Sides of the views, pixels, mirror images apart."""
+        """Sides of the views of photos at this size, pixels, mirror images apart."""
         return [size, *(round(size * scale) for scale in self.scales)]
 
 
@@ -73,7 +76,7 @@ def add_answer_options(parser: Parser) -> None:
     parser.refuse_renamed("--answers", "--pipeline")
     parser.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="RUN",
                         help="further runs, whose embeddings answer together with this one's")
-    add_tta(parser)
+    add_views(parser)
 
 
 def pipeline_of(args: argparse.Namespace) -> Pipeline:
@@ -81,10 +84,20 @@ def pipeline_of(args: argparse.Namespace) -> Pipeline:
     return read_pipeline(args.pipeline) if args.pipeline else Pipeline()
 
 
-def add_tta(parser: argparse.ArgumentParser) -> None:
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Add the options that decide how the network sees a photo."""
+    parser.add_argument("--size", type=int, metavar="PIXELS",
+                        help="side of the images (default: the run's train.size); larger ones first show what "
+                             "view.side cuts off, then larger objects")
     parser.add_argument("--tta", type=read_tta, default=Tta(), metavar="VIEWS",
-                        help="mean embedding of more views of each photo: flip and scales of the run's size, as in "
+                        help="mean embedding of more views of each photo: flip and scales of the size, as in "
                              "flip,0.8,1.25 (default: none)")
+
+
+def views_of(args: argparse.Namespace) -> Tta:
+    """What --size and --tta ask for. Raises UserError for a size below 1."""
+    check_least(args, 1, "size")
+    return replace(args.tta, size=args.size)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -98,10 +111,10 @@ class RunModel:
     """A run's network, ready to embed."""
 
     embedder: Embedder
-    size: int
-    """Side of the images that it was trained on, pixels."""
+    trained_size: int
+    """Side of the images that it was trained on at last, pixels."""
     view: View
-    """How photos were framed for its training."""
+    """How photos are framed at `size`."""
     packing: dict[str, Any]
     """How the photos that it was trained on were packed."""
     trained_on: str | None
@@ -116,37 +129,72 @@ class RunModel:
     tta: Tta = Tta()
     """The views that an embedding is the mean of."""
 
+    @property
+    def size(self) -> int:
+        """Side of the images that it embeds, views at other scales apart, pixels."""
+        return self.tta.size or self.trained_size
+
+    @property
+    def variant(self) -> str:
+        """What tells its embeddings from those of the same weights at the run's own size and views: "" for these."""
+        return ",".join([*([f"{self.size}px"] if self.size != self.trained_size else []),
+                         *([self.tta.name] if self.tta.name != "none" else [])])
+
+    @property
+    def sizes_in_stores(self) -> tuple[int, ...]:
+        """What stores of its embeddings may give as their size.
+
+        Older versions gave none, 0, and showed the whole frame at the size of training.
+        """
+        return (self.size, 0) if self.size == self.trained_size and self.view.side == 1 else (self.size,)
+
 
 def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunModel:
     """The network of a checkpoint of the run; no other weights are needed.
 
-    Raises UserError for scales where the backbone takes one size only.
+    Raises UserError for a size that the backbone does not take.
     """
     saved = checkpoint.load(out, name)
     with checkpoint.fitting(out, name):
-        model = _run_model(saved, checkpoint.fingerprint(out, name), weights="none")
+        model = _run_model(saved, checkpoint.fingerprint(out, name), tta, weights="none")
         weights = saved.best_weights
         model.embedder.load_state_dict(weights.embedder)
         centers = weights.head["weight"].float().unflatten(0, (-1, saved.config["head"]["centers"])).numpy()
-    backbone: Any = model.embedder.backbone  # timm's attributes have no types
-    if tta.scales and backbone.pretrained_cfg.get("fixed_input_size"):
-        raise UserError(f"the backbone of {out}, {saved.config['model']['backbone']}, takes one image size only: "
-                        "leave scales out of --tta")
-    return replace(model, tta=tta, centers=centers)
+    _check_sizes(model, out)
+    return replace(model, centers=centers)
 
 
-def load_untrained(out: Path) -> RunModel:
-    """What the run started from: the pretrained backbone with average pooling, as pretrained; GeM is worse here."""
+def load_untrained(out: Path, tta: Tta = Tta()) -> RunModel:
+    """What the run started from: the pretrained backbone with average pooling, as pretrained; GeM is worse here.
+
+    Raises UserError for a size that the backbone does not take.
+    """
     saved = checkpoint.load(out)
     with checkpoint.fitting(out):
-        return _run_model(saved, "untrained", neck="none", pooling="avg")
+        model = _run_model(saved, "untrained", tta, neck="none", pooling="avg")
+    _check_sizes(model, out)
+    return model
 
 
-def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, **changes: Any) -> RunModel:
+def _check_sizes(model: RunModel, run: Path) -> None:
+    """Raise UserError for a size other than that of training that the network does not take."""
+    for size in {*model.tta.sizes(model.size)} - {model.trained_size}:
+        try:
+            with torch.inference_mode():
+                model.embedder(torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.device))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a timm model raises
+            raise UserError(f"the network of {run} cannot take images of {size} × {size} pixels "
+                            f"({type(error).__name__}: {reason(error)}): leave out --size, and scales of --tta"
+                            ) from error
+
+
+def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, **changes: Any) -> RunModel:
     config = saved.config
     cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device).eval()
-    view, cache = View(**config["view"]), CacheConfig(**config.get("cache", {}))
-    return RunModel(embedder, config["train"]["size"], view, saved.packing, saved.trained_on, cache, fingerprint,
-                    device)
+    trained_size, cache = config["train"]["size"], CacheConfig(**config.get("cache", {}))
+    view = View(**config["view"]).in_evaluation((tta.size or trained_size) / trained_size)
+    return RunModel(embedder, trained_size, view, saved.packing, saved.trained_on, cache, fingerprint, device, tta=tta)

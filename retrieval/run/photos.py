@@ -20,7 +20,7 @@ from preprocess.packing.publish import NothingPacked
 from retrieval import Embeddings, Pipeline, Vectors
 from retrieval.metrics import NO_LANDMARK
 from retrieval.pipeline import candidates
-from retrieval.run.embed import GALLERY, embed_split, store, stores
+from retrieval.run.embed import GALLERY, embed_split, store, stores, with_size
 from retrieval.run.model import RunModel, Tta, load_model
 from retrieval.run.queries import Matcher, embed_all, holds_queries, non_landmarks
 from retrieval.state import State
@@ -83,7 +83,7 @@ def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
     """Embeddings to compare with. Raises UserError if they are another model's."""
     if is_dataset(index):
         photos = Dataset(index, GALLERY, model.cache)
-        path = store(stores(run_folder, model.trained_on, photos), GALLERY, model.tta)
+        path = store(stores(run_folder, model.trained_on, photos), GALLERY, model.variant)
         return embed_split(model, photos, path, keep=False)
     gallery = Embeddings.load(Path(index))
     if gallery.provenance.model != model.fingerprint:
@@ -92,7 +92,11 @@ def load_gallery(model: RunModel, index: str, run_folder: Path) -> Embeddings:
     if gallery.provenance.tta != model.tta.name:
         raise UserError(f"{index} was embedded with --tta {gallery.provenance.tta}, not {model.tta.name}, and "
                         "embeddings compare only with those of the same views: give the same --tta")
-    return gallery
+    if gallery.provenance.size not in model.sizes_in_stores:
+        was = f"at {gallery.provenance.size} pixels" if gallery.provenance.size else "by an older version"
+        raise UserError(f"{index} was embedded {was}, not at {model.size} pixels as photos are now, and embeddings "
+                        "compare only with those of the same size: give the same --size, or embed it again")
+    return with_size(gallery, model)
 
 
 @dataclass(frozen=True)

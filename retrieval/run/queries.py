@@ -65,7 +65,7 @@ def holds_queries(split: str) -> bool:
 def embed_all(model: RunModel, datasets: Sequence[Dataset], folder: Path | None, keep: bool = True
               ) -> dict[str, Embeddings]:
     """Embeddings of each split, read from and (with `keep`) written to a folder of stores if one is given."""
-    return {dataset.split: embed_split(model, dataset, store(folder, dataset.split, model.tta) if folder else None,
+    return {dataset.split: embed_split(model, dataset, store(folder, dataset.split, model.variant) if folder else None,
                                        keep) for dataset in datasets}
 
 

@@ -14,7 +14,7 @@ from retrieval.evaluation import QuerySet, by_half, final_states
 from retrieval.metrics import Truths, is_true
 from retrieval.pipeline import Pipeline, write_pipeline
 from retrieval.reranker import FOLDS, Reranker, fold_of, import_lightgbm
-from retrieval.run.model import add_answer_options, load_model, pipeline_of
+from retrieval.run.model import add_answer_options, load_model, pipeline_of, views_of
 from retrieval.run.queries import open_queries, query_splits
 from retrieval.steps import Rerank
 from retrieval.steps.rerank import features_of, first_candidates
@@ -131,7 +131,7 @@ def rerank(args: argparse.Namespace) -> None:
 def open_splits(args: argparse.Namespace) -> tuple[dict[str, QuerySet], str]:
     """The queries of the splits that were asked for, and the device to answer them on."""
     folders = [args.run, *args.ensemble]
-    models = [load_model(folder, tta=args.tta) for folder in folders]
+    models = [load_model(folder, tta=views_of(args)) for folder in folders]
     known = query_splits(args.data, models[0].cache)
     wrong = sorted(set(args.splits or known) - set(known))
     if wrong:

@@ -18,7 +18,7 @@ from retrieval import Pipeline
 from retrieval.local_features import extract, verify
 from retrieval.pictures import match_picture
 from retrieval.run.embed import GALLERY
-from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of
+from retrieval.run.model import Tta, add_answer_options, add_checkpoint, pipeline_of, views_of
 from retrieval.run.photos import Index, PhotoAnswer, answer_photos, is_dataset, load_index
 from retrieval.steps import NAMES
 from retrieval.web import Answer, Match, RankedLandmark, SimilarPhoto, Unreadable
@@ -82,7 +82,7 @@ class RunAnswerer:
                 for row, cosine in zip(rows, found.cosines(rows))]
 
 
-def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pipeline) -> RunAnswerer:
+def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pipeline, tta: Tta = Tta()) -> RunAnswerer:
     """What answers with these runs, once it has answered a gallery photo.
 
     Raises UserError for steps that need more than one photo at a time, and for those that lack what they need.
@@ -92,7 +92,7 @@ def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pip
                         "all queries together: leave them out of --pipeline, or use predict.py --images")
     if not is_dataset(dataset):
         raise UserError(f"{dataset} is no dataset, and the app shows the gallery's photos: give a dataset")
-    indexes = [load_index(run, checkpoint, dataset, pipeline) for run in runs]
+    indexes = [load_index(run, checkpoint, dataset, pipeline, tta) for run in runs]
     photos = Dataset(dataset, GALLERY, indexes[0].model.cache)
     answerer = RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
                            f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)
@@ -120,7 +120,8 @@ def serve(args: argparse.Namespace) -> None:
         raise UserError(f"serving needs {error.name}: pip install -e '.[serve]'") from error
     if not 0 <= args.port < 1 << 16:
         raise UserError(f"--port is {args.port}: give 0 to 65535")
-    answerer = load_answerer([args.run, *args.ensemble], args.checkpoint, args.dataset, pipeline_of(args))
+    answerer = load_answerer([args.run, *args.ensemble], args.checkpoint, args.dataset, pipeline_of(args),
+                             views_of(args))
     local = is_loopback(args.host)
     if not local:
         print(f"warning: whoever reaches {args.host} can ask this server and see the gallery's photos; it has no "
