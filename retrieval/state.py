@@ -1,6 +1,6 @@
 """What flows through the steps of a pipeline: embeddings, then lists of neighbors, then candidates."""
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,10 @@ class Vectors:
     """(C, K, D), of any length: the K centers of each class that the head learned. None if it is not known."""
     penalty: Matrix | None = None
     """(N,), taken off the cosines of the gallery's rows when neighbors are searched. None: nothing."""
+    query_lengths: Matrix | None = None
+    """(Q,), before a step scaled the queries to length 1. None: 1."""
+    non_landmark_lengths: Matrix | None = None
+    """(M,), likewise."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,19 @@ class Step:
 
     def __call__(self, state: State) -> State:
         raise NotImplementedError
+
+
+def own_lists(state: State, step: str) -> list[tuple[Neighbors, Vectors]]:
+    """Each model's list of neighbors beside the model. Raises ValueError if there are none, or they are merged."""
+    if not state.neighbors or len(state.neighbors) != len(state.models):
+        raise ValueError(f"{step} ranks each model's own list: put it after search and before merge")
+    return list(zip(state.neighbors, state.models))
+
+
+def with_penalty(model: Vectors, amounts: NDArray[np.floating]) -> Vectors:
+    """The model with amounts (N,) more taken off the cosines of the gallery's rows."""
+    before = np.zeros(len(model.gallery), np.float32) if model.penalty is None else model.penalty
+    return replace(model, penalty=before + amounts.astype(np.float32))
 
 
 def unit(rows: NDArray[np.floating]) -> Matrix:

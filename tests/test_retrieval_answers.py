@@ -134,10 +134,19 @@ def test_first_place_from_its_formulas(state):
         assert got == pytest.approx({label: value - less for label, value in sums_of(pairs).items()}, abs=1e-5)
 
 
-def test_second_place_from_its_formulas(state):
-    steps = Search(10), Merge([.6, .4], 10), Vote(10, 1), NonLandmarkRule(3, .3, 4.0, .5, 3.0), FrequentClass(2, 2.0)
+RULES = {"type0": lambda near: 1.5 * near[-1], "type1": lambda near: 1.5 * near[-1] + 3 * (near[-1] > .5),
+         "type2": lambda near: 4 * (near[-1] - .3), "type3": lambda near: .5 * sum(near)}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_second_place_from_its_formulas(state, kind):
+    weights = [.6, .4]
+    steps = (Search(10), Merge(weights, 10), Vote(10, 1), NonLandmarkRule(kind, weights=weights), FrequentClass(2, 2.0))
     found = Pipeline(steps).answer(state.models, state.gallery_labels)
-    third = np.sort(np.mean([cosines(m.queries, m.non_landmarks) for m in state.models], axis=0), axis=1)[:, -3]
+    both = np.average([cosines(m.queries, m.non_landmarks) for m in state.models], axis=0, weights=np.square(weights))
+    near = np.sort(both, axis=1)[:, :-4:-1]
+    lower = [RULES[kind](row) if row[-1] >= .3 else 0 for row in near]
+    assert 0 < np.count_nonzero(lower) and (kind != "type1" or (near[:, -1] > .5).any())
     expected = []
     for q in range(12):
         by_row = defaultdict(float)
@@ -147,8 +156,7 @@ def test_second_place_from_its_formulas(state):
                 by_row[j] += weight * row[j]
         best = sorted(by_row.items(), key=lambda item: -item[1])[:10]
         sums = sums_of((state.gallery_labels[j], max(value, 0)) for j, value in best)
-        lower = 4 * max(third[q] - .3, 0) + 3 * (third[q] > .5)
-        expected.append({label: value - lower for label, value in sums.items()})
+        expected.append({label: value - lower[q] for label, value in sums.items()})
     answers = [max(sums, key=sums.get) for sums in expected]
     for got, sums, first in zip(as_dicts(found), expected, answers):
         often = answers.count(first) > 2 and first != -1
@@ -170,6 +178,23 @@ def test_third_place_from_its_formulas(state):
                     for label, value in sums.items()}
         assert got == pytest.approx(expected, abs=1e-3)
         assert list(got) == sorted(got, key=lambda label: -got[label])
+
+
+def test_a_penalty_by_vectors_of_their_own_length_is_that_of_first_places_notebook(state):
+    """Quantile vectors side by side as they are, then cosines."""
+    found = Pipeline((Quantile(), Search(3), Vote(3, 1), QueryPenalty(10, 1.0, lengths=True)))
+    less = Pipeline((Quantile(), Search(3), Vote(3, 1)))
+    sides = [np.hstack([to_normal(getattr(m, side), m.queries) for m in state.models])
+             for side in ("queries", "non_landmarks")]
+    c = np.sort(cosines(*sides), axis=1)[:, -10:].mean(axis=1)
+    before, after = (p.answer(state.models, state.gallery_labels).scores[:, 0] for p in (less, found))
+    np.testing.assert_allclose(before - after, c, atol=1e-5)
+
+
+def test_a_rule_of_an_older_file_still_has_both_the_slope_and_the_extra():
+    near = np.array([[.9, .8, .6], [.9, .5, .4], [.3, .2, .1]])
+    older = NonLandmarkRule(rank=3, above=.3, slope=4.0, extra_above=.5, extra=3.0)
+    np.testing.assert_allclose(older.amounts(near), [4 * .3 + 3, 4 * .1, 0])
 
 
 def test_query_expansion_and_database_augmentation_from_their_formulas(state):

@@ -16,6 +16,7 @@ from retrieval.run.rerank import features_and_targets, fit, fit_reranker
 from retrieval.state import Candidates, Neighbors, State
 from retrieval.steps import KReciprocal, LocalFeatures, Merge, NonLandmarkRule, Rerank, Search, Vote
 from retrieval.steps.reciprocal import lists_around
+from retrieval.steps.rerank import first_or_second
 from retrieval.tuning import ablation, tune
 
 
@@ -189,6 +190,19 @@ def test_a_re_ranker_is_told_what_the_definitions_say(asked):
         assert dict(zip(names, told[q])) == pytest.approx(expected, abs=1e-5, nan_ok=True)
         hits = [i for i in range(2) if found.labels[q, i] in asked.truths[q]]
         assert right[q] == (hits[0] if hits else 2)
+
+
+def test_second_place_answers_the_first_or_second_candidate_only():
+    """Probabilities of three candidates and of none; the fifth query has one candidate, the last has none."""
+    labels = np.array([[7, 8, 9]] * 4 + [[7, -1, -1], [-1, -1, -1]])
+    scores = np.where(labels >= 0, 1.0, -np.inf)
+    judged = np.array([[.5, .3, .1, .1], [.3, .5, .1, .1], [.2, .3, .4, .1], [.1, .3, .2, .4], [.2, .6, .1, .1],
+                       [.1, .1, .1, .7]])
+    found = first_or_second(Candidates(labels, scores), judged)
+    assert found.labels[:, 0].tolist() == [7, 8, 7, 7, 7, -1]
+    np.testing.assert_allclose(found.scores[:, 0], [.5, .5, .2, .6, .2, -np.inf])
+    one = first_or_second(Candidates(labels[:1, :1], scores[:1, :1]), np.array([[.4, .6]]))
+    assert one.labels.tolist() == [[7]] and one.scores.tolist() == [[.4]]
 
 
 def test_no_booster_has_seen_what_it_judges_in_an_evaluation(asked, reranker):

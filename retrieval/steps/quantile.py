@@ -27,9 +27,12 @@ class Quantile(Step):
 
 def scaled(model: Vectors) -> Vectors:
     """The model's queries, gallery and non-landmarks in scaled features; its centers have no meaning there."""
-    queries = model.queries
-    others = None if model.non_landmarks is None else unit(to_normal(model.non_landmarks, queries))
-    return Vectors(unit(to_normal(queries, queries)), unit(to_normal(model.gallery, queries)), others)
+    queries = to_normal(model.queries, model.queries)
+    others = None if model.non_landmarks is None else to_normal(model.non_landmarks, model.queries)
+    found = Vectors(unit(queries), unit(to_normal(model.gallery, model.queries)),
+                    query_lengths=np.linalg.norm(queries, axis=1))
+    return found if others is None else replace(found, non_landmarks=unit(others),
+                                                non_landmark_lengths=np.linalg.norm(others, axis=1))
 
 
 def to_normal(values: Matrix, fitted_on: Matrix) -> Matrix:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search import nearest
-from retrieval.state import Matrix, Neighbors, State, Step
+from retrieval.state import Matrix, Neighbors, State, Step, own_lists
 
 Lists = dict[int, list[int]]
 """Of a gallery row: itself, then its nearest others."""
@@ -40,11 +40,8 @@ class KReciprocal(Step):
             raise ValueError(f"weight is {self.weight}: give 0 to 1")
 
     def __call__(self, state: State) -> State:
-        if not state.neighbors or len(state.neighbors) != len(state.models):
-            raise ValueError("k_reciprocal ranks each model's own list: put it after search and before merge")
-        return replace(state, neighbors=tuple(
-            self.reranked(found, model.queries, model.gallery, state.device)
-            for found, model in zip(state.neighbors, state.models)))
+        return replace(state, neighbors=tuple(self.reranked(found, model.queries, model.gallery, state.device)
+                                              for found, model in own_lists(state, "k_reciprocal")))
 
     def reranked(self, found: Neighbors, queries: Matrix, gallery: Matrix, device: str) -> Neighbors:
         """One model's lists; a place that holds no neighbor stays one."""

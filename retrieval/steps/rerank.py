@@ -1,6 +1,7 @@
 """The first candidates re-ranked by a learned model."""
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,9 @@ class Rerank(Step):
     model: str
     """File that python -m retrieval rerank wrote, fitted after the same steps as stand before this one; in a list in
     YAML, from that file's folder."""
+    answer: Literal["likeliest", "second-place"] = "likeliest"
+    """second-place: the second candidate if it is the likeliest, else the first, though another or none at all were
+    likelier; the score is its probability, or that any landmark is right where none is the likeliest (theirs)."""
 
     def __call__(self, state: State) -> State:
         reranker = self.reranker()
@@ -34,13 +38,28 @@ class Rerank(Step):
         if list(features) != reranker.names:
             raise ValueError(f"{self.model} was fitted on other features than these steps and runs have: fit it again "
                              "with python -m retrieval rerank")
-        judged = reranker.probabilities(np.column_stack(list(features.values())), state.keys)[:, :-1]
-        scores = np.where(found.scores > -np.inf, judged, -np.inf)
+        judged = reranker.probabilities(np.column_stack(list(features.values())), state.keys)
+        if self.answer == "second-place":
+            return replace(state, candidates=first_or_second(found, judged))
+        scores = np.where(found.scores > -np.inf, judged[:, :-1], -np.inf)
         return replace(state, candidates=ranked(Candidates(found.labels, scores)))
 
     def reranker(self) -> Reranker:
         """As read from its file. Raises UserError if that is none."""
         return Reranker.load(Path(self.model))
+
+
+def first_or_second(found: Candidates, judged: NDArray[np.float64]) -> Candidates:
+    """One candidate a query, (Q, 1), of the first `top`, (Q, top); judged: their probabilities, then that of none.
+
+    get_lgbm_prediction_map of 2nd place 2020 (generate_submissions.ipynb at 683f021).
+    """
+    likeliest, top, rows = judged.argmax(axis=1), found.labels.shape[1], np.arange(len(judged))
+    second = (likeliest == 1) & (top > 1) & (found.scores[:, min(1, top - 1)] > -np.inf)
+    chosen = second.astype(np.int64)
+    scores = np.where(likeliest == top, 1 - judged[:, top], judged[rows, chosen])
+    scores[found.scores[:, 0] == -np.inf] = -np.inf
+    return Candidates(found.labels[rows, chosen][:, None], scores[:, None])
 
 
 def features_of(state: State, top: int) -> Features:
