@@ -111,13 +111,13 @@ def take_steps(stage: StageRun, state: TrainState, received: list[int]) -> Liter
         for batch in loader:
             # schedules look at the first image of the global batch, so that its size does not move them
             start, end = loader.position - loader.global_batch, loader.position
-            lr = c.lr * lr_factor(start / stage.total, c.warmup, c.schedule)
-            margin = margin_at(start / stage.total, stage.config.head.margin, stage.config.head.margin_warmup)
+            seen, epochs = start / stage.total, start / stage.epoch
+            lr, margin = c.lr * lr_factor(seen, epochs, c), margin_at(seen, epochs, stage.config.head)
             set_lr(state.optimizer, lr)
             head.set_margin(margin)
             head.set_key(int(hash64(stage.seed, start)[0] >> 1))
             if c.batchnorm_frozen_from is not None:
-                state.set_mode(start / stage.epoch)
+                state.set_mode(epochs)
 
             # dropout and stochastic depth follow the position too: a resumed run draws what an unbroken one draws
             torch.manual_seed(int(hash64(stage.seed, start, world.rank)[0] >> 1))

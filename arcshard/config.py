@@ -131,6 +131,8 @@ def described(kind: Any) -> str:
         return f"one of {', '.join(args)}" if len(args) > 1 else args[0]
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(map(described, args))
+    if get_origin(kind) is tuple and ... in args:
+        return f"a list of {described(args[0]).removeprefix('a ').removeprefix('one of ')}" + "s" * (args[0] is float)
     if get_origin(kind) is tuple:
         return f"a list of {len(args)} {'whole ' if int in args else ''}numbers"
     if get_origin(kind) is dict:

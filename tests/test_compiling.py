@@ -59,7 +59,7 @@ def test_a_step_is_two_graphs_which_nothing_that_moves_compiles_again(name):
         torch.testing.assert_close(loss, plain(*inputs()))
         torch.testing.assert_close(dict(step.named_buffers()), dict(plain.named_buffers()))
         loss.backward()
-        step_unless(clip(step.parameters(), [], 5.0), optimizer)
+        step_unless(clip(step, TrainConfig()), optimizer)
         plain.load_state_dict(step.state_dict())
     assert counter.frame_count == 2, "embedder and head"
 

@@ -74,8 +74,8 @@ def test_a_frozen_stem_leaves_the_rest_learning(module, arms):
 def test_softmax_first_has_no_margin_for_half_of_the_run(module, arms):
     margin_of = module("convergence_run").margin_of
     first = arms.setting({"head.margin": 0.5, "fault.softmax_first": True})
-    assert [margin_of(first, progress) for progress in (0, 0.49, 0.5, 1)] == [0, 0, 0.5, 0.5]
-    assert margin_of(arms.setting({"head.margin": 0.5, "head.margin_warmup": 0.5}), 0.25) == 0.25
+    assert [margin_of(first, progress, progress) for progress in (0, 0.49, 0.5, 1)] == [0, 0, 0.5, 0.5]
+    assert margin_of(arms.setting({"head.margin": 0.5, "head.margin_warmup": 0.5}), 0.25, 0.25) == 0.25
 
 
 @pytest.mark.parametrize("classes_are_photos, classes", [(False, 6), (True, 60)])

@@ -112,17 +112,20 @@ def test_every_head_stays_on_the_device(kind, options):
         assert all(t.grad.shape == t.shape and t.grad.is_cuda for t in (x, *head.parameters()))
 
 
-@pytest.mark.parametrize("model, jitter, optimizer", [
-    ({"backbone": "resnet18"}, 8, "sgd"), ({"backbone": "test_efficientnet", "neck": "bn"}, 3, "adamw"),
-    ({"backbone": "test_efficientnet", "neck": "swish", "pooling": "avg"}, 8, "adamw"),
-    ({"backbone": "test_efficientnet", "neck": "none", "pooling": "gem-fixed"}, 8, "sgd")])
-def test_a_whole_update_stays_on_the_device(model, jitter, optimizer, tmp_path):
+@pytest.mark.parametrize("model, jitter, options", [
+    ({"backbone": "resnet18"}, 8, {"optimizer": "sgd"}),
+    ({"backbone": "test_efficientnet", "neck": "bn"}, 3, {"optimizer": "adamw", "layer_decay": 0.8}),
+    ({"backbone": "test_efficientnet", "neck": "swish", "pooling": "avg"}, 8,
+     {"optimizer": "adamw", "clip_by": "value"}),
+    ({"backbone": "test_efficientnet", "neck": "none", "pooling": "gem-fixed"}, 8,
+     {"optimizer": "sgd", "momentum": 0.0, "clip_by": "adaptive"})])
+def test_a_whole_update_stays_on_the_device(model, jitter, options, tmp_path):
     """All but autocast, which is off where there is no driver, and the average of the weights."""
     embedder = build_embedder(ModelConfig(weights="none", **model))
     step = Step(embedder, ArcFace(embedder.dim, 300, learn_scale=True))
-    world = World(0, 1, torch.device("cuda"))
+    world, c = World(0, 1, torch.device("cuda")), TrainConfig(**options)
     with FakeTensorMode(allow_non_fake_inputs=False):
-        updater = build_optimizer(moved(step), step.embedder.backbone, TrainConfig(optimizer=optimizer))
+        updater = build_optimizer(moved(step), step.embedder.backbone, c)
         buffers, scale, log = KeptBuffers(step), LossScale(world), MetricsLog(tmp_path, world)
         with OnDevice() as watch:
             for number in range(2):
@@ -133,11 +136,11 @@ def test_a_whole_update_stays_on_the_device(model, jitter, optimizer, tmp_path):
                 loss = step(batch.images, batch.jitter, batch.labels)
                 backward(loss, poison(loss, scale.value))
                 scale.unscale(step.parameters())
-                bad = clip(step.parameters(), step.head.sharded_parameters, 5.0)
+                bad = clip(step, c)
                 step_unless(bad, updater)
                 buffers.restore_if_bad(bad)
                 log.count(loss, scale.update(bad, loss), batch)
-    assert watch.names[f"aten::_fused_{optimizer}_"] == 2 * sum(bool(g["params"]) for g in updater.param_groups)
+    assert watch.names[f"aten::_fused_{c.optimizer}_"] == 2 * sum(bool(g["params"]) for g in updater.param_groups)
 
 
 @pytest.mark.parametrize("make", [torch.tensor, lambda value: torch.as_tensor(value, device="cuda")])

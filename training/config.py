@@ -49,10 +49,25 @@ class TrainConfig:
     """Peak learning rate of neck and head, for this global batch (1st place 2020: 0.05)."""
     backbone_lr: float = 1.0
     """The backbone's learning rate as a share of lr."""
+    layer_decay: float = 1.0
+    """The learning rate of each layer of the backbone as a share of the next one's; the last has the backbone's. 1: all
+    alike. The layers are timm's, for a ViT the patch embedding and each block."""
     warmup: float = 0.1
     """Share of the run in which the learning rate rises from 0 (1st place: one epoch of ten)."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What the learning rate does after the warmup: falls to 0 by half a cosine, or stays (2nd place: 0.01)."""
+    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
+    """What the learning rate does after the warmup: falls by half a cosine, or as (1 - progress)^poly_power; falls in
+    steps, see step_epochs; or stays (2nd place 2020: 0.01)."""
+    schedule_epochs: float | None = None
+    """Epochs in which cosine and poly come to their end, if more than epochs: the run stops before (1st place 2021: 16
+    of 40); null: epochs."""
+    lr_end: float = 0.0
+    """What cosine and poly end at, as a share of lr."""
+    poly_power: float = 1.0
+    """Exponent of poly; 1: a straight line, as in insightface."""
+    step_epochs: tuple[float, ...] = ()
+    """Epochs at which step multiplies the learning rate by step_gamma; none given: at the end of each epoch."""
+    step_gamma: float = 0.1
+    """Factor of step."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum (1st and 2nd place), or AdamW (3rd place: Adam, which is AdamW without weight_decay)."""
     momentum: float = 0.9
@@ -68,7 +83,10 @@ class TrainConfig:
     """Probability of leaving out the last residual block for an image; earlier blocks are left out in proportion to
     their depth (stochastic depth; 2nd place: 0.2)."""
     clip: float = 5.0
-    """Largest norm of the gradient (1st place: 5); .inf: no limit."""
+    """Limit of the gradient, in the unit of clip_by (1st place: a norm of 5); .inf: no limit."""
+    clip_by: Literal["norm", "value", "adaptive"] = "norm"
+    """What clip limits: the norm of the whole gradient; each of its numbers; or the norm of each row of a layer's
+    gradient as a share of that row of weights, without the head's (NFNets: 0.01)."""
     ema: float | None = None
     """Half-life, in images, of an average of the weights that is used to validate, evaluate and answer, or a tenth
     of the images seen if that is less; null: no average. An epoch or two is a good value."""
@@ -100,14 +118,20 @@ class TrainConfig:
     """Figure of RUN/validation.jsonl whose best checkpoint is kept as well, as RUN/checkpoint-best.pt."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch", "size", "lr", "log_every", "checkpoint_every", "keep", "rank_timeout"):
+        for name in ("epochs", "global_batch", "size", "lr", "log_every", "checkpoint_every", "keep", "rank_timeout",
+                     "poly_power", "step_gamma"):
             self._check(0 < getattr(self, name) < math.inf, name, "give a positive number")
         for name in ("backbone_lr", "weight_decay", "precise_batchnorm"):
             self._check(0 <= getattr(self, name) < math.inf, name, "give 0 or more")
+        self._check(0 < self.layer_decay <= 1, "layer_decay", "give a share above 0, at most 1")
         for name in ("warmup", "size_warmup"):
             self._check(0 <= getattr(self, name) <= 1, name, "give a share of the run from 0 to 1")
+        self._check(0 <= self.lr_end <= 1, "lr_end", "give a share of train.lr from 0 to 1")
         for name in ("momentum", "drop_path"):
             self._check(0 <= getattr(self, name) < 1, name, "give 0 or more, below 1")
+        self._check(self.schedule_epochs is None or self.epochs <= self.schedule_epochs < math.inf, "schedule_epochs",
+                    f"give train.epochs, which is {self.epochs:g}, or more, or null")
+        self._check(all(0 < epoch < math.inf for epoch in self.step_epochs), "step_epochs", "give positive numbers")
         self._check(0 < self.clip, "clip", "give a positive number, or .inf for no limit")
         self._check(self.micro_batch is None or self.micro_batch > 0, "micro_batch",
                     "give a positive number, or null for all images at once")

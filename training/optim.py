@@ -2,16 +2,20 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatch
 from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed as dist
+from timm.optim import param_groups_layer_decay
+from timm.utils import adaptive_clip_grad
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arcshard.distributed import World
 from model.heads import MarginHead
 from training.config import TrainConfig
+from training.step import Step
 
 # A sharded head: its optimizer's state is whole in a checkpoint, so that any number of ranks can continue from it, and
 # DDP leaves its weight alone.
@@ -145,25 +149,38 @@ class LossScale:
             getattr(self, name).copy_(value)
 
 
-def clip_grad_norm(parameters: Iterable[Tensor], sharded: Sequence[Tensor], norm: float) -> Tensor:
-    """Scale the gradients so that together they have at most this norm; returns the norm before, on the device.
+def clip(step: Step, c: TrainConfig) -> Tensor:
+    """Limit the gradients as c.clip_by says; returns whether they were not finite before, a bool scalar on the device.
+
+    All ranks must call; the answer is alike on all. By the norm it is torch's clip_grad_norm_, bit for bit. Source of
+    adaptive: Brock et al., "High-performance large-scale image recognition without normalization", ICML 2021, section
+    4.1, which leaves out the last layer.
+    """
+    parameters = list(step.parameters())
+    norm = gradient_norm(parameters, step.head.sharded_parameters)
+    match c.clip_by:
+        case "norm":
+            nn.utils.clip_grads_with_norm_(parameters, c.clip, norm)
+        case "value":
+            nn.utils.clip_grad_value_(parameters, c.clip)
+        case "adaptive":
+            adaptive_clip_grad(step.embedder.parameters(), c.clip)
+    return ~norm.isfinite()
+
+
+def gradient_norm(parameters: Sequence[Tensor], sharded: Sequence[Tensor]) -> Tensor:
+    """Of all gradients together, a scalar on their device.
 
     sharded: those of the parameters of which each rank holds a part, with the gradient of that part: their squares are
-    added up over the ranks, which must all call. Without any it is torch's clip_grad_norm_, bit for bit.
+    added up over the ranks, which must all call.
     """
-    if not sharded:
-        return nn.utils.clip_grad_norm_(parameters, norm)
-    parameters = list(parameters)
-    same = [p for p in parameters if not any(p is s for s in sharded)]
-    squares = _norm(sharded).square()
+    ours, others = ([p.grad for p in parameters if p.grad is not None and any(p is s for s in sharded) == is_sharded]
+                    for is_sharded in (True, False))
+    if not ours:
+        return nn.utils.get_total_norm(others)
+    squares = nn.utils.get_total_norm(ours).square()
     dist.all_reduce(squares)
-    total = (squares + _norm(same).square()).sqrt()
-    nn.utils.clip_grads_with_norm_(parameters, norm, total)
-    return total
-
-
-def _norm(parameters: Sequence[Tensor]) -> Tensor:
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return (squares + nn.utils.get_total_norm(others).square()).sqrt() if others else squares.sqrt()
 
 
 def build_optimizer(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> torch.optim.Optimizer:
@@ -179,14 +196,37 @@ def build_optimizer(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> t
     return optimizer
 
 
-def parameter_groups(module: nn.Module, backbone: nn.Module, c: TrainConfig) -> list[dict[str, Any]]:
-    """Four groups: backbone or not, matrices and kernels or the rest (biases, normalization, GeM), see decay_on."""
+def parameter_groups(module: nn.Module, backbone: Any, c: TrainConfig) -> list[dict[str, Any]]:
+    """Layers of the backbone, then the rest; of each first matrices and kernels, then what decay_on "weights" spares.
+
+    These are biases, normalization, GeM's exponent, and what timm's model names, such as position embeddings.
+    """
+    patterns = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+    spared = {id(p) for p in module.parameters() if p.ndim < 2}
+    spared |= {id(p) for name, p in backbone.named_parameters() if any(fnmatch(name, like) for like in patterns)}
     of_backbone = {id(p) for p in backbone.parameters()}
     rest = [p for p in module.parameters() if id(p) not in of_backbone]
-    return [{"params": [p for p in parameters if p.requires_grad and (p.ndim > 1) == is_weight], "lr": c.lr * share,
-             "lr_share": share, "weight_decay": c.weight_decay if is_weight or c.decay_on == "all" else 0.0}
-            for share, parameters in ((c.backbone_lr, list(backbone.parameters())), (1.0, rest))
-            for is_weight in (True, False)]
+    parts = [(c.backbone_lr * share, layer) for share, layer in layers(backbone, c.layer_decay).items()] + [(1.0, rest)]
+    return [{"params": [p for p in parameters if p.requires_grad and (id(p) not in spared) == is_weight],
+             "lr": c.lr * share, "lr_share": share,
+             "weight_decay": c.weight_decay if is_weight or c.decay_on == "all" else 0.0}
+            for share, parameters in parts for is_weight in (True, False)]
+
+
+def layers(backbone: nn.Module, decay: float) -> dict[float, list[nn.Parameter]]:
+    """The backbone's parameters by decay^(number of layers above theirs), the last layer's first.
+
+    Source: Clark et al., "ELECTRA", ICLR 2020, appendix A; the layers are those of timm's group_matcher.
+    """
+    if decay == 1:
+        return {1.0: list(backbone.parameters())}
+    share = {id(p): group["lr_scale"] for group in param_groups_layer_decay(backbone, layer_decay=decay)
+             for p in group["params"]}
+    found: dict[float, list[nn.Parameter]] = {1.0: []}
+    for p in backbone.parameters():
+        if p.requires_grad:
+            found.setdefault(share[id(p)], []).append(p)
+    return dict(sorted(found.items(), reverse=True))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -203,8 +243,3 @@ def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def clip(parameters: Iterable[Tensor], sharded: Sequence[Tensor], norm: float) -> Tensor:
-    """clip_grad_norm; returns whether the gradients are not finite, a bool scalar on the device, alike on all ranks."""
-    return ~clip_grad_norm(parameters, sharded, norm).isfinite()

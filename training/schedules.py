@@ -1,27 +1,42 @@
-"""Schedules as pure functions of progress, the share of the run's images seen: another global batch keeps them."""
+"""Schedules as pure functions of how far a stage is: another global batch keeps them.
+
+progress: share of the stage's images seen, in [0, 1]. epochs: the same in epochs, exact where one ends.
+"""
 import math
 
+from model import HeadConfig
+from training.config import TrainConfig
 
-def lr_factor(progress: float, warmup: float, schedule: str = "cosine") -> float:
-    """Linear from 0 to 1 over the first `warmup` share of the run, then half a cosine to 0 at its end.
 
-    schedule: "constant" stays at 1 instead. progress, warmup in [0, 1]; returns a factor in [0, 1]. Source: Loshchilov
-    and Hutter, "SGDR", ICLR 2017, eq. 5 with one period.
+def lr_factor(progress: float, epochs: float, c: TrainConfig) -> float:
+    """The learning rate as a share of train.lr: linear from 0 to 1 over c.warmup, then as c.schedule says; in [0, 1].
+
+    Source of cosine: Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5 with one period.
     """
-    if progress < warmup:
-        return progress / warmup
-    if schedule == "constant":
-        return 1.0
-    rest = (progress - warmup) / (1 - warmup) if warmup < 1 else 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+    if progress < c.warmup:
+        return progress / c.warmup
+    match c.schedule:
+        case "constant":
+            return 1.0
+        case "step":
+            return c.step_gamma ** (sum(epochs >= end for end in c.step_epochs) if c.step_epochs else int(epochs))
+    whole = (c.schedule_epochs or c.epochs) / c.epochs  # the schedule's length as a share of the stage
+    rest = min((progress - c.warmup) / (whole - c.warmup), 1.0) if c.warmup < whole else 1.0
+    curve = (1 - rest) ** c.poly_power if c.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * rest))
+    return c.lr_end + (1 - c.lr_end) * curve
 
 
-def margin_at(progress: float, margin: float, warmup: float) -> float:
-    """Margin in radians: linear from 0 to `margin` over the first `warmup` share of the run, then constant.
+def margin_at(progress: float, epochs: float, c: HeadConfig) -> float:
+    """Margin in radians: linear from c.margin_start to c.margin over the first c.margin_warmup, then constant.
 
-    A large margin from the start is the usual reason why ArcFace does not converge.
+    With c.margin_by_epoch, what it was when the epoch began. A large margin from the start is the usual reason why
+    ArcFace does not converge.
     """
-    return margin * min(progress / warmup, 1.0) if warmup > 0 else margin
+    if not c.margin_warmup:
+        return c.margin
+    if c.margin_by_epoch and epochs:
+        progress *= math.floor(epochs) / epochs
+    return c.margin_start + (c.margin - c.margin_start) * min(progress / c.margin_warmup, 1.0)
 
 
 def passed(start: float, end: float, every: float) -> bool:

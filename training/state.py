@@ -97,6 +97,10 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
     model = replace(config.model, weights="none") if saved else config.model
     step = build_step(model, config.head, stage.class_sizes, c, world)
     optimizer = build_optimizer(step, step.embedder.backbone, c)
+    if c.layer_decay < 1:
+        shares = [group["lr_share"] for group in optimizer.param_groups if group["params"]]
+        world.log(f"{stage.title}the backbone learns at {min(shares):.3g} (first layer) to {c.backbone_lr:.3g} times "
+                  "train.lr (last layer)")
     if saved and stage.continues:
         with checkpoint.fitting(stage.run.out):
             resume(step, optimizer, saved)
@@ -204,7 +208,7 @@ def update(state: TrainState, forward: Any, batch: Batch, end: int) -> tuple[Ten
     loss = backward(forward, batch, state.micro_batches, c, world, scale.value if scale else 1.0)
     if scale:
         scale.unscale(step.parameters())
-    bad = clip(step.parameters(), step.head.sharded_parameters, c.clip)
+    bad = clip(step, c)
     step_unless(bad, state.optimizer)
     state.buffers.restore_if_bad(bad)
     if scale:

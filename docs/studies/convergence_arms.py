@@ -22,8 +22,6 @@ class Faults:
     """Give the network blue, green, red (cv2's order)."""
     frozen_stem: bool = False
     """The stem and the stages down to a quarter of the side do not learn, nor do their statistics (FREEZE_AT = 2)."""
-    clip_value: bool = False
-    """Clip each number of the gradient to ±0.01 instead of the gradient's norm."""
     softmax_first: bool = False
     """No margin for the first half of the run, all of it from then on."""
     class_means: bool = False
@@ -76,6 +74,7 @@ def setting(*changes: Changes) -> Setting:
 BASELINE, UNTRAINED, EXP7, HARD = "baseline", "untrained", "exp7", "hard"
 STATISTICS = "statistics learned"
 AT_ONCE: Changes = {"head.scale": 64.0, "head.margin": 0.5, "head.margin_warmup": 0.0}
+CLIP_VALUE: Changes = {"train.clip_by": "value", "train.clip": 0.01}
 NO_NECK: Changes = {"model.neck": "none", "model.pooling": "avg"}
 NO_LEARNING: Changes = {"train.lr": 1e-9}  # BatchNorm's statistics move all the same
 
@@ -90,7 +89,7 @@ FAULTS: dict[str, Changes] = {
     "double normalization": {"fault.double_normalization": True},
     "BGR": {"fault.bgr": True},
     "frozen stem": {"fault.frozen_stem": True},
-    "clip by value 0.01": {"fault.clip_value": True},
+    "clip by value 0.01": CLIP_VALUE,
     "tiny learning rate": {"train.lr": 0.004, "train.backbone_lr": 1.0, "train.schedule": "constant",
                            "train.warmup": 0.0},
     "s 64, m 0.5 at once": AT_ONCE,
@@ -141,7 +140,7 @@ VIEWS_ARMS = {
     "easy margin": Arm({"head.easy_margin": True}),
     "10 × the learning rate": Arm({"train.lr": 1.0}),
     "1/10 of the learning rate": Arm({"train.lr": 0.01}),
-    "clip by value 0.01": Arm({"fault.clip_value": True}),
+    "clip by value 0.01": Arm(CLIP_VALUE),
     "hard, margin warm-up": Arm({**HARDER, "head.margin_warmup": 0.5}, HARD),
     "hard, softmax first": Arm({**HARDER, "fault.softmax_first": True}, HARD),
     "hard, s auto": Arm({**HARDER, "head.scale": "auto"}, HARD),

@@ -110,7 +110,6 @@ def _reversed_channels(embedder: nn.Module, inputs: tuple[Tensor, Tensor]) -> tu
 # The run.
 
 WORLD = World(0, 1, torch.device("cpu"))
-CLIP_VALUE = 0.01
 Line = dict[str, float]
 LOG_EVERY = 10  # updates
 LEARNING_SHARE = 0.1  # a run is off the plateau once this share of the training photos is nearest to its own center
@@ -124,9 +123,9 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
     optimizer = build_optimizer(step, embedder.backbone, c)
     total, seen, lines = updates(c, photos.epoch), RunningMeans(), []
     for number, batch in enumerate(photos.train[:total]):
-        progress = number / total
-        set_lr(optimizer, c.lr * lr_factor(progress, c.warmup, c.schedule))
-        margin = margin_of(setting, progress)
+        progress, epochs = number / total, number * c.global_batch / photos.epoch
+        set_lr(optimizer, c.lr * lr_factor(progress, epochs, c))
+        margin = margin_of(setting, progress, epochs)
         head.set_margin(margin)
         train_mode(step, c, 0)
         freeze_statistics(frozen_part(fault, embedder))
@@ -134,9 +133,7 @@ def train(setting: Setting, photos: Photos, seed: int) -> dict[str, Any]:
         loss = head(embeddings, batch.labels)
         seen.add(loss, head.cosines(embeddings.detach()), batch.labels)
         loss.backward()
-        if fault.clip_value:
-            nn.utils.clip_grad_value_(step.parameters(), CLIP_VALUE)
-        step_unless(clip(step.parameters(), [], math.inf if fault.clip_value else c.clip), optimizer)
+        step_unless(clip(step, c), optimizer)
         if (number + 1) % LOG_EVERY == 0 or number + 1 == total:
             level = monitor.collapsed_loss(head.num_centers, float(head.scale), head.cost_of_one(photos.class_sizes))
             lines.append({"epoch": (number + 1) * c.global_batch / photos.epoch, "margin": margin, "collapsed": level,
@@ -177,11 +174,11 @@ class RunningMeans:
         return found
 
 
-def margin_of(setting: Setting, progress: float) -> float:
+def margin_of(setting: Setting, progress: float, epochs: float) -> float:
     """The margin of the head's schedule, or 0 for the first half of the run with softmax_first."""
     if setting.fault.softmax_first:
         return setting.head.margin if progress >= 0.5 else 0.0
-    return margin_at(progress, setting.head.margin, setting.head.margin_warmup)
+    return margin_at(progress, epochs, setting.head)
 
 
 def outcome(embedder: Embedder, head: MarginHead, photos: Photos, lines: Sequence[Line]) -> dict[str, Any]:
