@@ -11,9 +11,19 @@ from arcshard.console import UserError
 from arcshard.distributed import World
 from arcshard.presets import read_preset
 from training import log
+from training.config import ONLY
+from training.trial import check_network
 
+ALONE = World(0, 1, torch.device("cpu"))
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 SMALL = {"size": 32, "epochs": 0.2, "global_batch": 6, "log_every": 1, "checkpoint_every": 1}
+SMALLEST = {"convnext": "test_convnext2", "efficientnet": "test_efficientnet", "res2net": "res2net50_48w_2s",
+            "resnest": "resnest14d", "resnet": "test_resnet", "rexnet": "rexnet_100", "vision_transformer": "test_vit"}
+"""A small model of each module of timm that a preset's backbone is from."""
+
+
+def module_of(backbone):
+    return timm.model_entrypoint(backbone.partition(".")[0]).__module__.rpartition(".")[2]
 
 
 def read(preset, *words):
@@ -22,20 +32,29 @@ def read(preset, *words):
     return train_page.read_arguments([str(word) for word in words])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_trains_each_of_its_stages(preset, dataset_path, tmp_path):
-    """Two steps a stage, with a tiny network in place of the preset's, which timm must know with its weights."""
-    given = read_preset(preset)
-    assert timm.is_model(given["model"]["backbone"]) and timm.is_model_pretrained(given["model"]["backbone"])
-    stages = given.get("stages", {})
-    words = [word for name in stages for key, value in SMALL.items() for word in (f"--stages.{name}.{key}", value)]
-    words += [word for key, value in SMALL.items() for word in (f"--train.{key}", value)]
-    args = read(preset, "--model.backbone", "test_efficientnet", "--model.weights", "none", "--data", dataset_path,
-                "--out", tmp_path, "--train.device", "cpu", "--loader.num_threads", 1, *words)
-    assert train_page.train(args, World(0, 1, torch.device("cpu"))) == 0
+    """Two steps a stage, with a small network of the same module of timm in place of the preset's own."""
+    run = read(preset)
+    words = [word for stage in run.stages for key, value in SMALL.items()
+             for word in (f"--train.{key}" if stage == ONLY else f"--stages.{stage}.{key}", value)]
+    backbone = next(iter(run.stages.values())).model.backbone
+    args = read(preset, "--model.backbone", SMALLEST[module_of(backbone)], "--model.weights", "none", "--data",
+                dataset_path, "--out", tmp_path, "--train.device", "cpu", "--loader.num_threads", 1, *words)
+    assert train_page.train(args, ALONE) == 0
     lines = log.read(tmp_path)
-    assert [line["stage"] for line in lines] == [name for name in stages or ["main"] for _ in range(2)]
+    assert [line["stage"] for line in lines] == [name for name in run.stages for _ in range(2)]
     assert all(math.isfinite(line["loss"]) for line in lines)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_the_network_of_every_preset_takes_its_images_and_has_weights(preset):
+    """On torch's meta device, as train.py tries it."""
+    stages = list(read(preset).stages.values())
+    assert timm.is_model_pretrained(stages[0].model.backbone)
+    check_network(stages, ALONE)
 
 
 FIRST_PLACE = {  # number: backbone, exponent of GeM, framing, side before and after the crop, margin, images an update
