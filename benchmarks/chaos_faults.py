@@ -49,6 +49,7 @@ class Trial:
     def start(self) -> Forked:
         """The command, in a process group of its own, from a process that has torch loaded: moments hit its work."""
         self.starts += 1
+        self.noted().touch()  # it may be killed before it opens the file
         return Forked(*self.work.words(self.inputs, self.folder), env={**os.environ, **self.work.variables},
                       said=(Path(os.devnull), self.noted()), session=True)
 
