@@ -121,10 +121,13 @@ def _is_said(sentence: str) -> bool:
 
 
 def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, unit: str,
-             what: str, disable: bool = False) -> Any:
-    """A tqdm bar: done/total, rate and time left; in a log file one line every 10 s instead of a redrawn one."""
+             what: str, disable: bool = False, unit_scale: bool = False, delay: float = 0) -> Any:
+    """A tqdm bar: done/total, rate and time left; in a log file one line every 10 s instead of a redrawn one.
+
+    unit_scale: large numbers as 1.64G. delay: seconds until it appears.
+    """
     return tqdm(iterable, total=total, initial=initial, unit=f" {unit}", desc=what, disable=disable, dynamic_ncols=True,
-                mininterval=0.2 if sys.stderr.isatty() else 10.0)
+                unit_scale=unit_scale, delay=delay, mininterval=0.2 if sys.stderr.isatty() else 10.0)
 
 
 def size_text(size: float) -> str:

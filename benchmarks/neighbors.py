@@ -1,15 +1,16 @@
 """Exact neighbors beside faiss's IndexFlatIP, what approximate ones lose, and what the whole contest would take.
 
     python benchmarks/neighbors.py [--queries 10000] [--gallery 1000000] [--rounds 3]
+    python benchmarks/neighbors.py --queries 8192 --gallery 200000 --dims 64 512 --k 10 100
     python benchmarks/neighbors.py --curve --gallery 200000
     python benchmarks/neighbors.py --plan 117577 1580470 --gallery 100000
     python benchmarks/neighbors.py --mapped --gallery 1580470 --rounds 1
 
-Random unit vectors of 512 float32; ten neighbors. The contenders of a round follow each other, so that the ratio is
-that of one moment; processor time says more where others use the machine. faiss's time includes filling its index,
-which copies the gallery. --curve takes vectors in clusters of about 20 instead, since random ones have no neighbors
-that an index could lead to. --mapped writes the gallery to a temporary float16 file and searches it through a memory
-map: the process's peak memory is the figure.
+Random unit vectors of 512 float32; ten neighbors; --dims and --k take others where the contest is alone. The contenders
+of a round follow each other, so that the ratio is that of one moment; processor time says more where others use the
+machine. faiss's time includes filling its index, which copies the gallery. --curve takes vectors in clusters of about
+20 instead, since random ones have no neighbors that an index could lead to. --mapped writes the gallery to a temporary
+float16 file and searches it through a memory map: the process's peak memory is the figure.
 """
 import resource
 import tempfile
@@ -36,33 +37,37 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=10_000, help="default: 10000")
     parser.add_argument("--gallery", type=int, default=1_000_000, help="default: 1000000")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--dims", type=int, nargs="+", default=[DIM], help="dimensions (default: 512)")
+    parser.add_argument("--k", type=int, nargs="+", default=[K], help="neighbors (default: 10)")
     parser.add_argument("--curve", action="store_true", help="recall and rate of ivf and hnsw by effort instead")
     parser.add_argument("--plan", type=int, nargs=2, metavar=("QUERIES", "GALLERY"),
                         help="time and memory of as many instead, from what --queries and --gallery take")
     parser.add_argument("--mapped", action="store_true", help="peak memory of a mapped search instead")
     args = parser.parse_args()
     print(listed(machine(("torch", "faiss-cpu", "numpy"))))
-    queries = unit_vectors(args.queries, 0)
     if args.mapped:
-        mapped(queries, args.gallery, args.rounds)
+        mapped(unit_vectors(args.queries, 0), args.gallery, args.rounds)
     elif args.curve:
         centers = unit_vectors(-(-args.gallery // CLUSTER), 2)
         curve(clustered(args.queries, centers, 0), clustered(args.gallery, centers, 1))
     elif args.plan:
-        plan(queries, unit_vectors(args.gallery, 1), args.rounds, *args.plan)
+        plan(unit_vectors(args.queries, 0), unit_vectors(args.gallery, 1), args.rounds, *args.plan)
     else:
-        contest(queries, unit_vectors(args.gallery, 1), args.rounds)
+        for dim in args.dims:
+            queries, gallery = unit_vectors(args.queries, 0, dim), unit_vectors(args.gallery, 1, dim)
+            for k in args.k:
+                contest(queries, gallery, k, args.rounds)
 
 
-def unit_vectors(rows: int, seed: int) -> NDArray[np.float32]:
-    out = np.empty((rows, DIM), np.float32)
+def unit_vectors(rows: int, seed: int, dim: int = DIM) -> NDArray[np.float32]:
+    out = np.empty((rows, dim), np.float32)
     for start in range(0, rows, BLOCK):
-        out[start:start + BLOCK] = block(min(BLOCK, rows - start), seed, start)
+        out[start:start + BLOCK] = block(min(BLOCK, rows - start), seed, start, dim)
     return out
 
 
-def block(rows: int, seed: int, start: int) -> NDArray[np.float32]:
-    drawn = np.random.default_rng((seed, start)).standard_normal((rows, DIM), dtype=np.float32)
+def block(rows: int, seed: int, start: int, dim: int = DIM) -> NDArray[np.float32]:
+    drawn = np.random.default_rng((seed, start)).standard_normal((rows, dim), dtype=np.float32)
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
@@ -79,21 +84,21 @@ def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_cou
     return clock() - start
 
 
-def flat(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
-    index = faiss.IndexFlatIP(DIM)
+def flat(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int) -> None:
+    index = faiss.IndexFlatIP(gallery.shape[1])
     index.add(gallery)
-    index.search(queries, K)
+    index.search(queries, k)
 
 
-def contest(queries: NDArray[np.float32], gallery: NDArray[np.float32], rounds: int) -> None:
+def contest(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, rounds: int) -> None:
     seconds: dict[str, list[tuple[float, float]]] = {"nearest": [], "IndexFlatIP": []}
-    work = {"nearest": lambda: nearest(queries, gallery, K), "IndexFlatIP": lambda: flat(queries, gallery)}
+    work = {"nearest": lambda: nearest(queries, gallery, k), "IndexFlatIP": lambda: flat(queries, gallery, k)}
     for i in range(rounds):
         for name in list(work)[::-1 if i % 2 else 1]:  # each is first in every other round
             start = time.perf_counter()
             cpu = timed(work[name], time.process_time)
             seconds[name].append((time.perf_counter() - start, cpu))
-    print(f"{len(queries):,} x {len(gallery):,} x {DIM}, top {K}")
+    print(f"{len(queries):,} x {len(gallery):,} x {gallery.shape[1]}, top {k}")
     for kind, column in (("elapsed", 0), ("processor", 1)):
         ours, theirs = ([pair[column] for pair in pairs] for pairs in seconds.values())
         print(f"{kind:10} nearest {median_range(ours, '.2f')} s, IndexFlatIP {median_range(theirs, '.2f')} s, "

@@ -1,5 +1,6 @@
 """Nearest neighbors by inner product: exact in chunks, by an approximate index, or over ranks; ties rank alike."""
 import math
+from itertools import pairwise
 from typing import Any, Literal
 
 import faiss
@@ -8,26 +9,32 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from arcshard.console import progress
 from arcshard.distributed import World
 
 Lists = tuple[NDArray[np.float32], NDArray[np.int64]]
-GALLERY_CHUNK = 16384  # rows; FAISS begins each chunk with empty lists, which costs 3 % at 8,192 and nothing here
+GALLERY_CHUNK = 16384  # rows, and on the CPU a multiple of them: FAISS begins each chunk with empty lists
+GALLERY_BYTES = 2**28  # of a chunk as float32 on the CPU
+# FAISS multiplies 4,096 queries by 1,024 rows at a time, which takes 16 MB; a quarter of it stays in a core's cache: 5
+# to 20 % faster. With fewer than 128,000 / D queries it leaves BLAS aside, and takes five times as long (1.15.1).
+QUERY_CHUNK, BLAS_FROM = 1024, 128_000
 LINKS = 32  # of a photo in HNSW; FAISS's own example, and more cost memory: 8 bytes each
 PER_LIST = 64  # photos of a training sample per list of IVF; FAISS asks for 39 to 256
 
 
-def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, *, query_chunk: int = 4096,
-            gallery_chunk: int = GALLERY_CHUNK, device: str = "cpu") -> Lists:
+def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, *, query_chunk: int | None = None,
+            gallery_chunk: int | None = None, device: str = "cpu", show: bool = True) -> Lists:
     """The k gallery rows of greatest inner product with each query: higher score first, then smaller index.
 
     Args:
         queries: float32 or float16 (Q, D), rows of length 1 where scores shall be cosines. Products are float32.
         gallery: likewise (N, D); may be memory-mapped, and is read once.
         k: 1 to N.
-        query_chunk, gallery_chunk: rows multiplied at a time. Memory beside inputs and result is about
-            4 * D * (query_chunk + gallery_chunk) bytes (0.04 GB as given at D = 512), 4 * query_chunk * gallery_chunk
-            more on a torch device (0.27 GB), and up to 24 per product of a chunk with many ties.
+        query_chunk, gallery_chunk: rows multiplied at a time; None: what is fast. Memory beside inputs and result is
+            then at most 0.4 GB on the CPU, and on a torch device 0.3 GB there; more for products with many ties, up to
+            24 bytes for each product of a chunk.
         device: "cpu", where FAISS multiplies, or a torch device; keep torch's float32 matmul precision at "highest".
+        show: a bar with rate and time left, should it take more than two seconds.
 
     Returns scores float32 (Q, k) and indices int64 (Q, k). The order is exact for the products as computed:
     equal products rank alike whatever the chunks, but BLAS may round one differently in other chunks, with another
@@ -36,22 +43,38 @@ def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int
     for products beyond float32.
     """
     check_vectors(queries, gallery, k)
+    dim = queries.shape[1]
+    gallery_chunk = gallery_chunk or (rows_of_chunk(dim) if device == "cpu" else GALLERY_CHUNK)
+    query_parts = equal_parts(len(queries), query_chunk or max(QUERY_CHUNK, -(-BLAS_FROM // max(1, dim))))
     best, index = np.full((len(queries), k), -np.inf, np.float32), np.zeros((len(queries), k), np.int64)
-    for g in range(0, len(gallery), gallery_chunk):
-        part = np.ascontiguousarray(gallery[g:g + gallery_chunk], np.float32)
-        if not np.isfinite(part).all():
-            raise ValueError("gallery holds NaN or infinity, whose scores have no rank")
-        for q in range(0, len(queries), query_chunk):
-            rows = slice(q, q + query_chunk)
-            asked, here = np.ascontiguousarray(queries[rows], np.float32), min(k, len(part))
-            if device == "cpu":
-                found, at = first_by_faiss(asked, part, here, best[rows, -1])
-            else:
-                found, at = first_by_torch(asked, part, here, device)
-            if not np.isfinite(found).all() or (at < 0).any():  # FAISS lists neither NaN nor -inf
-                raise ValueError("products of queries and gallery exceed float32: scale the rows to length 1")
-            _merge(best[rows], index[rows], found, at + g)
+    with progress(total=len(queries) * len(gallery), unit="pairs", what="search", unit_scale=True, delay=2,
+                  disable=not show) as bar:
+        for g in range(0, len(gallery), gallery_chunk):
+            part = np.ascontiguousarray(gallery[g:g + gallery_chunk], np.float32)
+            if not np.isfinite(part).all():
+                raise ValueError("gallery holds NaN or infinity, whose scores have no rank")
+            for rows in query_parts:
+                asked, here = np.ascontiguousarray(queries[rows], np.float32), min(k, len(part))
+                if device == "cpu":
+                    found, at = first_by_faiss(asked, part, here, best[rows, -1])
+                else:
+                    found, at = first_by_torch(asked, part, here, device)
+                if not np.isfinite(found).all() or (at < 0).any():  # FAISS lists neither NaN nor -inf
+                    raise ValueError("products of queries and gallery exceed float32: scale the rows to length 1")
+                _merge(best[rows], index[rows], found, at + g)
+                bar.update(len(asked) * len(part))
     return best, index
+
+
+def rows_of_chunk(dim: int) -> int:
+    """Rows of the gallery that FAISS gets at a time."""
+    return max(1, GALLERY_BYTES // (4 * max(1, dim) * GALLERY_CHUNK)) * GALLERY_CHUNK
+
+
+def equal_parts(rows: int, least: int) -> list[slice]:
+    """The rows in parts that differ by one at most, of `least` or more where there are as many."""
+    bounds = np.linspace(0, rows, max(1, rows // least) + 1).astype(int).tolist() if rows else [0]
+    return [slice(*pair) for pair in pairwise(bounds)]
 
 
 def first_by_faiss(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int,
@@ -68,8 +91,10 @@ def first_by_faiss(queries: NDArray[np.float32], gallery: NDArray[np.float32], k
         if wide == len(gallery) or not tied.any():
             break
         wide = min(2 * wide, len(gallery))
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    several = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(1))  # FAISS sorts by score alone
+    order = np.lexsort((rows[several], -scores[several]), axis=1)
+    rows[several] = np.take_along_axis(rows[several], order, 1)
+    return scores[:, :k], rows[:, :k]
 
 
 def first_by_torch(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, device: str) -> Lists:
@@ -87,6 +112,9 @@ def first_by_torch(queries: NDArray[np.float32], gallery: NDArray[np.float32], k
 def _merge(best: NDArray[np.float32], index: NDArray[np.int64], scores: NDArray[np.float32],
            rows: NDArray[np.int64]) -> None:
     """Put later rows into the lists: `index` lies below `rows`, so a stable sort by score settles ties."""
+    if scores.shape == best.shape and np.isneginf(best).all():
+        best[:], index[:] = scores, rows
+        return
     better = np.flatnonzero(scores[:, 0] > best[:, -1])  # an equal score stands further behind in the gallery
     joined, at = np.hstack([best[better], scores[better]]), np.hstack([index[better], rows[better]])
     order = np.argsort(-joined, axis=1, kind="stable")[:, :best.shape[1]]
@@ -154,13 +182,13 @@ def part_of(rows: int, rank: int, size: int, chunk: int = GALLERY_CHUNK) -> rang
 
 
 def nearest_in_part(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, part: range,
-                    device: str = "cpu") -> Lists:
+                    device: str = "cpu", show: bool = True) -> Lists:
     """`nearest` in some rows of the gallery, as rows of the whole: (Q, k); scores -inf where the part has fewer."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.zeros((len(queries), k), np.int64)
     if part and len(queries):
         here = min(k, len(part))
-        found = nearest(queries, gallery[part.start:part.stop], here, device=device)
+        found = nearest(queries, gallery[part.start:part.stop], here, device=device, show=show)
         scores[:, :here], rows[:, :here] = found[0], found[1] + part.start
     return scores, rows
 
@@ -179,7 +207,8 @@ def nearest_over_ranks(queries: NDArray[np.floating], gallery: NDArray[np.floati
     Memory of rank 0 grows with 12 bytes × Q × k × ranks. Raises ValueError as `nearest` does.
     """
     check_vectors(queries, gallery, k)
-    own = nearest_in_part(queries, gallery, k, part_of(len(gallery), world.rank, world.size), str(world.device))
+    own = nearest_in_part(queries, gallery, k, part_of(len(gallery), world.rank, world.size), str(world.device),
+                          world.is_main)
     if world.size == 1:
         return own
     scores, rows = (_gathered(torch.from_numpy(side), world) for side in own)
