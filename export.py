@@ -76,8 +76,9 @@ def about(model: RunModel, config: ModelConfig) -> dict[str, str]:
     """Metadata: what a user of the file must know."""
     embedder = model.embedder
     return {"backbone": config.backbone, "pooling": config.pooling, "neck": config.neck, "dim": str(embedder.dim),
-            "size": str(model.size), "framing": model.view.framing, "mean": json.dumps(embedder.mean.tolist()),
-            "std": json.dumps(embedder.std.tolist()), "checkpoint_sha256": model.fingerprint}
+            "size": str(model.size), "framing": model.view.framing, "side": f"{model.view.side:g}",
+            "mean": json.dumps(embedder.mean.tolist()), "std": json.dumps(embedder.std.tolist()),
+            "checkpoint_sha256": model.fingerprint}
 
 
 def write(path: Path, network: UnitEmbedder, size: int, config: ModelConfig,

@@ -92,7 +92,7 @@ def test_both_files_compute_the_embedding_of_evaluate_as_the_docs_show(export, d
         assert f.metadata() == about.custom_metadata_map
     assert about.custom_metadata_map == {
         "backbone": "test_efficientnet", "pooling": "gem", "neck": "bn-prelu", "dim": "24", "size": str(SIZE),
-        "framing": "crop", "mean": json.dumps(names["mean"].flatten().tolist()),
+        "framing": "crop", "side": "1", "mean": json.dumps(names["mean"].flatten().tolist()),
         "std": json.dumps(names["std"].flatten().tolist()), "checkpoint_sha256": measured.provenance.model}
 
 

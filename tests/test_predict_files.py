@@ -99,7 +99,8 @@ def test_landmarks_that_a_submission_cannot_hold_are_refused_before_photos_are_e
                                                                                         monkeypatch):
     """Datasets of earlier versions may have such ids; on the screen they are shown."""
     index = spaced_store(tmp_path / "store") if kind == "store" else spaced_dataset(dataset_path, tmp_path / "ds")
-    model = SimpleNamespace(cache=None, fingerprint="model", tta=SimpleNamespace(name="none"), sizes_in_stores=(0,))
+    model = SimpleNamespace(cache=None, fingerprint="model", tta=SimpleNamespace(name="none"), size=48,
+                            sizes_in_stores=(48, 0))
     monkeypatch.setattr(run_photos, "load_model", lambda *words: model)
     monkeypatch.setattr(run_photos, "embed_split", lambda *words, **more: pytest.fail("embedded"))
     with pytest.raises(UserError, match="'Eiffel Tower'"):
