@@ -101,7 +101,7 @@ class Loader:
         seed: chooses the order and every random view.
         rank, world_size: which contiguous part of each global batch is this loader's.
         train: False reads each sample once, with the view's in_evaluation; the last batch may be short.
-        rows: which samples to read instead of all, a range of step 1; train=False only.
+        rows: which samples to read instead of all, rising; train=False only.
         view: how training images are drawn.
         selection: which photos an epoch of training holds, and how often.
         num_threads: for reading, decoding and resizing; None takes this process's share of the machine's cores.
@@ -110,14 +110,14 @@ class Loader:
 
     def __init__(self, dataset: Dataset, *, batch_size: int, size: int | GrowingSize,
                  device: str | torch.device = "cpu", seed: int = 0, rank: int = 0, world_size: int = 1,
-                 train: bool = True, rows: range | None = None, view: View = View(),
+                 train: bool = True, rows: range | IntArray | None = None, view: View = View(),
                  selection: Selection = Selection(), num_threads: int | None = None,
                  hw_decoder_load: float = HW_DECODER_LOAD):
         check(isinstance(dataset, Dataset), "dataset", dataset, "give a Dataset, as in Loader(Dataset(path), …)")
         check(isinstance(view, View), "view", view, "give a View")
         check(isinstance(selection, Selection), "selection", selection, "give a Selection")
-        check(rows is None or isinstance(rows, range) and rows.step == 1 and not train, "rows", rows,
-              "give a range of step 1, with train=False")
+        check(rows is None or not train and bool((np.diff(rows) > 0).all()), "rows", rows,
+              "give rising numbers of samples, with train=False")
         check(str(device) in DEVICES, "device", device, 'give "cpu", or "gpu" for the one of torch.cuda.set_device')
         batch_size, seed = _whole("batch_size", batch_size, 1), _whole("seed", seed)
         rank, world_size = _whole("rank", rank, 0), _whole("world_size", world_size, 1)
@@ -129,7 +129,7 @@ class Loader:
         self.dataset = mixed(dataset, selection) if train else dataset
         self.batch_size, self.device = batch_size, DEVICES[str(device)]
         self.seed, self.rank, self.train = seed, rank, train
-        self.rows = range(len(dataset)) if rows is None else rows
+        self.rows = np.arange(len(dataset)) if rows is None else np.asarray(rows, np.int64)
         self.view = view if train else view.in_evaluation()
         self.stream = order_of(self.dataset, selection if train else Selection(), seed)
         self.num_threads = _whole("num_threads", num_threads or share_of_cores(), 1)
@@ -227,9 +227,9 @@ class Loader:
 
     def _evaluation_reads(self, pool: Executor, wait_for_shards: WaitForShards
                           ) -> Iterator[tuple[int, IntArray, PendingReads]]:
-        for start in range(self.rows.start, self.rows.stop, self.global_batch):
-            ids = rank_positions(start, self.batch_size, self.rank)
-            ids = ids[ids < self.rows.stop]
+        for start in range(0, len(self.rows), self.global_batch):
+            places = rank_positions(start, self.batch_size, self.rank)
+            ids = self.rows[places[places < len(self.rows)]]
             if len(ids):
                 wait_for_shards(ids, ids)
                 yield start, ids, read(self.dataset, ids, pool)

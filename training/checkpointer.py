@@ -8,6 +8,7 @@ from arcshard.checkpoint import Checkpoint
 from model.batchnorm import batchnorms, estimate_statistics
 from model.stats import EmbeddingStats
 from shards import Dataset
+from training import nearest_photo
 from training.log import VALIDATION, read
 from training.optim import whole_state
 from training.schedules import passed
@@ -21,7 +22,8 @@ def validate(stage: StageRun, step: Step) -> dict[str, float | None]:
     """Figures of the val split's photos among the class centers; leaves eval mode.
 
     val_recall@1: share whose nearest center is their own, a cheap stand-in for evaluate.py's. The others are those of
-    `EmbeddingStats`, over the photos with a landmark; None where there is none.
+    `EmbeddingStats`, over the photos with a landmark; None where there is none. With a train.best that needs them also
+    those of `nearest_photo`.
     """
     config, c, world = stage.config, stage.c, stage.world
     head, right, seen = step.head.whole(), 0, 0
@@ -36,6 +38,8 @@ def validate(stage: StageRun, step: Step) -> dict[str, float | None]:
         seen += len(batch.labels)
     right_of_all, seen_of_all = world.sum(right, seen)
     figures = {"val_recall@1": right_of_all / seen_of_all, **stats.compute()}
+    if c.best in nearest_photo.FIGURES:
+        figures |= nearest_photo.figures(stage, step)
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
