@@ -590,3 +590,20 @@ def test_a_full_disk_is_a_sentence(leaky, tmp_path, monkeypatch):
                                       "--out", f"{tmp_path}/d.csv"])
     with pytest.raises(UserError, match="d.csv .No space left on device.: make space and run"):
         duplicates_command.main()
+
+
+# ---- landmarks of a benchmark
+
+def test_the_landmarks_of_a_benchmark_can_be_left_out_of_training(duplicates, leaky, tmp_path, refused):
+    (tmp_path / "oxford" / "jpg").mkdir(parents=True)
+    for name, number in (("all_souls_1", 4), ("Radcliffe 2", 30)):
+        (tmp_path / "oxford" / "jpg" / f"{name}.jpg").write_bytes(encoded(scene(number).resize((150, 110)), quality=80))
+    done = duplicates("--benchmark", tmp_path / "oxford", "--block", tmp_path / "block.txt")
+    assert done.returncode == 0, done.stderr
+    of_landmark_9 = ["train3", "train4", "train5", "val1"]  # scene 4 is train4
+    assert (tmp_path / "block.txt").read_text().split() == of_landmark_9
+    assert "benchmark and train: 0 exact and 1 near pairs" in done.stdout
+    assert "4 photos to leave out of training" in done.stdout
+    refused(duplicates("--benchmark", tmp_path / "oxford"), "belong together")
+    (tmp_path / "empty").mkdir()
+    refused(duplicates("--benchmark", tmp_path / "empty", "--block", tmp_path / "block.txt"), "has no photos")
