@@ -3,6 +3,7 @@
     python -m retrieval embed --run RUN [RUN ...] --data DATASET [--splits train val] [--out DIR] [--dtype float16]
     python -m retrieval neighbors --queries STORE --gallery STORE --out FILE.npz [--k 10]
     python -m retrieval rerank --run RUN --data DATASET --pipeline YAML --out YAML     fit a re-ranker of candidates
+    python -m retrieval benchmark NAME --run RUN --truth FILE --gallery WHERE …        measure as published figures are
     python -m retrieval whiten --store STORE --out FILE.npy [--dim D] [--power 1]      learn a PCA whitening
     python -m retrieval serve DATASET --run RUN [--pipeline YAML]                      answer photos on a web page
 
@@ -19,13 +20,13 @@ import sys
 
 from arcshard.console import Parser, run
 from retrieval import whitening
-from retrieval.run import embed, rerank, serve
+from retrieval.run import benchmark, embed, rerank, serve
 
 
 def main() -> None:
     args = parse_args()
     {"embed": embed.embed, "neighbors": embed.neighbors, "rerank": rerank.rerank,
-     "whiten": whitening.whiten, "serve": serve.serve}[args.command](args)
+     "benchmark": benchmark.benchmark, "whiten": whitening.whiten, "serve": serve.serve}[args.command](args)
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +36,8 @@ def parse_args() -> argparse.Namespace:
             ("embed", "store the embeddings of a dataset's splits", embed.add_embed_arguments),
             ("neighbors", "find the nearest gallery photos of each query", embed.add_neighbors_arguments),
             ("rerank", "fit a re-ranker of the candidates that a pipeline finds", rerank.add_arguments),
+            ("benchmark", "measure a run on Revisited Oxford and Paris, Google Landmarks or photos of your own",
+             benchmark.add_arguments),
             ("whiten", "learn a PCA whitening from a store of embeddings", whitening.add_arguments),
             ("serve", "answer photos that are dropped on a web page", serve.add_arguments)):
         add_arguments(commands.add_parser(name, help=text, description=text))
