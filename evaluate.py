@@ -29,7 +29,7 @@ from arcshard.console import Parser, UserError, run
 from arcshard.files import folder_lock, write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import Candidates, Pipeline, evaluate
-from retrieval.evaluation import details
+from retrieval.evaluation import details, mean_precision
 from retrieval.no_landmark import FILE, fit_threshold, save_threshold
 from retrieval.run.embed import data_suffix, provenance_of
 from retrieval.run.gallery import gallery_page
@@ -84,6 +84,9 @@ def measure(args: argparse.Namespace, pipeline: Pipeline, models: list[RunModel]
                 print(f"{split:6}{page}")
         except ValueError as error:
             raise UserError(f"{args.pipeline or args.data}: {error}") from error
+        if found.ranked_labels is not None:
+            print(f"{split:6}map@100 {mean_precision(queries, found.ranked_labels):.4f} of the neighbors that the "
+                  f"steps leave, {found.metrics['map@100']:.4f} of the embeddings")
         results[split], answers[split] = found.metrics, found.candidates
         more[split] = {"sizes": [model.size for model in models], **details(queries, found)}
     for name, content in (("eval", results), ("eval-details", more)):

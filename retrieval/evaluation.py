@@ -11,6 +11,7 @@ from retrieval.metrics import (
     NO_LANDMARK,
     Truths,
     answers_at_far,
+    average_precisions,
     count_relevant,
     gap,
     gap_landmark_only,
@@ -55,6 +56,8 @@ class Evaluation:
     """Of each query; the first is its answer."""
     neighbor_labels: NDArray[np.int64]
     """(Q, K), K = min(100, N), of the nearest by all models' unchanged embeddings side by side."""
+    ranked_labels: NDArray[np.int64] | None
+    """(Q, K), likewise of the pipeline's own list, see `answer_and_rank`."""
 
 
 def evaluate(queries: QuerySet, pipeline: Pipeline = Pipeline(), device: str = "cpu") -> Evaluation:
@@ -64,12 +67,12 @@ def evaluate(queries: QuerySet, pipeline: Pipeline = Pipeline(), device: str = "
     empty gallery included.
     """
     labels, truths = neighbor_labels(queries, device), queries.truths
-    found = answer(queries, pipeline, device)
+    found, ranked_labels = answer_and_rank(queries, pipeline, device)
     ranked = found.answers, found.confidences, truths, queries.keys
     metrics = {"gap": gap(*ranked), "gap_landmark_only": gap_landmark_only(*ranked),
                "recall@1": recall_at_k(labels, truths, 1),
-               "map@100": map_at_k(labels, truths, count_relevant(queries.gallery_labels, truths), DEPTH)}
-    return Evaluation(metrics, found, labels)
+               "map@100": mean_precision(queries, labels)}
+    return Evaluation(metrics, found, labels, ranked_labels)
 
 
 def neighbor_labels(queries: QuerySet, device: str = "cpu") -> NDArray[np.int64]:
@@ -84,10 +87,34 @@ def neighbor_labels(queries: QuerySet, device: str = "cpu") -> NDArray[np.int64]
 
 def answer(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> Candidates:
     """The pipeline's candidates. A step that compares with non-landmarks never compares a query with itself."""
+    return answer_and_rank(queries, pipeline, device)[0]
+
+
+def answer_and_rank(queries: QuerySet, pipeline: Pipeline, device: str = "cpu"
+                    ) -> tuple[Candidates, NDArray[np.int64] | None]:
+    """`answer`, and the labels (Q, K), best first, of the neighbors that the steps leave, -1 for none.
+
+    Those are what a retrieval returns. None where they are of several models, or fewer than min(100, N).
+    """
     states = final_states(queries, pipeline, "non_landmarks" in pipeline.needs, device)
     found = [candidates(state) for state in states]
-    return Candidates(by_half(queries, [part.labels for part in found]),
+    both = Candidates(by_half(queries, [part.labels for part in found]),
                       by_half(queries, [part.scores for part in found]))
+    lists = [state.neighbors[0] for state in states if len(state.neighbors) == 1]
+    if len(lists) < len(states) or lists[0].rows.shape[1] < min(DEPTH, len(queries.gallery_labels)):
+        return both, None
+    return both, by_half(queries, [np.where(listed.scores > -np.inf, queries.gallery_labels[listed.rows], NO_LANDMARK)
+                                   for listed in lists])
+
+
+def mean_precision(queries: QuerySet, labels: NDArray[np.int64]) -> float:
+    """mAP@100 of neighbors by their labels (Q, K), best first."""
+    return map_at_k(labels, queries.truths, count_relevant(queries.gallery_labels, queries.truths), DEPTH)
+
+
+def precisions(queries: QuerySet, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """AP@100 of each query that has a gallery photo of its landmark, by the labels of its neighbors (Q, K)."""
+    return average_precisions(labels, queries.truths, count_relevant(queries.gallery_labels, queries.truths), DEPTH)
 
 
 def first_states(queries: QuerySet, non_landmarks: bool, device: str = "cpu") -> list[State]:
@@ -135,6 +162,7 @@ def details(queries: QuerySet, found: Evaluation) -> dict[str, Any]:
     return {"gap_interval_95": interval(resampled_gaps(*answers, keys=queries.keys)),
             **{f"recall@{k}": recall_at_k(found.neighbor_labels, queries.truths, k) for k in (1, 5, 10)},
             **{f"accuracy@{k}": recall_at_k(found.candidates.labels, queries.truths, k) for k in (1, 3)},
+            **({} if found.ranked_labels is None else {"ranked_map@100": mean_precision(queries, found.ranked_labels)}),
             **{f"right_at_far_{far}": answers_at_far(*answers, far) for far in (0.01, 0.1)},
             "mean_class_recall": mean_recall(figures),
             "worst_classes": [{"label": figure.label, "queries": figure.queries, "right": figure.right,

@@ -89,12 +89,18 @@ def map_at_k(neighbor_labels: ArrayLike, truths: Truths, num_relevant: ArrayLike
         neighbor_labels: int (Q, K), nearest first.
         num_relevant: int (Q,), n_q: gallery images that show a landmark of the query, see `count_relevant`.
     """
+    found = average_precisions(neighbor_labels, truths, num_relevant, k)
+    return _mean(found.sum(), len(found))
+
+
+def average_precisions(neighbor_labels: ArrayLike, truths: Truths, num_relevant: ArrayLike, k: int = 100
+                       ) -> NDArray[np.float64]:
+    """AP@k of each query with n_q > 0, as in `map_at_k`."""
     right = is_true(_first(neighbor_labels, k), truths)
     precision = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
     n = np.asarray(num_relevant)
     relevant = n > 0
-    found = (precision * right).sum(axis=1)[relevant]
-    return _mean((found / np.minimum(n[relevant], k)).sum(), relevant.sum())
+    return (precision * right).sum(axis=1)[relevant] / np.minimum(n[relevant], k)
 
 
 def count_relevant(gallery_labels: ArrayLike, truths: Truths) -> NDArray[np.int64]:
@@ -163,6 +169,12 @@ def resampled_gaps(labels: ArrayLike, scores: ArrayLike, truths: Truths, *, keys
         return precision_sum(right[order[order < len(ranked)]]) / count if count else 0.0
 
     return np.array([one() for _ in range(rounds)]) if len(truths) else np.zeros(rounds)
+
+
+def resampled_means(values: NDArray[np.float64], rounds: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """Means of `rounds` samples of the values drawn with replacement, float64 (rounds,)."""
+    rng = np.random.default_rng(seed)
+    return np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(rounds)])
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -1,4 +1,5 @@
 """A learned re-ranker: which of a query's first candidates is right, if any? 2nd place 2020's, by LightGBM."""
+import hashlib
 import json
 import zlib
 from collections.abc import Sequence
@@ -52,7 +53,8 @@ class Reranker:
 
     def save(self, path: Path) -> None:
         """Write JSON that appears whole; equal re-rankers give equal bytes."""
-        write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+        fields = {"format": FORMAT, **asdict(self)}
+        write_text(path, json.dumps({**fields, "sha256": _digest(fields)}, indent=1) + "\n")
 
     def check(self) -> None:
         """Raise ValueError, KeyError, TypeError or AttributeError for fields that no fitted re-ranker has."""
@@ -65,11 +67,14 @@ class Reranker:
 
     @classmethod
     def load(cls, path: Path) -> "Reranker":
-        """What `save` wrote. Raises UserError for a missing file and for any other."""
+        """What `save` wrote, or an older version, without a hash. Raises UserError for a missing and any other file."""
         if not path.is_file():
             raise UserError(f"there is no re-ranker at {path}: fit one with python -m retrieval rerank")
         try:
             fields = parse_json(path.read_bytes())
+            if (digest := fields.pop("sha256", None)) and digest != _digest(fields):
+                raise UserError(f"{path} was changed after it was fitted: restore it, or fit it again with python -m "
+                                "retrieval rerank")
             if fields.pop("format") == FORMAT:
                 reranker = cls(**fields)
                 reranker.check()
@@ -77,6 +82,10 @@ class Reranker:
         except (ValueError, AttributeError, KeyError, TypeError):
             pass
         raise UserError(f"{path} is no re-ranker of format {FORMAT}: fit it again with python -m retrieval rerank")
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def fold_of(key: str) -> int:

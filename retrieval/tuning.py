@@ -1,9 +1,12 @@
 """Find the numbers of a pipeline's steps that answer the queries of one split best; measure what each step gains."""
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from retrieval.evaluation import QuerySet, answer
-from retrieval.metrics import gap, interval, resampled_gaps
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.evaluation import QuerySet, answer, answer_and_rank, folds, precisions
+from retrieval.metrics import gap, has_landmark, interval, resampled_gaps, resampled_means
 from retrieval.pipeline import Pipeline
 from retrieval.state import Step
 from retrieval.steps import Search, Vote
@@ -12,24 +15,54 @@ FACTORS = (0.5, 2.0)
 PASSES = 3
 
 
-def tune(queries: QuerySet, start: Pipeline, device: str = "cpu",
-         tried: Callable[[Pipeline, float], None] = lambda pipeline, value: None) -> tuple[Pipeline, float]:
+@dataclass(frozen=True)
+class Part:
+    """Some of a split's queries. All of the split are answered together, since steps may look at all queries."""
+    queries: QuerySet
+    mask: NDArray[np.bool_]
+    """(Q,)."""
+
+
+def gap_of(parts: Sequence[Part], pipeline: Pipeline, device: str = "cpu") -> float:
+    """GAP of the pipeline's answers to all parts' queries together."""
+    parts = [part for part in parts if part.mask.any()]
+    found = [answer(part.queries, pipeline, device) for part in parts]
+    chosen: list[list[int]] = [np.flatnonzero(part.mask).tolist() for part in parts]
+    return gap(np.concatenate([one.answers[rows] for one, rows in zip(found, chosen)]),
+               np.concatenate([one.confidences[rows] for one, rows in zip(found, chosen)]),
+               [part.queries.truths[row] for part, rows in zip(parts, chosen) for row in rows],
+               [part.queries.keys[row] for part, rows in zip(parts, chosen) for row in rows])
+
+
+def halves_of_non_landmarks(sets: Mapping[str, QuerySet], split: str) -> tuple[list[Part], list[Part]]:
+    """To tune on: the split, and of the others' queries without landmark those of one half by key. To measure on: the
+    rest. Raises ValueError if the others have no such queries."""
+    masks = {name: np.full(len(queries.keys), True) if name == split else
+             ~has_landmark(queries.truths) & (folds(queries.keys) == 0) for name, queries in sets.items()}
+    if not any(mask.any() for name, mask in masks.items() if name != split):
+        raise ValueError(f"no split but {split} has queries without landmark: leave out --non-landmarks")
+    return ([Part(queries, masks[name]) for name, queries in sets.items()],
+            [Part(queries, ~masks[name]) for name, queries in sets.items()])
+
+
+def tune(parts: Sequence[Part], start: Pipeline, device: str = "cpu",
+         tried: Callable[[Pipeline, float], None] = lambda pipeline, value: None, passes: int = PASSES
+         ) -> tuple[Pipeline, float]:
     """Coordinate search: numbers are halved or doubled, one at a time, as long as GAP grows; the best and its GAP.
 
-    At most PASSES rounds over all numbers, weights of models included, except those of steps before a re-ranker.
+    At most `passes` rounds over all numbers, weights of models included, except those of steps before a re-ranker.
     `tried` is called after each trial. The result is fitted to these queries: measure it on others.
     """
     def measure(pipeline: Pipeline) -> float:
-        found = answer(queries, pipeline, device)
-        value = gap(found.answers, found.confidences, queries.truths, queries.keys)
+        value = gap_of(parts, pipeline, device)
         tried(pipeline, value)
         return value
 
     best, value = start, measure(start)
-    for _ in range(PASSES):
+    for _ in range(passes):
         before = value
         for i in range(start.num_fixed, len(start.steps)):
-            for step in list(variants(best.steps[i], len(queries.models))):
+            for step in list(variants(best.steps[i], len(parts[0].queries.models))):
                 other = Pipeline((*best.steps[:i], step, *best.steps[i + 1:]))
                 if (found := measure(other)) > value:
                     best, value = other, found
@@ -63,28 +96,42 @@ def _changed(name: str, value: object, models: int) -> Iterator[object]:
 # What each step gains: the answers with it less those without it, over the same resampled queries.
 
 @dataclass(frozen=True)
+class Difference:
+    """What the whole pipeline has more than another form of it, and the 95 % interval of that."""
+    gain: float
+    interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        return f"{self.gain:+.4f} ({self.interval[0]:+.4f} to {self.interval[1]:+.4f})"
+
+
+@dataclass(frozen=True)
 class Gain:
-    """A pipeline's GAP beside that of another form of it."""
+    """A pipeline's figures beside those of another form of it."""
     change: str
     gap: float
     """Of the other form."""
-    gain: float
-    """What the whole pipeline has more."""
-    interval: tuple[float, float]
-    """Of the gain, 95 %."""
+    in_gap: Difference
+    in_map: Difference | None
+    """Of mAP@100 of the neighbors that the steps leave; None where a form leaves fewer than 100."""
 
 
 def ablation(queries: QuerySet, pipeline: Pipeline, device: str = "cpu") -> list[Gain]:
     """A row for each step left out (for vote: the nearest neighbor alone), but search and those before a re-ranker."""
-    whole = answer(queries, pipeline, device)
-    ranked = whole.answers, whole.confidences, queries.truths
-    best, drawn = gap(*ranked, queries.keys), resampled_gaps(*ranked, keys=queries.keys)
+    def measured(steps: tuple[Step, ...]) -> tuple[float, NDArray[np.float64], NDArray[np.float64] | None]:
+        found, labels = answer_and_rank(queries, Pipeline(steps), device)
+        ranked = found.answers, found.confidences, queries.truths
+        return (gap(*ranked, queries.keys), resampled_gaps(*ranked, keys=queries.keys),
+                None if labels is None else precisions(queries, labels))
+
+    best, drawn, whole = measured(pipeline.steps)
 
     def gain(change: str, steps: tuple[Step, ...]) -> Gain:
-        other = answer(queries, Pipeline(steps), device)
-        ranked = other.answers, other.confidences, queries.truths
-        value = gap(*ranked, queries.keys)
-        return Gain(change, value, best - value, interval(drawn - resampled_gaps(*ranked, keys=queries.keys)))
+        value, resampled, less = measured(steps)
+        in_map = None
+        if whole is not None and less is not None and len(less):
+            in_map = Difference(float((whole - less).mean()), interval(resampled_means(whole - less)))
+        return Gain(change, value, Difference(best - value, interval(drawn - resampled)), in_map)
 
     return [gain(*_without(pipeline.steps, i)) for i, step in enumerate(pipeline.steps)
             if i >= pipeline.num_fixed and not isinstance(step, Search)]
@@ -98,5 +145,5 @@ def _without(steps: tuple[Step, ...], i: int) -> tuple[str, tuple[Step, ...]]:
 
 def ablation_table(split: str, rows: list[Gain]) -> str:
     """A line a step."""
-    return "\n".join(f"{split:6}{row.change:32}{row.gap:8.4f}   the step gains {row.gain:+.4f} "
-                     f"({row.interval[0]:+.4f} to {row.interval[1]:+.4f})" for row in rows)
+    return "\n".join(f"{split:6}{row.change:32}{row.gap:8.4f}   the step gains {row.in_gap}"
+                     + (f", in map@100 {row.in_map}" if row.in_map else "") for row in rows)

@@ -1,4 +1,5 @@
 """evaluate() as the composition of its parts, non-landmarks that are queries, ablation, tuning and steps in YAML."""
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ from hypothesis import strategies as st
 
 from arcshard.console import UserError
 from retrieval import Pipeline, QuerySet, Vectors, answer, evaluate, gap, read_pipeline
-from retrieval.evaluation import details, folds
+from retrieval.evaluation import details, folds, mean_precision
 from retrieval.pipeline import write_pipeline
-from retrieval.steps import STEPS, FrequentClass, GalleryPenalty, Merge, QueryPenalty, Search, Vote
-from retrieval.tuning import ablation, tune
+from retrieval.steps import STEPS, FrequentClass, GalleryPenalty, LabelRerank, Merge, QueryPenalty, Search, Vote
+from retrieval.tuning import Difference, Part, ablation, ablation_table, gap_of, halves_of_non_landmarks, tune
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "pipelines"
 
@@ -79,15 +80,54 @@ def test_ablation_says_what_each_step_gains(asked):
     assert list(rows) == ["without Vote", "without QueryPenalty", "without FrequentClass"]
     whole, without = evaluate(asked, pipeline), evaluate(asked, Pipeline((Search(), Vote(), FrequentClass(1000))))
     row = rows["without QueryPenalty"]
-    assert (row.gap, row.gain) == (without.metrics["gap"], whole.metrics["gap"] - without.metrics["gap"])
-    assert row.interval[0] <= row.gain <= row.interval[1]
-    assert (rows["without FrequentClass"].gain, rows["without FrequentClass"].interval) == (0, (0, 0))
+    assert (row.gap, row.in_gap.gain) == (without.metrics["gap"], whole.metrics["gap"] - without.metrics["gap"])
+    assert row.in_gap.interval[0] <= row.in_gap.gain <= row.in_gap.interval[1] and row.in_map is None
+    assert rows["without FrequentClass"].in_gap == Difference(0, (0, 0))
+
+
+def whole(queries):
+    """All of them."""
+    return Part(queries, np.full(len(queries.keys), True))
+
+
+def test_what_re_ranks_neighbors_is_measured_by_their_map(asked):
+    pipeline = Pipeline((Search(100), Vote(3, 1.0), LabelRerank()))
+    found, less = evaluate(asked, pipeline), evaluate(asked, Pipeline(pipeline.steps[:2]))
+    assert less.metrics["map@100"] == pytest.approx(mean_precision(asked, less.ranked_labels))
+    assert found.metrics == less.metrics, "eval.json holds the figures of the embeddings"
+    gained = mean_precision(asked, found.ranked_labels) - less.metrics["map@100"]
+    assert gained > 0 and details(asked, found)["ranked_map@100"] == mean_precision(asked, found.ranked_labels)
+    row = {row.change: row for row in ablation(asked, pipeline)}["without LabelRerank"]
+    assert row.in_map.gain == pytest.approx(gained) and row.in_map.interval[0] <= gained <= row.in_map.interval[1]
+    assert "in map@100 +0." in ablation_table("test", [row])
+    assert evaluate(asked, Pipeline((Search(5), Vote()))).ranked_labels is None
+
+
+def test_half_of_the_non_landmarks_is_tuned_on_and_measured_with_the_rest(asked):
+    """`asked` as a split with and without landmark; its landmarks alone as val."""
+    shown = np.flatnonzero([len(truth) > 0 for truth in asked.truths])
+    val = replace(asked, models=tuple(replace(m, queries=m.queries[shown]) for m in asked.models),
+                  truths=[asked.truths[q] for q in shown], keys=[f"val{asked.keys[q]}" for q in shown])
+    parts, rest = halves_of_non_landmarks({"val": val, "test": asked}, "val")
+    found, found_val = answer(asked, Pipeline()), answer(val, Pipeline())
+    none = [not truth for truth in asked.truths]
+    for listed, with_val, chosen in ((parts, True, (folds(asked.keys) == 0) & none),
+                                     (rest, False, ~((folds(asked.keys) == 0) & none))):
+        of_val = np.flatnonzero(np.full(len(val.keys), with_val))
+        of_test = np.flatnonzero(chosen)
+        assert gap_of(listed, Pipeline()) == gap(
+            [*found_val.answers[of_val], *found.answers[of_test]],
+            [*found_val.confidences[of_val], *found.confidences[of_test]],
+            [*(val.truths[q] for q in of_val), *(asked.truths[q] for q in of_test)],
+            [*(val.keys[q] for q in of_val), *(asked.keys[q] for q in of_test)])
+    with pytest.raises(ValueError, match="no split but test has queries without landmark"):
+        halves_of_non_landmarks({"val": val, "test": asked}, "test")
 
 
 def test_tuning_never_loses_and_says_every_trial(asked):
     trials = []
     start = Pipeline((Search(8), Vote(1, 1.0), QueryPenalty(3, 0.1)))
-    best, value = tune(asked, start, tried=lambda pipeline, found: trials.append(found))
+    best, value = tune([whole(asked)], start, tried=lambda pipeline, found: trials.append(found))
     found = answer(asked, best)
     assert value == gap(found.answers, found.confidences, asked.truths, asked.keys) == max(trials) > trials[0]
 
@@ -99,7 +139,7 @@ def test_tuning_finds_that_a_model_is_worthless(asked):
                       for i, side in enumerate((good.queries, good.gallery))))
     both = QuerySet((good, noise), asked.gallery_labels, asked.truths, asked.keys)
     start = Pipeline((Search(), Merge(), Vote()))
-    best, value = tune(both, start)
+    best, value = tune([whole(both)], start)
     weights = next(step.weights for step in best.steps if isinstance(step, Merge))
     assert weights[0] > weights[1] and value > evaluate(both, start).metrics["gap"]
 

@@ -1,4 +1,5 @@
 """Lists and candidates ranked anew: k-reciprocal neighbors, local features, the learned re-ranker."""
+import json
 import sys
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from retrieval.state import Candidates, Neighbors, State
 from retrieval.steps import KReciprocal, LocalFeatures, Merge, NonLandmarkRule, Rerank, Search, Vote
 from retrieval.steps.reciprocal import lists_around
 from retrieval.steps.rerank import first_or_second
-from retrieval.tuning import ablation, tune
+from retrieval.tuning import Part, ablation, tune
 
 
 def vectors(seed, rows, dim=6):
@@ -253,12 +254,13 @@ def test_what_a_judge_was_fitted_after_is_neither_left_out_nor_tuned(monkeypatch
         return Candidates(np.array([[1], [2]]), np.array([[.5], [.4]]))
 
     monkeypatch.setattr("retrieval.tuning.answer", answer)
+    monkeypatch.setattr("retrieval.tuning.answer_and_rank", lambda *asked: (answer(*asked), None))
     judged = (*STEPS.steps, Rerank("r.json"))
     asked = QuerySet((), np.zeros(0, np.int64), [{1}, {1}], ["a", "b"])
     rows = ablation(asked, Pipeline((*judged, NonLandmarkRule())))
     assert [row.change for row in rows] == ["without Rerank", "without NonLandmarkRule"]
     tried.clear()
-    tune(asked, Pipeline((*judged, NonLandmarkRule())))
+    tune([Part(asked, np.full(2, True))], Pipeline((*judged, NonLandmarkRule())))
     assert len(tried) > 1 and all(steps[:4] == judged for steps in tried)
 
 
@@ -276,6 +278,18 @@ def test_what_is_no_re_ranker_is_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(UserError, match=r"(no re-ranker at .*r.json|r.json is no re-ranker of format).*: fit"):
         Rerank(str(path)).reranker()
+
+
+def test_a_re_ranker_that_was_edited_is_refused_and_an_older_one_without_hash_read(reranker, tmp_path):
+    path = tmp_path / "r.json"
+    reranker.save(path)
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, "fitted_on": fields["fitted_on"][1:]}))
+    with pytest.raises(UserError, match="r.json was changed after it was fitted: restore it, or fit it again"):
+        Reranker.load(path)
+    fields.pop("sha256")
+    path.write_text(json.dumps(fields))
+    assert Reranker.load(path) == reranker
 
 
 def test_a_re_ranker_needs_queries_in_every_fold():

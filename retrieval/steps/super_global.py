@@ -42,10 +42,11 @@ class SuperGlobal(Step):
         members = members.astype(np.float32)
         weights = self.beta * members @ members.T
         np.fill_diagonal(weights, -np.inf)
-        others = np.argsort(-weights, axis=1, kind="stable")[:, :min(self.k, len(members) - 1)]
-        near = np.zeros_like(weights)
-        np.put_along_axis(near, others, np.take_along_axis(weights, others, 1), 1)
-        refined = (members + near @ members) / (1 + near.sum(axis=1, keepdims=True))
+        k = min(self.k, len(members) - 1)
+        others = np.argpartition(-weights, max(k - 1, 0), axis=1)[:, :k]
+        near = np.take_along_axis(weights, others, 1)
+        refined = members + np.einsum("mk,mkd->md", near, members[others])
+        refined /= 1 + near.sum(axis=1, keepdims=True)
         to_query = refined @ query
         best = np.argsort(-to_query, kind="stable")[:self.k + 1]
         scores: Matrix = (to_query + refined @ refined[best].max(axis=0)) / 2
