@@ -158,7 +158,8 @@ def load(run: Path, name: str = NAME) -> Checkpoint:
 def load_tensors(path: Path) -> Any:
     """What torch.save wrote, tensors on the CPU; nothing in the file is executed.
 
-    Raises ValueError unless it is whole, and holds only tensors, numbers, texts, lists and mappings.
+    Raises ValueError unless it is whole, and holds only tensors, numbers, texts, lists and mappings. A tensor takes as
+    many bytes of the file as it has: a few that stand for terabytes, repeated, are refused.
     """
     try:
         with ZipFile(path) as file:  # torch writes without compression, but reads a few bytes that become gigabytes
@@ -167,12 +168,24 @@ def load_tensors(path: Path) -> Any:
             damaged = file.testzip()  # torch does not compare the CRC32s that it wrote; 0.6 s for 1 GB
         if not damaged:
             with warnings.catch_warnings(action="ignore"):  # about other versions of pickle
-                return torch.load(path, map_location="cpu", weights_only=True)
+                value = torch.load(path, map_location="cpu", weights_only=True)
+            if any(tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in _tensors(value)):
+                raise ValueError("repeated")
+            return value
     except OSError:
         raise
     except Exception as error:  # the parsers of zips, pickles and tensors raise nearly any type
         raise ValueError(f"is not a checkpoint ({type(error).__name__})") from None
     raise ValueError(f"is damaged (at {damaged})")
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Those within mappings and lists."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def test_a_size_has_stores_of_its_own_and_shows_larger_images(retrieval, run_fol
     np.testing.assert_allclose(large.vectors, embed_views(model.embedder, [images], False), atol=1e-5)
     with pytest.raises(UserError, match="of different weights, views or sizes, .*: embed both with one run"):
         retrieval("neighbors", "--queries", tmp_path / "run/val", "--gallery", tmp_path / "run/val.64px", "--out", "n")
-    with pytest.raises(UserError, match="--size is 0: give at least 1"):
+    with pytest.raises(UserError, match="--size is 0: give 1 to 4096"):
         retrieval(*words, "--size", "0")
 
 

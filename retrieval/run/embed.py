@@ -122,7 +122,8 @@ def load_kept(path: Path, model: RunModel, dataset: Dataset) -> Embeddings | Non
     if kept.provenance.size not in model.sizes_in_stores:
         return None
     kept = with_size(kept, model)
-    return kept if kept.provenance == provenance_of(model, dataset) else None
+    fits = kept.vectors.shape == (len(dataset), model.embedder.dim) and np.array_equal(kept.labels, dataset.labels)
+    return kept if fits and kept.provenance == provenance_of(model, dataset) else None
 
 
 def with_size(kept: Embeddings, model: RunModel) -> Embeddings:

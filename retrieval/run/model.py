@@ -1,5 +1,6 @@
 """A run's network, ready to embed photos as it saw them in training, and the options that choose it."""
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from arcshard import checkpoint
-from arcshard.console import Parser, UserError, check_least
+from arcshard.console import Parser, UserError
 from arcshard.untrusted import reason
 from loader import Batch, View
 from model import Embedder, ModelConfig, build_embedder
 from retrieval import Pipeline, read_pipeline
 from shards import CacheConfig
+
+LARGEST = 4096  # side of images in pixels; a batch of 64 takes 3.2 GB as bytes, 13 GB as the network's input
 
 # Test-time augmentation: one embedding of several views of a photo.
 
@@ -95,8 +98,9 @@ def add_views(parser: argparse.ArgumentParser) -> None:
 
 
 def views_of(args: argparse.Namespace) -> Tta:
-    """What --size and --tta ask for. Raises UserError for a size below 1."""
-    check_least(args, 1, "size")
+    """What --size and --tta ask for. Raises UserError for a size out of range."""
+    if args.size is not None and not 1 <= args.size <= LARGEST:
+        raise UserError(f"--size is {args.size}: give 1 to {LARGEST}")
     return replace(args.tta, size=args.size)
 
 
@@ -157,9 +161,8 @@ def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunM
     saved = checkpoint.load(out, name)
     with checkpoint.fitting(out, name):
         model = _run_model(saved, checkpoint.fingerprint(out, name), tta, weights="none")
-        weights = saved.best_weights
-        model.embedder.load_state_dict(weights.embedder)
-        centers = weights.head["weight"].float().unflatten(0, (-1, saved.config["head"]["centers"])).numpy()
+        model.embedder.load_state_dict(saved.best_weights.embedder)
+        centers = _centers(saved, model.embedder.dim)
     _check_sizes(model, out)
     return replace(model, centers=centers)
 
@@ -174,6 +177,33 @@ def load_untrained(out: Path, tta: Tta = Tta()) -> RunModel:
         model = _run_model(saved, "untrained", tta, neck="none", pooling="avg")
     _check_sizes(model, out)
     return model
+
+
+def _check_weights(config: ModelConfig, weights: dict[str, Any]) -> None:
+    """Raise ValueError unless they are those of this network, before it takes memory: on torch's meta device."""
+    with torch.device("meta"):
+        needed = {name: tuple(tensor.shape) for name, tensor in build_embedder(config).state_dict().items()}
+    found = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()}
+    if wrong := [name for name in {**needed, **found} if needed.get(name) != found.get(name)]:
+        raise ValueError(f"{wrong[0]} is {found.get(wrong[0], 'missing')} and in this {config.backbone} "
+                         f"{needed.get(wrong[0], 'missing')}")
+
+
+def _centers(saved: checkpoint.Checkpoint, dim: int) -> NDArray[np.float32]:
+    """The head's, (C, K, dim). Raises ValueError and others if they are not that."""
+    weight = saved.best_weights.head["weight"]
+    if not weight.is_floating_point() or weight.ndim != 2 or weight.shape[1] != dim:
+        raise ValueError(f"the head's weight is {weight.dtype} of shape {tuple(weight.shape)}")
+    centers: NDArray[np.float32] = weight.float().unflatten(0, (-1, saved.config["head"]["centers"])).numpy()
+    return centers
+
+
+def _check_packing(packing: dict[str, Any]) -> None:
+    """Raise ValueError for options of packing that photos cannot be packed with."""
+    for name, limit in (("short_side", math.inf), ("quality", 100), ("max_pixels", math.inf)):
+        value = packing.get(name)
+        if value is not None and not (type(value) is int and 1 <= value <= limit):
+            raise ValueError(f"packing.{name} is {value}")
 
 
 def _check_sizes(model: RunModel, run: Path) -> None:
@@ -194,7 +224,12 @@ def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, **chang
     config = saved.config
     cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    embedder = build_embedder(replace(ModelConfig(**config["model"]), **changes)).to(device).eval()
-    trained_size, cache = config["train"]["size"], CacheConfig(**config.get("cache", {}))
+    model, trained_size = replace(ModelConfig(**config["model"]), **changes), config["train"]["size"]
+    if not (type(trained_size) is int and 1 <= trained_size <= LARGEST):
+        raise ValueError(f"train.size is {trained_size}")
+    _check_packing(saved.packing)
+    if model.weights == "none":
+        _check_weights(model, saved.best_weights.embedder)
+    embedder, cache = build_embedder(model).to(device).eval(), CacheConfig(**config.get("cache", {}))
     view = View(**config["view"]).in_evaluation((tta.size or trained_size) / trained_size)
     return RunModel(embedder, trained_size, view, saved.packing, saved.trained_on, cache, fingerprint, device, tta=tta)
