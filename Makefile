@@ -17,6 +17,7 @@ READY := $(VENV)/.installed-cuda$(CUDA)
 PHOTOS := data/demo/photos
 DATASET := data/demo/dataset
 RUN := runs/demo
+UNSEEN := data/demo/unseen
 RUN_AND_DATA := --run $(RUN) --data $(DATASET)
 
 .PHONY: gpu demo test test-fast lint clean-demo
@@ -28,7 +29,10 @@ demo: $(RUN)/eval-untrained.json $(RUN)/submission.csv
 $(RUN)/submission.csv: $(RUN)/eval.json
 	$(PY) predict.py --run $(RUN) --index $(DATASET) --images $(PHOTOS)/test --out $@
 
-$(RUN)/eval-untrained.json: $(RUN)/eval.json
+# The last evaluations: both before and after training, also on the landmarks that it did not see.
+$(RUN)/eval-untrained.json: $(RUN)/eval.json $(UNSEEN)/dataset.json
+	$(PY) evaluate.py --run $(RUN) --data $(UNSEEN)
+	$(PY) evaluate.py --run $(RUN) --data $(UNSEEN) --untrained
 	$(PY) evaluate.py $(RUN_AND_DATA) --untrained
 
 $(RUN)/eval.json: $(DATASET)/dataset.json
@@ -38,11 +42,14 @@ $(RUN)/eval.json: $(DATASET)/dataset.json
 $(DATASET)/dataset.json: data/demo/samples.csv
 	$(PY) preprocess/make_shards.py --samples $< --images $(PHOTOS) --out $(DATASET) --short-side 160
 
+$(UNSEEN)/dataset.json: $(PHOTOS)/unseen.csv
+	$(PY) preprocess/make_shards.py --samples $< --images $(PHOTOS) $(PHOTOS)/unseen --out $(UNSEEN) --short-side 160
+
 data/demo/samples.csv: $(PHOTOS)/train.csv
 	$(PY) preprocess/clean.py --csv $(PHOTOS)/train.csv --solution $(PHOTOS)/test_solution.csv \
 		--min-images 15 --folds 5 --val-fold 0 --out $@
 
-$(PHOTOS)/train.csv: | $(READY)
+$(PHOTOS)/train.csv $(PHOTOS)/unseen.csv &: | $(READY)
 	$(PY) preprocess/demo_data.py --out $(PHOTOS)
 
 clean-demo:

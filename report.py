@@ -6,6 +6,7 @@
 Prints the headline figures too. Before a run's page, call evaluate.py, with and without --untrained.
 """
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,13 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     queries, model = Dataset(data, split), checkpoint.fingerprint(out, name)
     folder = stores(out, saved.trained_on, gallery)
     embeddings = stored_embeddings(folder, queries, model), stored_embeddings(folder, gallery, model)
+    untrained = read_scores(out / f"eval{suffix}-untrained.json")
+    for name, file in other_evaluations(out).items() if not suffix else ():
+        trained |= of_other_data(name, read_scores(file))
+        untrained |= of_other_data(name, read_scores(file.with_stem(f"{file.stem}-untrained")))
     return ReportData(
         run=out.name + suffix, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
-        rejected=len(gallery.rejected()), untrained=read_scores(out / f"eval{suffix}-untrained.json"), trained=trained,
+        rejected=len(gallery.rejected()), untrained=untrained, trained=trained,
         metrics=log.read(out) + log.read(out, log.VALIDATION),
         views=training_views(gallery, saved.config), split=split,
         cosines=cosines_of(*embeddings), queries=answered_queries(*embeddings, queries, gallery))
@@ -107,6 +112,18 @@ def read_scores(path: Path) -> Scores:
         return scores
     except (ValueError, TypeError):
         raise UserError(f"{path} does not hold evaluate.py's figures: run it again") from None
+
+
+def other_evaluations(out: Path) -> dict[str, Path]:
+    """By the dataset's name: evaluate.py's latest figures of the run on data that it was not trained on."""
+    files = sorted(out.glob("eval-*.json"), key=lambda path: path.stat().st_mtime)
+    found = ((re.fullmatch(r"eval-(?!details-)(.+)-[0-9a-f]{8}", path.stem), path) for path in files)
+    return {match[1]: path for match, path in found if match}
+
+
+def of_other_data(name: str, scores: Scores) -> Scores:
+    """The same figures, with the dataset's name before each split's."""
+    return {f"{name} {split}": figures for split, figures in scores.items()}
 
 
 def training_views(dataset: Dataset, config: dict[str, Any]) -> NDArray[np.uint8]:

@@ -3,8 +3,10 @@
     python preprocess/demo_data.py --out data/demo/photos [--seed 0] [--workers N]
 
 Writes train/a/b/c/<id>.jpg, train.csv (id,landmark_id), test/a/b/c/<id>.jpg, test_solution.csv
-(id,landmarks,Usage; landmarks is empty where there is none) and sample_submission.csv (id,landmarks). The same
-seed gives the same bytes, with any number of workers. Run again after an interruption, it writes what is missing.
+(id,landmarks,Usage; landmarks is empty where there is none) and sample_submission.csv (id,landmarks). The landmarks
+of fewer than 15 photos, which clean.py leaves out of training, have a gallery and queries of their own: unseen.csv, a
+sample table for make_shards.py, and unseen/a/b/c/<id>.jpg. The same seed gives the same bytes, with any number of
+workers. Run again after an interruption, it writes what is missing.
 """
 import argparse
 from pathlib import Path
@@ -13,7 +15,7 @@ import joblib
 
 from arcshard.console import Parser, UserError, run
 from arcshard.files import folder_lock, report_full_disk, write_text
-from preprocess.demo.plan import MISSING, csv_files, query_photos, train_photos
+from preprocess.demo.plan import MISSING, csv_files, query_photos, train_photos, unseen_photos
 from preprocess.demo.sources import check_package
 from preprocess.demo.views import write_photos
 
@@ -28,7 +30,7 @@ def main() -> None:
 
 def make(out: Path, seed: int, workers: int) -> None:
     """Write what is missing of the photos and tables."""
-    train, queries = train_photos(seed), query_photos(seed)
+    train, queries = train_photos(seed), query_photos(seed) + unseen_photos(seed)
     photos = train + queries
     tables = csv_files(seed)
     check_output(out, {photo.id for photo in photos}, tables["train.csv"], seed)
@@ -59,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 
 def check_output(out: Path, ids: set[str], train_csv: str, seed: int) -> None:
     """Raise UserError if `out` holds photos or a train.csv that this seed does not make."""
-    strange = {path.stem for path in out.glob("t*/?/?/?/*.jpg")} - ids
+    strange = {path.stem for path in out.glob("*/?/?/?/*.jpg")} - ids
     table = out / "train.csv"
     if strange or table.exists() and table.read_text() != train_csv:
         raise UserError(f"{out} holds other photos than those of --seed {seed}: give the seed they were made with, or "

@@ -30,6 +30,7 @@ from preprocess.demo.plan import (
     query_photos,
     ranking,
     train_photos,
+    unseen_photos,
 )
 from preprocess.demo.sources import FOREGROUND, LANDMARKS, NON_LANDMARKS, check_package
 from preprocess.demo.views import write_photos
@@ -47,7 +48,8 @@ def few_photos(seed: int) -> list:
     queries = query_photos(seed)
     return ([photo for photo in train_photos(seed) if photo.place in (ranking(seed)[-1], "castle_sign")][:8]
             + [photo for photo in queries if photo.place == "road"][:1]
-            + [photo for photo in queries if photo.place == "tags"][:3])
+            + [photo for photo in queries if photo.place == "tags"][:3]
+            + unseen_photos(seed)[:1])
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -68,8 +70,8 @@ def test_sizes_follow_a_long_tail_that_the_filter_cuts():
 @settings(max_examples=10)
 @given(SEEDS)
 def test_every_seed_makes_a_sound_plan(seed):
-    train, queries = train_photos(seed), query_photos(seed)
-    ids = [photo.id for photo in train + queries]
+    train, queries, unseen = train_photos(seed), query_photos(seed), unseen_photos(seed)
+    ids = [photo.id for photo in train + queries + unseen]
     assert len(set(ids)) == len(ids) and all(re.fullmatch("[0-9a-f]{16}", id) for id in ids)
     assert len(set(landmark_ids(seed).values())) == len(LANDMARKS)
     counts = pd.Series([photo.landmark_id for photo in train]).value_counts()
@@ -79,6 +81,19 @@ def test_every_seed_makes_a_sound_plan(seed):
     shown = pd.Series([counts.get(photo.landmark_id, 0) for photo in queries])
     assert len(queries) == 250 and (shown >= 15).sum() == 112 and (shown == 0).sum() == 125
     assert all((photo.landmark_id is None) == (photo.place in NON_LANDMARKS) for photo in queries)
+
+
+@settings(max_examples=10)
+@given(SEEDS)
+def test_unseen_landmarks_are_those_that_training_leaves_out(seed):
+    table = pd.read_csv(io.StringIO(csv_files(seed)["unseen.csv"]))
+    counts = pd.Series([photo.landmark_id for photo in train_photos(seed)]).value_counts()
+    gallery, queries = (table[table["split"] == split] for split in ("train", "test"))
+    assert dict(gallery["landmark_id"].value_counts()) == dict(counts[counts < 15])
+    assert dict(queries["landmark_id"].value_counts()) == dict.fromkeys(counts[counts < 15].index, 8)
+    assert set(table["label"]) == set(range(16)) and table.groupby("landmark_id")["label"].nunique().eq(1).all()
+    assert set(queries["id"]) == {photo.id for photo in unseen_photos(seed)}
+    assert not set(queries["id"]) & {photo.id for photo in query_photos(seed)}
 
 
 def test_other_seeds_share_no_id():
@@ -228,6 +243,7 @@ def small(monkeypatch, tmp_path):
     photos = few_photos(0) + [odd_photos(0)["missing"]]
     monkeypatch.setattr(demo_data, "train_photos", lambda seed: [p for p in photos if p.split == "train"])
     monkeypatch.setattr(demo_data, "query_photos", lambda seed: [p for p in photos if p.split == "test"])
+    monkeypatch.setattr(demo_data, "unseen_photos", lambda seed: [p for p in photos if p.split == "unseen"])
     out = tmp_path / "photos"
     monkeypatch.setattr(sys, "argv", [SCRIPT, "--out", str(out), "--workers", "1"])
     return out
@@ -240,7 +256,7 @@ def test_layout(small):
     photos = set(files) - set(csv_files(0))
     assert photos
     for name in photos:
-        assert re.fullmatch(r"(train|test)/(\w)/(\w)/(\w)/\2\3\4\w{13}\.jpg", name)
+        assert re.fullmatch(r"(train|test|unseen)/(\w)/(\w)/(\w)/\2\3\4\w{13}\.jpg", name)
         assert cv2.imdecode(np.frombuffer(files[name], np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
 
 

@@ -48,6 +48,15 @@ def test_collects_the_run_and_its_dataset(finished_run, dataset_path):
         assert [(found.landmark, found.cosine) for found in query.neighbors] == [(query.landmark, 1.0)] * 5
 
 
+def test_figures_on_other_data_stand_beside_its_own(finished_run, dataset_path):
+    for name, gap in (("eval-unseen-0123abcd", .3), ("eval-unseen-0123abcd-untrained", .2), ("eval-flip", .9),
+                      ("eval-details-unseen-0123abcd", .8)):
+        (finished_run / f"{name}.json").write_text(json.dumps({"test": {"gap": gap}}))
+    data = collect(finished_run, dataset_path)
+    assert data.split == "test" and list(data.trained) == ["val", "test", "unseen test"]
+    assert (data.untrained, data.trained["unseen test"]) == ({"unseen test": {"gap": .2}}, {"gap": .3})
+
+
 def test_a_query_is_shown_with_its_own_photo(finished_run, dataset_path):
     photos = Dataset(dataset_path, "test")
     keys = [key.decode() for key in photos.index["key"]]

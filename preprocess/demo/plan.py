@@ -77,6 +77,8 @@ SMALL = 16  # landmarks with fewer
 MAX_LANDMARK_ID = 203_093  # Google Landmarks v2 has 203,094
 FIRST_QUERY = 1000  # number of a view; no landmark has as many in train/, so no query is one of them
 QUERIES = {"large": 112, "small": 13, "none": 125}  # by what they show: large or small landmarks, or none
+FIRST_UNSEEN_QUERY = 2000
+UNSEEN_QUERIES = 8  # of each small landmark
 
 
 class Photo(NamedTuple):
@@ -141,11 +143,18 @@ def query_photos(seed: int) -> list[Photo]:
     return sorted(photos)
 
 
+def unseen_photos(seed: int) -> list[Photo]:
+    """Queries, sorted by id, of the small landmarks, which training does not see; their gallery is in train/."""
+    return sorted(_photo(seed, "unseen", place, FIRST_UNSEEN_QUERY + i)
+                  for place in ranking(seed)[-SMALL:] for i in range(UNSEEN_QUERIES))
+
+
 def csv_files(seed: int) -> dict[str, str]:
-    """The texts of Kaggle's CSV files by name."""
+    """The texts of Kaggle's CSV files by name, and of the sample table of the landmarks that training does not see."""
     train, queries = train_photos(seed), query_photos(seed)
     guess = landmark_ids(seed)[ranking(seed)[0]]
     return {
+        "unseen.csv": _csv("id,landmark_id,label,split", _unseen_rows(seed)),
         "sample_submission.csv": _csv("id,landmarks", [f"{photo.id},{guess} 0.1" for photo in queries]),
         "test_solution.csv": _csv("id,landmarks,Usage", [_solution_row(photo) for photo in queries]),
         "train.csv": _csv("id,landmark_id", [f"{photo.id},{photo.landmark_id}" for photo in train]),
@@ -165,6 +174,13 @@ def _photo(seed: int, split: str, place: str, number: int) -> Photo:
 
 def _photo_id(seed: int, place: str, number: int) -> str:
     return hashlib.sha256(f"{seed} {place} {number}".encode()).hexdigest()[:16]
+
+
+def _unseen_rows(seed: int) -> list[str]:
+    small = ranking(seed)[-SMALL:]
+    gallery = [photo for photo in train_photos(seed) if photo.place in small]
+    return [f"{photo.id},{photo.landmark_id},{small.index(photo.place)},{split}"
+            for split, photos in (("train", gallery), ("test", unseen_photos(seed))) for photo in photos]
 
 
 def _solution_row(photo: Photo) -> str:
