@@ -2,8 +2,8 @@
 
     python benchmarks/demo_seeds.py --data data/demo/dataset --unseen data/demo/unseen --out runs/demo-seeds
 
---unseen: a dataset of landmarks that training does not see, with a gallery of its own. Each seed is a run of its own with
-configs/demo.yaml (weights of neck and head, order, views); photos and split stay. Runs that are finished are not
+--unseen: a dataset of landmarks that training does not see, with a gallery of its own. Each seed is a run of its own
+with configs/demo.yaml (weights of neck and head, order, views); photos and split stay. Runs that are finished are not
 repeated.
 """
 import argparse
