@@ -102,7 +102,7 @@ def test_the_study_continues_and_tells_of_what_is_there(module, small, dataset_p
     study.file_of(tmp_path, "bgr", 3).unlink()
     text = report.table(small, study.read(tmp_path, small))
     assert "| baseline |" in text and "| bgr |" not in text
-    report.draw({"small": small}, {"small": runs}, tmp_path / "figure.png")
+    report.draw(small, runs, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(study.file_of(tmp_path, "baseline", 3).read_text()) == runs["baseline"][3]
 

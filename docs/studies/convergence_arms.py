@@ -1,4 +1,4 @@
-"""The arms of the convergence study: two tasks, and for each a baseline and what is changed in it.
+"""The arms of the convergence study: its tasks, and for each a baseline and what is changed in it.
 
 A change is written as train.py's flags are, `section.field`; the section `fault` is the study's own (Faults).
 """
@@ -57,7 +57,7 @@ class Task:
     baseline: Changes
     arms: dict[str, Arm]
     curves: tuple[str, ...] = ()
-    """Arms whose losses the figure shows."""
+    """Arms whose losses the figure shows; a task with none has no figure."""
 
 
 def setting(*changes: Changes) -> Setting:
@@ -75,6 +75,7 @@ BASELINE, UNTRAINED, EXP7, HARD = "baseline", "untrained", "exp7", "hard"
 STATISTICS = "statistics learned"
 AT_ONCE: Changes = {"head.scale": 64.0, "head.margin": 0.5, "head.margin_warmup": 0.0}
 CLIP_VALUE: Changes = {"train.clip_by": "value", "train.clip": 0.01}
+LINEAR_NECK: Changes = {"model.neck": "linear", "model.pooling": "avg"}
 NO_NECK: Changes = {"model.neck": "none", "model.pooling": "avg"}
 NO_LEARNING: Changes = {"train.lr": 1e-9}  # BatchNorm's statistics move all the same
 
@@ -94,7 +95,7 @@ FAULTS: dict[str, Changes] = {
                            "train.warmup": 0.0},
     "s 64, m 0.5 at once": AT_ONCE,
     "easy margin": {"head.easy_margin": True},
-    "no neck": NO_NECK,
+    "linear neck": LINEAR_NECK,
 }
 INPUT_FAULTS = ("double normalization", "BGR", "frozen stem")
 OPTIMIZER_FAULTS = ("clip by value 0.01", "tiny learning rate")
@@ -106,7 +107,8 @@ def faults(*but: str) -> Changes:
 
 
 LEARNED: Changes = {"train.batchnorm": "learned"}
-EXP11: Changes = {**faults(), "head.scale": 45.0, "head.margin": 0.35, "model.neck": "bn", "train.lr": 0.002}
+EXP11: Changes = {**faults(), "head.scale": 45.0, "head.margin": 0.35, "model.neck": "bn", "model.neck_bias": False,
+                  "train.lr": 0.002}
 DEMO_ARMS = {
     BASELINE: Arm({}),
     UNTRAINED: Arm({**NO_NECK, **NO_LEARNING, "train.epochs": 0.02}),
@@ -154,6 +156,29 @@ VIEWS_ARMS = {
     "baseline, 3 × the epochs": Arm({"train.epochs": 24}, "hard, 3 × the epochs"),
 }
 
+# "ViT and ConvNeXt get stuck with ArcFace": insightface's issue 2144, whose training has SGD at 0.1 without warm-up.
+ADAMW: Changes = {"train.optimizer": "adamw", "train.lr": 1e-3, "train.weight_decay": 0.05}
+INSIGHTFACE: Changes = {
+    **AT_ONCE, "model.neck": "linear", "train.optimizer": "sgd", "train.nesterov": False, "train.lr": 0.1,
+    "train.weight_decay": 5e-4, "train.warmup": 0.0, "train.schedule": "poly"}
+REMEDIES: dict[str, Changes] = {
+    "AdamW": ADAMW,
+    "s auto": {"head.scale": "auto"},
+    "CosFace": {"head.kind": "cosface", "head.margin": 0.4},
+    "warm-up": {"train.warmup": 0.1},
+    "adaptive clipping": {"train.clip_by": "adaptive", "train.clip": 0.01},
+    "layer decay 0.75": {"train.layer_decay": 0.75},
+    "LayerNorm before the head": {"model.neck": "ln"},
+}
+FROM_RANDOM: Changes = {**VIEWS, **ADAMW, "model.pooling": "avg", "head.margin_warmup": 0.0, "train.size": 48}
+STUCK = "SGD 0.1"
+FROM_RANDOM_ARMS = {
+    BASELINE: Arm({}),
+    UNTRAINED: Arm({**NO_LEARNING, "train.epochs": 0.05}),
+    STUCK: Arm(INSIGHTFACE),
+    **{f"{STUCK}, {name}": Arm({**INSIGHTFACE, **changes}, STUCK) for name, changes in REMEDIES.items()},
+}
+
 TASKS = {
     "demo": Task(False, 3, View(area=(0.5, 1.0)), DEMO, DEMO_ARMS,
                  (BASELINE, "only double normalization", "only s 64, m 0.5 at once", EXP7,
@@ -161,4 +186,6 @@ TASKS = {
     "views": Task(True, 1, View(area=(0.3, 1.0)), VIEWS, VIEWS_ARMS,
                   (BASELINE, HARD, "hard, margin warm-up", "hard, s auto", "hard, head's rate × 10",
                    "hard, class means")),
+    **{name: Task(True, 1, View(area=(0.3, 1.0)), {**FROM_RANDOM, "model.backbone": backbone}, FROM_RANDOM_ARMS)
+       for name, backbone in (("vit", "test_vit"), ("convnext", "test_convnext"))},
 }

@@ -1,4 +1,4 @@
-"""The convergence study's tables and figure."""
+"""The convergence study's tables and figures."""
 import math
 import statistics
 from collections.abc import Mapping
@@ -67,16 +67,14 @@ def mean_and_deviation(values: list[float]) -> str:
     return f"{statistics.mean(values):+.3f}{deviation}"
 
 
-def draw(tasks: Mapping[str, Task], runs: Mapping[str, Runs], path: Path) -> None:
-    """A column a task: recall@1 of all its runs, and the losses of some."""
+def draw(task: Task, runs: Runs, path: Path) -> None:
+    """Recall@1 of all runs of a task above the losses of some."""
     with matplotlib.rc_context(STYLE):
-        rows = 0.25 * max(map(len, runs.values()))
-        figure = Figure(figsize=(13, 1.2 + rows + 3.6), layout="constrained")
-        panels = figure.subplots(2, len(runs), squeeze=False, height_ratios=[rows, 3.6])
-        for (name, of_task), (upper, lower) in zip(runs.items(), panels.T):
-            upper.set_title(name, loc="left", x=-0.4, fontweight="bold")
-            dots(upper, tasks[name], of_task)
-            curves(lower, tasks[name], of_task)
+        rows = 0.25 * len(runs)
+        figure = Figure(figsize=(8, 1.2 + rows + 3.6), layout="constrained")
+        upper, lower = figure.subplots(2, height_ratios=[rows, 3.6])
+        dots(upper, task, runs)
+        curves(lower, task, runs)
         with whole_file(path) as f:
             figure.savefig(f, format="png", dpi=100, metadata={"Software": None})
 
