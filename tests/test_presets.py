@@ -1,5 +1,6 @@
 """The presets in configs/, and how one is a difference from another."""
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,12 @@ def test_the_network_of_every_preset_takes_its_images_and_has_weights(preset):
     stages = list(read(preset).stages.values())
     assert timm.is_model_pretrained(stages[0].model.backbone)
     check_network(stages, ALONE)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_names_the_license_of_the_weights_that_it_names(preset):
+    for name, comment in re.findall(r"^  backbone: ([\w.]+)(.*)$", preset.read_text(), re.M):
+        assert comment.endswith(f"weights: {timm.get_pretrained_cfg(name).license}")
 
 
 FIRST_PLACE = {  # number: backbone, exponent of GeM, framing, side before and after the crop, margin, images an update

@@ -174,7 +174,7 @@ FROM_RANDOM: Changes = {**VIEWS, **ADAMW, "model.pooling": "avg", "head.margin_w
 STUCK = "SGD 0.1"
 FROM_RANDOM_ARMS = {
     BASELINE: Arm({}),
-    UNTRAINED: Arm({**NO_LEARNING, "train.epochs": 0.05}),
+    UNTRAINED: Arm({**NO_LEARNING, "model.neck": "linear", "train.epochs": 0.05}),
     STUCK: Arm(INSIGHTFACE),
     **{f"{STUCK}, {name}": Arm({**INSIGHTFACE, **changes}, STUCK) for name, changes in REMEDIES.items()},
 }
