@@ -87,7 +87,7 @@ def _step(entry: Any, path: Path) -> Step:
 
 def _placed(step: Step, folder: Path) -> Step:
     """The step, the file that it names taken from the folder of its list."""
-    named = {name: str((folder / expand_home(path)).resolve()) for name in ("file", "model")
+    named = {name: str((folder / expand_home(path)).resolve()) for name in ("file", "model", "store")
              if (path := getattr(step, name, None))}
     return replace(step, **named)
 

@@ -18,6 +18,7 @@ from retrieval.steps import (
     SuperGlobal,
     Vote,
 )
+from retrieval.store import Embeddings, Provenance
 
 
 def unit64(rows):
@@ -95,6 +96,26 @@ def test_the_soft_label_rerank_adds_to_a_landmark_and_takes_from_others(state):
                         for row, score in zip(listed.rows[q].tolist(), listed.scores[q].tolist())}
             assert dict(zip(found.rows[q].tolist(), found.scores[q])) == pytest.approx(expected, abs=1e-6)
     assert after.candidates is before.candidates
+
+
+@pytest.mark.parametrize("how", ["first", "soft"])
+def test_labels_may_be_those_of_the_nearest_photo_of_a_store(state, tmp_path, how):
+    """A gallery without labels: as if it had been labeled by hand, and the queries answered, by the nearest photo."""
+    model, known = state.models[0], vectors(50, 30, 8)
+    labels = np.random.default_rng(5).integers(0, 6, 30)
+    train = Embeddings(known, [f"t{i}" for i in range(30)], labels, [""] * 30, Provenance("m", "d", "train"))
+    train.save(tmp_path / "s")
+    before = Search(12)(replace(state, models=(model,), gallery_labels=np.full(40, -1)))
+    found = LabelRerank(how, store=str(tmp_path / "s"))(before).neighbors[0]
+    near = [(unit64(rows) @ unit64(known).T) for rows in (model.queries, model.gallery)]
+    asked, listed, c = labels[near[0].argmax(1)], labels[near[1].argmax(1)], near[1].max(1)
+    if how == "first":
+        by_hand = replace(before, gallery_labels=listed, candidates=Candidates(asked[:, None], np.ones((9, 1))))
+        assert np.array_equal(found.rows, LabelRerank()(by_hand).neighbors[0].rows)
+        return
+    for q, (rows, scores) in enumerate(zip(before.neighbors[0].rows.tolist(), before.neighbors[0].scores.tolist())):
+        expected = {row: score + c[row] * (1 if listed[row] == asked[q] else -0.1) for row, score in zip(rows, scores)}
+        assert dict(zip(found.rows[q].tolist(), found.scores[q])) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_landmark_of_many_photos_is_searched_with_a_penalty_beside_others(state):
