@@ -20,7 +20,7 @@ from training.monitor import (
     stuck_sentence,
 )
 
-SOUND = RunFacts(mean=-0.2, std=1.1, weights="timm", frozen="none", optimizer="sgd", lr=0.05, backbone_lr=1.0,
+SOUND = RunFacts(mean=-0.2, std=1.1, weights="timm", frozen=(), optimizer="sgd", lr=0.05, backbone_lr=1.0,
                       clip=5.0, scale=30.0, num_classes=1448)
 ONE_WAY = resting_level(64, 5.5, easy_margin=False)
 
@@ -37,9 +37,10 @@ def test_a_sound_run_has_none():
                                  "the photos normalized twice, or nearly black?)"),
     ({"mean": 0.1, "std": 0.02}, "the network's input has mean 0.10 and deviation 0.02 instead of about 0 and 1 (are "
                                  "the photos normalized twice, or nearly black?)"),
-    ({"frozen": "backbone", "weights": "none"},
+    ({"frozen": ("backbone",), "weights": "none"},
      "the backbone is frozen (train.frozen) with random weights (model.weights none)"),
-    ({"frozen": "backbone"}, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
+    ({"frozen": ("neck", "head")}, "the head is frozen (train.frozen): let its centers learn first"),
+    ({"frozen": ("backbone",)}, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
     ({"weights": "none", "backbone_lr": 0.1},
      "train.backbone_lr 0.1 hardly moves a backbone of random weights (model.weights none): set it to 1"),
     ({"lr": 1e-4}, "train.lr 0.0001 is below 0.001, the least that sgd is known to train with: raise it"),

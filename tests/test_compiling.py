@@ -15,7 +15,7 @@ from model.embedder import Embedder, GeM
 from training import step as training_step
 from training.config import TrainConfig
 from training.optim import build_optimizer, clip, step_unless
-from training.step import CompiledStep, Step, choose_form, may_compile
+from training.step import CompiledStep, Step, choose_form, freeze, may_compile
 
 ALONE = World(0, 1, torch.device("cpu"))
 ALWAYS = TrainConfig(compile="always")
@@ -73,6 +73,17 @@ def test_images_that_grow_and_statistics_that_freeze_compile_once_more_each():
     freeze_statistics(step)
     form(*inputs(side))
     assert counter.frame_count == 4
+
+
+def test_many_stages_that_freeze_other_parts_all_compile():
+    """As the 13 of Universal Image Embedding's first place; torch compiles a module's code 8 times by default."""
+    parts = ("backbone", "neck", "head")
+    for frozen in 2 * [*itertools.combinations(parts, 0), *itertools.combinations(parts, 1),
+                       *itertools.combinations(parts, 2)]:
+        step, c = make_step(), TrainConfig(frozen=frozen, compile="always")
+        freeze(step, c)
+        form, said = choose_form(step, inputs(), c, ALONE, "eager")
+        assert isinstance(form, CompiledStep), said
 
 
 def test_the_heads_gradient_is_there_before_the_backbones_backward_pass():

@@ -37,8 +37,9 @@ class TrainConfig:
     precise_batchnorm: int = 0
     """Training images over which the running statistics are computed anew at each epoch's end, before the checkpoint
     and the validation; 0: keep the running averages."""
-    frozen: Literal["none", "backbone"] = "none"
-    """What is not trained, its BatchNorm statistics included, as in a first stage with a new head."""
+    frozen: Literal["none", "backbone", "neck", "head"] | tuple[Literal["backbone", "neck", "head"], ...] = "none"
+    """What is not trained, one or several of backbone, neck (with the pooling) and head; the running statistics of its
+    BatchNorm stand still too, and a frozen backbone leaves out nothing by drop_path or dropout."""
     size: int = 224
     """Side of the square images, pixels."""
     first_size: int | None = None
@@ -129,6 +130,7 @@ class TrainConfig:
         self._check(0 < self.layer_decay <= 1, "layer_decay", "give a share above 0, at most 1")
         for name in ("warmup", "size_warmup"):
             self._check(0 <= getattr(self, name) <= 1, name, "give a share of the run from 0 to 1")
+        self._check(len({*self.frozen_parts}) < 3, "frozen", "leave out one of them, or there is nothing to train")
         self._check(0 <= self.lr_end <= 1, "lr_end", "give a share of train.lr from 0 to 1")
         for name in ("momentum", "drop_path"):
             self._check(0 <= getattr(self, name) < 1, name, "give 0 or more, below 1")
@@ -145,6 +147,11 @@ class TrainConfig:
         self._check(self.first_size is None or 0 < self.first_size <= self.size, "first_size",
                     f"give at most train.size, which is {self.size}, and at least 1, or null")
         self._check(self.device in ("auto", "cpu", "cuda"), "device", "give auto, cpu or cuda")
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """`frozen` as a list, in which "none" is no part."""
+        return (self.frozen,) if isinstance(self.frozen, str) else self.frozen
 
     def _check(self, fits: bool, name: str, remedy: str) -> None:
         check(fits, f"train.{name}", getattr(self, name), remedy)

@@ -87,8 +87,8 @@ class RunFacts:
     """and 1."""
     weights: str
     """model.weights"""
-    frozen: str
-    """train.frozen"""
+    frozen: tuple[str, ...]
+    """train.frozen_parts"""
     optimizer: str
     """train.optimizer"""
     lr: float
@@ -96,7 +96,7 @@ class RunFacts:
     backbone_lr: float
     """train.backbone_lr"""
     clip: float
-    """train.clip"""
+    """train.clip; inf if it is a share of the weights"""
     scale: float
     """Of the head, now."""
     num_classes: int
@@ -115,11 +115,12 @@ def likely_causes(at: RunFacts) -> list[str]:
     """A clause for each usual cause that is there, with what to do."""
     low, high = LR[at.optimizer]
     auto = fixed_adacos_scale(at.num_classes) if at.num_classes >= 3 else math.inf
-    random, frozen, odd = at.weights == "none", at.frozen != "none", odd_input(at.mean, at.std)
+    random, frozen, odd = at.weights == "none", "backbone" in at.frozen, odd_input(at.mean, at.std)
     checked = [
         (odd is not None, str(odd)),
         (frozen and random, "the backbone is frozen (train.frozen) with random weights (model.weights none)"),
         (frozen and not random, "the backbone is frozen (train.frozen): let it learn once the head has begun to"),
+        ("head" in at.frozen, "the head is frozen (train.frozen): let its centers learn first"),
         (random and not frozen and at.backbone_lr < SHARE,
          f"train.backbone_lr {at.backbone_lr:g} hardly moves a backbone of random weights (model.weights none): set it "
          "to 1"),
@@ -177,5 +178,6 @@ class CollapseMonitor:
 
     def _facts(self, batch: Any) -> RunFacts:
         c, model = self.stage.c, self.stage.config.model
-        return RunFacts(*self._input(batch), model.weights, c.frozen, c.optimizer, c.lr, c.backbone_lr, c.clip,
-                             float(self.step.head.scale), len(self.stage.class_sizes))
+        clip = math.inf if c.clip_by == "adaptive" else c.clip
+        return RunFacts(*self._input(batch), model.weights, c.frozen_parts, c.optimizer, c.lr, c.backbone_lr, clip,
+                        float(self.step.head.scale), len(self.stage.class_sizes))

@@ -45,7 +45,7 @@ def _changed(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: Marg
              change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """With what the optimizer keeps for each of the head's centers changed."""
     order = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    number = order.index(id(head.weight))
+    number = order.index(id(head.weight)) if id(head.weight) in order else None  # None: it is frozen
     if head.shard.size == 1 or number not in state["state"]:
         return state
     kept = {name: change(value) if isinstance(value, Tensor) and value.ndim == head.weight.ndim else value

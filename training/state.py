@@ -32,6 +32,7 @@ from training.step import (
     backward,
     choose_form,
     float_buffers,
+    freeze,
     may_compile,
     train_mode,
 )
@@ -126,7 +127,7 @@ def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c:
     step = Step(embedder, build_head(head, embedder.dim, len(class_sizes), class_sizes, world)).to(world.device)
     if c.batchnorm == "synced":
         step = convert_sync_batchnorm(step)
-    step.embedder.backbone.requires_grad_(c.frozen == "none")
+    freeze(step, c)
     return step
 
 
@@ -187,8 +188,9 @@ def parallel(state: TrainState, example: Callable[[], Any]) -> nn.Module:
         size = len(batch.labels) // state.micro_batches
         module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
         world.log(said)
-    if world.size > 1:
-        keep_out_of_ddp(module, step.head.sharded_parameters)
+    sharded = step.head.sharded_parameters
+    if world.size > 1 and any(p.requires_grad for p in step.parameters() if not any(p is s for s in sharded)):
+        keep_out_of_ddp(module, sharded)
         on_gpu = world.device.type == "cuda"
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
                                          gradient_as_bucket_view=True)

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from arcshard.checkpoint import Weights
+from arcshard.console import UserError
 from arcshard.distributed import World, copy_flat, flattened
 from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
@@ -23,7 +25,7 @@ def backward(forward: Any, batch: Any, parts: int, c: TrainConfig, world: World,
     pieces = zip(*(whole.chunk(parts) for whole in (batch.images, batch.jitter, batch.labels)))
     for number, piece in enumerate(pieces, start=1):
         # The ranks average their gradients once, with the last micro-batch.
-        with forward.no_sync() if world.size > 1 and number < parts else nullcontext():
+        with forward.no_sync() if isinstance(forward, DistributedDataParallel) and number < parts else nullcontext():
             with autocast(c, world):
                 loss = forward(*piece) / parts
             loss.backward(poison(loss, scale))
@@ -88,11 +90,29 @@ class Step(nn.Module):
         self.head.load_state_dict(weights.head)
 
 
+def freeze(step: Step, c: TrainConfig) -> None:
+    """Let what train.frozen names have no gradient. Raises UserError if nothing is left that learns.
+
+    No gradient is computed for a frozen backbone: its input has none either.
+    """
+    for name, p in step.named_parameters():
+        part = "head" if name.startswith("head.") else "backbone" if name.startswith("embedder.backbone.") else "neck"
+        if part in c.frozen_parts:
+            p.requires_grad_(False)
+    if not any(p.requires_grad for p in step.parameters()):
+        raise UserError(f"train.frozen {' and '.join(c.frozen_parts)} leaves nothing to train, as this network's neck "
+                        "has no parameters: leave out one of them")
+
+
 def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
-    """Set training mode for this epoch, but eval mode for what is frozen."""
+    """Set training mode for this epoch, but eval mode for a frozen backbone and for frozen statistics."""
     step.train()
-    if c.frozen == "backbone":
+    if "backbone" in c.frozen_parts:
         step.embedder.backbone.eval()
+    if "neck" in c.frozen_parts:
+        for name, part in step.embedder.named_children():
+            if name != "backbone":
+                freeze_statistics(part)
     if c.batchnorm == "frozen":
         freeze_statistics(step.embedder.backbone)
     if c.batchnorm_frozen_from is not None and epoch >= c.batchnorm_frozen_from:
