@@ -88,7 +88,7 @@ def write(path: Path, network: UnitEmbedder, size: int, config: ModelConfig,
         write_onnx(path, network, size, about)
         return read_onnx(path)
     write_timm(path, network.embedder, about)
-    return read_timm(path, config)
+    return read_timm(path, config, size)
 
 
 def photos(model: RunModel, data: str) -> Iterator[Tensor]:

@@ -28,7 +28,7 @@ class Updates:
 
     def __init__(self, backbone: str, num_classes: int, example: Batch, c: TrainConfig, world: World):
         step = build_step(ModelConfig(backbone=backbone, weights="none"), HeadConfig(), np.ones(num_classes, int), c,
-                          world).train()
+                          world, c.size).train()
         self.state = TrainState(c, world, step, build_optimizer(step, step.embedder.backbone, c),
                                 averaged(step, c, None), KeptBuffers(step), scale=None, updates=0)
         self.forward = parallel(self.state, lambda: example)

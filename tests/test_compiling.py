@@ -11,7 +11,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from arcshard.distributed import World
 from model import HeadConfig, build_head
 from model.batchnorm import freeze_statistics
-from model.embedder import Embedder, GeM
+from model.embedder import Embedder
+from model.pooling import GeM
 from training import step as training_step
 from training.config import TrainConfig
 from training.optim import build_optimizer, clip, step_unless

@@ -116,7 +116,7 @@ def test_every_pooling_and_neck_comes_back(pooling, neck, tmp_path):
     write_timm(tmp_path / "m.safetensors", embedder, {"a": "b"})
     images = torch.randint(256, (2, SIZE, SIZE, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        torch.testing.assert_close(read_timm(tmp_path / "m.safetensors", config)(images),
+        torch.testing.assert_close(read_timm(tmp_path / "m.safetensors", config, SIZE)(images),
                                    UnitEmbedder(embedder).eval()(images), rtol=0, atol=0)
 
 

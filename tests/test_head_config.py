@@ -28,7 +28,7 @@ def test_every_option_reaches_the_head():
     assert build_head(HeadConfig(sharded=True), 16, 5).weight.shape == (5, 16), "one process holds all"
 
 
-@pytest.mark.parametrize("init, bound", [("random", (6 / (64 + 3 * 400)) ** 0.5), ("uniform", 1 / 8)])
+@pytest.mark.parametrize("init, bound", [("xavier", (6 / (64 + 3 * 400)) ** 0.5), ("uniform", 1 / 8)])
 def test_centers_begin_uniform_within_the_bound_of_their_rule(init, bound):
     """Xavier's sqrt(6 / (fan in + fan out)), or 1 / sqrt(dim) as the 3rd place 2020."""
     weight = build_head(HeadConfig(init=init, centers=3), 64, 400).weight.detach()

@@ -7,7 +7,8 @@ import torchvision.transforms.v2.functional as tv
 from arcshard.console import UserError
 from model import HeadConfig, ModelConfig, build_embedder
 from model.augment import color_jitter, prepare
-from model.embedder import NECKS, Average, GeM, make_neck
+from model.necks import NECKS, make_neck
+from model.pooling import Average, GeM
 
 
 def test_gem_is_the_generalized_mean_of_its_paper():
@@ -63,7 +64,7 @@ def test_a_linear_neck_is_a_linear_layer_and_its_bias_is_left_out_on_request(bia
 
 
 def test_an_unknown_neck_is_named():
-    with pytest.raises(ValueError, match="there is no neck 'x': give one of bn, bn-prelu, swish, linear, none"):
+    with pytest.raises(ValueError, match="there is no neck 'x': give one of bn, bn-prelu, swish, ln, linear, none"):
         make_neck("x", 2, 2)
 
 

@@ -92,7 +92,7 @@ def test_the_presets_of_the_first_place_are_its_seven_configurations(number):
 
 
 @pytest.mark.parametrize("model, drop_path, init", [
-    ("b5", 0.2, "uniform"), ("b6", 0.2, "random"), ("b7", 0.2, "random"), ("resnet152", 0.0, "uniform")])
+    ("b5", 0.2, "uniform"), ("b6", 0.2, "xavier"), ("b7", 0.2, "xavier"), ("resnet152", 0.0, "uniform")])
 def test_the_presets_of_the_second_place_train_as_its_code_does(model, drop_path, init):
     """optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-5), and no clipping, in each stage."""
     for stage in read(PRESETS[0].parent / f"second-place-{model}.yaml").stages.values():

@@ -17,6 +17,7 @@ from arcshard.console import UserError, progress
 from arcshard.distributed import World
 from loader import Batch
 from model import HeadConfig, ModelConfig, build_embedder, build_head
+from model.backbone import resize
 from model.batchnorm import correct_momentum
 from model.heads import remap_centers
 from model.stats import class_means, init_centers
@@ -96,7 +97,11 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
     config, c, world = stage.config, stage.c, stage.world
     torch.manual_seed(stage.seed)  # the same weights on every rank
     model = replace(config.model, weights="none") if saved else config.model
-    step = build_step(model, config.head, stage.class_sizes, c, world)
+    before = saved.config["train"]["size"] if saved else c.size
+    step = build_step(model, config.head, stage.class_sizes, c, world, before)
+    if saved and not stage.continues:
+        step.embedder.load_state_dict(saved.weights.embedder)
+        resize(step.embedder.backbone, model.backbone, before, c.size)
     optimizer = build_optimizer(step, step.embedder.backbone, c)
     if c.layer_decay < 1:
         shares = [group["lr_share"] for group in optimizer.param_groups if group["params"]]
@@ -106,10 +111,9 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
         with checkpoint.fitting(stage.run.out):
             resume(step, optimizer, saved)
     elif saved:
-        step.embedder.load_state_dict(saved.weights.embedder)
         if config.stage.classes != "new":
-            before, ours = saved.landmark_ids, stage.loader.dataset.landmark_ids
-            remap_centers(step.head, saved.weights.head, len(before), label_map(before, ours))
+            theirs, ours = saved.landmark_ids, stage.loader.dataset.landmark_ids
+            remap_centers(step.head, saved.weights.head, len(theirs), label_map(theirs, ours))
     if config.head.init == "means" and not stage.continues and (not saved or config.stage.classes == "new"):
         begin_at_means(stage, step)
     average = averaged(step, c, saved if stage.continues else None)
@@ -121,9 +125,10 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
     return TrainState(c, world, step, optimizer, average, KeptBuffers(step), scale, saved.step if saved else 0)
 
 
-def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World) -> Step:
-    """Embedder and head on this rank's device. class_sizes: photos of each class, (C,)."""
-    embedder = build_embedder(model, c.drop_path)
+def build_step(model: ModelConfig, head: HeadConfig, class_sizes: np.ndarray, c: TrainConfig, world: World,
+               size: int) -> Step:
+    """Embedder, for images of side `size`, and head on this rank's device. class_sizes: photos of each class, (C,)."""
+    embedder = build_embedder(model, c.drop_path, size)
     step = Step(embedder, build_head(head, embedder.dim, len(class_sizes), class_sizes, world)).to(world.device)
     if c.batchnorm == "synced":
         step = convert_sync_batchnorm(step)

@@ -1,41 +1,38 @@
 """Whether the network can take a run's batches: tried before it begins, on torch's meta device.
 
 That device computes shapes alone: it needs neither weights nor memory, and draws no random numbers. On one busy core
-the networks of configs/ took 0.1 to 0.9 s. What it refused of one to three models of each of timm's modules, the CPU
-refused too.
+the networks of configs/ took 0.1 to 0.9 s.
 """
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from arcshard.console import UserError
 from arcshard.distributed import World
-from model import ArcFace, build_embedder
-from model.weights import width_of
-from training.config import StageConfig
-from training.step import LONGEST, Step, train_mode
+from loader import GrowingSize
+from model import ArcFace, ModelConfig, build_embedder
+from model.backbone import resize, said, size_options, wrong_size
+from model.pooling import make_pooling
+from model.weights import check_name
+from training.config import StageConfig, TrainConfig
+from training.step import Step, train_mode
 
 
 def check_network(stages: list[StageConfig], world: World) -> None:
-    """Raise UserError if the network, which the stages share, cannot take the smallest and largest images of the run.
+    """Raise UserError if the network, which the stages share, cannot take the images of the run.
 
     One image at a time is tried in each stage, as only some may freeze BatchNorm.
     """
-    model, trains = stages[0].model, [config.train for config in stages]
-    try:
-        with torch.device("meta"):
-            embedder = build_embedder(replace(model, weights="none"))
-            step = Step(embedder, ArcFace(embedder.dim, 2))
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"a network with model.backbone {model.backbone} and model.dim {model.dim} cannot be built "
-                        f"({_said(error)}): give other ones, such as resnet50 and 512") from error
-    untried = {min(c.first_size or c.size for c in trains), max(c.size for c in trains)}
-    for c in trains:
+    model = stages[0].model
+    untried = {size for config in stages for size in sizes(config.train)}
+    steps: dict[str, Step] = {}
+    for c in (config.train for config in stages):
+        made_for = str(_options(model, c.size))
+        step = steps[made_for] = steps.get(made_for) or _step(model, c.size)
         count = c.global_batch // c.micro_batches(world.size) // (1 if c.batchnorm == "synced" else world.size)
         train_mode(step, c, epoch=0)
-        for size in sorted({c.first_size or c.size, c.size}):
+        for size in sizes(c):
             if count > 1 and size not in untried:
                 continue
             untried.discard(size)
@@ -45,23 +42,45 @@ def check_network(stages: list[StageConfig], world: World) -> None:
                                 f"{c.micro_batch or 'null'} leaves BatchNorm one image at a time, from which it cannot "
                                 "learn: give it two or more, or set train.batchnorm_frozen_from 0")
             if reason:
-                raise UserError(f"model.backbone {model.backbone} cannot take images of {size} × {size} pixels "
-                                f"({reason}): give another train.size, or a backbone such as resnet50")
+                raise wrong_size(model.backbone, size, reason)
+    for before, after in zip(stages, stages[1:]):
+        backbone = steps[str(_options(model, before.train.size))].embedder.backbone
+        resize(backbone, model.backbone, before.train.size, after.train.size)
+
+
+def sizes(c: TrainConfig) -> list[int]:
+    """Sides of the images of a stage, rising."""
+    if c.first_size is None:
+        return [c.size]
+    growing = GrowingSize(c.first_size, c.size, epochs=1)
+    return sorted({growing.at(epoch / 1000) for epoch in range(1001)})
+
+
+def _options(model: ModelConfig, size: int) -> dict[str, Any]:
+    check_name(model.backbone)
+    return size_options(model.backbone, size)
+
+
+def _step(model: ModelConfig, size: int) -> Step:
+    """The network on the meta device, made for images of this side, and a head that works on any embedding."""
+    try:
+        with torch.device("meta"):
+            embedder = build_embedder(replace(model, weights="none"), size=size)
+            embedder.pooling = make_pooling("avg")  # shapes as GeM's, whose autocast the device does not have
+            return Step(embedder, ArcFace(embedder.dim, 2))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"a network with model.backbone {model.backbone} and model.dim {model.dim} cannot be built "
+                        f"({said(error)}): give other ones, such as resnet50 and 512") from error
 
 
 def _refusal(step: Step, count: int, size: int) -> str:
-    """Why the network cannot take so many images; empty: it can. The head works on any embedding."""
-    backbone = step.embedder.backbone
+    """Why the network cannot take so many images; empty: it can."""
+    embedder = step.embedder
     try:
         with torch.no_grad():
-            features = backbone(torch.empty(count, 3, size, size, device="meta"))
-            if features.ndim != 4 or features.shape[1] != width_of(backbone):
-                return f"its features are {tuple(features.shape)}, not (images, {width_of(backbone)}, height, width)"
-            step.embedder.neck(features.mean((2, 3)))
+            embedder.neck(embedder.pooled(torch.empty(count, 3, size, size, device="meta")))
     except Exception as error:  # whatever a timm model raises
-        return _said(error)
+        return said(error)
     return ""
-
-
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]

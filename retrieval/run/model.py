@@ -16,6 +16,7 @@ from arcshard.console import Parser, UserError
 from arcshard.untrusted import reason
 from loader import Batch, View
 from model import Embedder, ModelConfig, build_embedder
+from model.backbone import form_of, resize
 from retrieval import Pipeline, read_pipeline
 from shards import CacheConfig
 
@@ -163,26 +164,27 @@ def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunM
         model = _run_model(saved, checkpoint.fingerprint(out, name), tta, weights="none")
         model.embedder.load_state_dict(saved.best_weights.embedder)
         centers = _centers(saved, model.embedder.dim)
-    _check_sizes(model, out)
+    _fit_sizes(model, saved, out)
     return replace(model, centers=centers)
 
 
 def load_untrained(out: Path, tta: Tta = Tta()) -> RunModel:
-    """What the run started from: the pretrained backbone with average pooling, as pretrained; GeM is worse here.
+    """What the run started from: the pretrained backbone, its map averaged or its tokens pooled as pretrained.
 
-    Raises UserError for a size that the backbone does not take.
+    GeM is worse here. Raises UserError for a size that the backbone does not take.
     """
     saved = checkpoint.load(out)
     with checkpoint.fitting(out):
-        model = _run_model(saved, "untrained", tta, neck="none", pooling="avg")
-    _check_sizes(model, out)
+        pooling = "avg" if form_of(saved.config["model"]["backbone"]).layout in ("NCHW", "NHWC") else "auto"
+        model = _run_model(saved, "untrained", tta, neck="none", dropout=0.0, pooling=pooling)
+    _fit_sizes(model, saved, out)
     return model
 
 
-def _check_weights(config: ModelConfig, weights: dict[str, Any]) -> None:
+def _check_weights(config: ModelConfig, size: int, weights: dict[str, Any]) -> None:
     """Raise ValueError unless they are those of this network, before it takes memory: on torch's meta device."""
     with torch.device("meta"):
-        needed = {name: tuple(tensor.shape) for name, tensor in build_embedder(config).state_dict().items()}
+        needed = {name: tuple(tensor.shape) for name, tensor in build_embedder(config, size=size).state_dict().items()}
     found = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()}
     if wrong := [name for name in {**needed, **found} if needed.get(name) != found.get(name)]:
         raise ValueError(f"{wrong[0]} is {found.get(wrong[0], 'missing')} and in this {config.backbone} "
@@ -206,8 +208,9 @@ def _check_packing(packing: dict[str, Any]) -> None:
             raise ValueError(f"packing.{name} is {value}")
 
 
-def _check_sizes(model: RunModel, run: Path) -> None:
-    """Raise UserError for a size other than that of training that the network does not take."""
+def _fit_sizes(model: RunModel, saved: checkpoint.Checkpoint, run: Path) -> None:
+    """Fit the network to its images. Raise UserError for a size other than that of training that it does not take."""
+    resize(model.embedder.backbone, saved.config["model"]["backbone"], model.trained_size, model.size)
     for size in {*model.tta.sizes(model.size)} - {model.trained_size}:
         try:
             with torch.inference_mode():
@@ -229,7 +232,7 @@ def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, **chang
         raise ValueError(f"train.size is {trained_size}")
     _check_packing(saved.packing)
     if model.weights == "none":
-        _check_weights(model, saved.best_weights.embedder)
-    embedder, cache = build_embedder(model).to(device).eval(), CacheConfig(**config.get("cache", {}))
+        _check_weights(model, trained_size, saved.best_weights.embedder)
+    embedder, cache = build_embedder(model, size=trained_size).to(device).eval(), CacheConfig(**config.get("cache", {}))
     view = View(**config["view"]).in_evaluation((tta.size or trained_size) / trained_size)
     return RunModel(embedder, trained_size, view, saved.packing, saved.trained_on, cache, fingerprint, device, tta=tta)

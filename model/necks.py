@@ -1,0 +1,27 @@
+"""Necks: pooled features -> embedding."""
+from torch import nn
+
+NECKS = ("bn", "bn-prelu", "swish", "ln", "linear", "none")
+
+
+def make_neck(kind: str, in_features: int, dim: int, bias: bool = True) -> nn.Module:
+    """Linear(in_features, dim), with a bias or without, then what `kind` says; "none": neither.
+
+    "bn": BatchNorm, as the 2nd place 2020. "bn-prelu": BatchNorm and PReLU, as the 1st place (their "option D").
+    "swish": x·sigmoid(x), as the 3rd place. "ln": LayerNorm. "linear": nothing, as most of 2022.
+    """
+    if kind == "none":
+        return nn.Identity()
+    linear = nn.Linear(in_features, dim, bias)
+    match kind:
+        case "bn":
+            return nn.Sequential(linear, nn.BatchNorm1d(dim))
+        case "bn-prelu":
+            return nn.Sequential(linear, nn.BatchNorm1d(dim), nn.PReLU())
+        case "swish":
+            return nn.Sequential(linear, nn.SiLU())
+        case "ln":
+            return nn.Sequential(linear, nn.LayerNorm(dim))
+        case "linear":
+            return linear
+    raise ValueError(f"there is no neck {kind!r}: give one of {', '.join(NECKS)}")
