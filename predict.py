@@ -8,7 +8,7 @@ The first form writes one row for each photo below --images: id, the file name w
 takes for photos; others are counted, and hidden ones passed over. --sample takes Kaggle's
 sample_submission.csv: it must hold the same ids, and sets the order of the rows. --train-csv takes the contest's
 train.csv: if it is the public one of 1,580,470 photos, the sample is copied, since only the hidden rerun counts.
-The command ends with the rate at which photos were packed, embedded and answered, and the contest's hours at that rate.
+The command ends with the rate at which photos were read, embedded and answered, and the contest's hours at that rate.
 The second form prints the five best landmarks of each photo; --picture neighbors.jpg shows the photos beside their
 nearest neighbors.
 
@@ -31,14 +31,14 @@ from PIL import Image
 
 from arcshard.console import Parser, UserError, printable, run
 from arcshard.files import whole_file, write_text
-from arcshard.memory import keep_freed_memory
 from arcshard.trees import files_below
 from preprocess.images.formats import MAX_PIXELS, PHOTO_ENDINGS
 from retrieval import write_submission
 from retrieval.metrics import NO_LANDMARK
 from retrieval.run.gallery import answer_picture
 from retrieval.run.model import add_answer_options, add_checkpoint, pipeline_of, views_of
-from retrieval.run.photos import Index, PhotoAnswer, answer_photos, load_index
+from retrieval.run.photos import PhotoAnswer
+from retrieval.run.predictor import Predictor
 from retrieval.submission import budget, in_sample_order, is_public_train, read_sample
 
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
@@ -47,7 +47,6 @@ NO_ANSWER = (NO_LANDMARK, 0.0)
 
 def main() -> None:
     args = parse_args()
-    keep_freed_memory()
     if args.photos:
         show_answers(args)
     elif args.train_csv and is_public_train(args.train_csv):
@@ -60,16 +59,16 @@ def main() -> None:
 def show_answers(args: argparse.Namespace) -> None:
     """Print the best landmarks of each photo, and draw the picture if one is asked for."""
     photos = check_photos(args.photos)
-    indexes = load_indexes(args)
-    gallery = indexes[0].photos
+    predictor = load(args)
+    gallery = predictor.indexes[0].photos
     if args.picture and gallery is None:
         raise UserError(f"{args.index} is a store of embeddings, but a picture shows the gallery's photos: give the "
                         "dataset as --index")
-    answers = answer(args, indexes, photos)
+    answers = answer(args, predictor, photos)
     listed = [found.candidates if found else None for found in answers]
-    print(best_five(photos, listed, landmark_ids(indexes[0]), gallery.landmark_names if gallery else {}))
+    print(best_five(photos, listed, predictor.landmark_ids, predictor.landmark_names))
     if args.picture and gallery and any(answers):
-        max_pixels = indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
+        max_pixels = predictor.indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
         write_picture(args.picture, answer_picture(photos, answers, gallery, max_pixels))
 
 
@@ -79,38 +78,32 @@ def submit(args: argparse.Namespace) -> None:
     ids = [photo.stem for photo in photos]
     sample = read_sample(args.sample) if args.sample else ids
     order = in_sample_order(ids, sample, args.sample) if args.sample else range(len(ids))
-    indexes = load_indexes(args)
+    predictor = load(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    answers = answer(args, indexes, photos, args.out.parent)
+    answers = answer(args, predictor, photos)
     took = time.monotonic() - started
-    landmarks = landmark_ids(indexes[0])
     best = [next(iter(found.candidates), NO_ANSWER) if (found := answers[number]) else NO_ANSWER for number in order]
-    write_submission(args.out, sample, [landmarks.get(label, "") for label, _ in best], [score for _, score in best])
+    write_submission(args.out, sample, [predictor.landmark_ids.get(label, "") for label, _ in best],
+                     [score for _, score in best])
     unread = [photo.name for photo, found in zip(photos, answers) if found is None]
     print(f"{args.out}: {len(photos) - len(unread):,} photos answered"
           + (f", {len(unread):,} could not be read (first {unread[0]})" if unread else ""))
     print(budget(len(photos), took))
 
 
-def load_indexes(args: argparse.Namespace) -> list[Index]:
-    """What each run compares photos with."""
-    return [load_index(folder, args.checkpoint, args.index, pipeline_of(args), views_of(args), bool(args.images))
-            for folder in (args.run, *args.ensemble)]
+def load(args: argparse.Namespace) -> Predictor:
+    """What answers by the options."""
+    return Predictor(args.run, args.index, tta=views_of(args), pipeline=pipeline_of(args), ensemble=args.ensemble,
+                     checkpoint=args.checkpoint, one_word=bool(args.images))
 
 
-def answer(args: argparse.Namespace, indexes: list[Index], photos: list[Path], work: Path | None = None
-           ) -> list[PhotoAnswer | None]:
-    """`answer_photos`; a step that lacks what it needs is a UserError."""
+def answer(args: argparse.Namespace, predictor: Predictor, photos: list[Path]) -> list[PhotoAnswer | None]:
+    """What is found for each photo, None where it cannot be read; a step that lacks what it needs is a UserError."""
     try:
-        return answer_photos(pipeline_of(args), indexes, photos, work)
+        return [None if isinstance(found, str) else found for found in predictor.found(photos)]
     except ValueError as error:
         raise UserError(f"{args.pipeline or args.index}: {error}") from error
-
-
-def landmark_ids(index: Index) -> dict[int, str]:
-    """The gallery's landmark id of each label."""
-    return dict(zip(index.gallery.labels.tolist(), index.gallery.landmark_ids))
 
 
 def parse_args() -> argparse.Namespace:

@@ -148,7 +148,7 @@ def build_pipeline(source: Callable[[], Any], resources: Resources, view: View) 
 
 
 def finish_on_gpu(crops: Any, given: dict[str, Any]) -> Any:
-    """What `_finish` does on the CPU, as nodes of the graph. (On a GPU, JPEG repeats chroma: tests/test_gpu.py.)"""
+    """What `finish_on_cpu` does, as nodes of the graph. (On a GPU, JPEG repeats chroma: tests/test_gpu.py.)"""
     if "matrix" in given:
         images = fn.warp_affine(crops, matrix=given["matrix"], size=given["size"], inverse_map=True, fill_value=0,
                                 interp_type=types.INTERP_LINEAR)
@@ -212,13 +212,13 @@ def _resize(crops: Any, plan: Plan, pool: Executor) -> tuple[torch.Tensor, list[
 
     def finish(part: range) -> None:
         for i in part:
-            _finish(np.asarray(crops[i]), plan, i, images[i])
+            finish_on_cpu(np.asarray(crops[i]), plan, i, images[i])
 
     parts = (range(len(crops))[start:start + PART] for start in range(0, len(crops), PART))
     return torch.from_numpy(images), [pool.submit(finish, part) for part in parts]
 
 
-def _finish(crop: NDArray[np.uint8], plan: Plan, i: int, image: NDArray[np.uint8]) -> None:
+def finish_on_cpu(crop: NDArray[np.uint8], plan: Plan, i: int, image: NDArray[np.uint8]) -> None:
     """Resize or warp the crop (h, w, 3) into image (S, S, 3), flip it, compress it."""
     side = (plan.size, plan.size)
     if plan.matrices is None:

@@ -170,10 +170,10 @@ def test_the_web_app_answers_as_predict_does(page, answerer, run_folder, dataset
         " ".join(line.split()) for line in printed.splitlines()[1:]]
     gallery = Dataset(dataset_path, "train")
     for neighbor in found.neighbors:
-        assert neighbor.key == gallery.index["key"][neighbor.row].decode()
+        assert neighbor.id == gallery.index["key"][neighbor.row].decode()
         assert neighbor.landmark == gallery.landmark_ids[gallery.labels[neighbor.row]]
-    cosines = [neighbor.cosine for neighbor in found.neighbors]
-    assert cosines == sorted(cosines, reverse=True) and len(cosines) >= 5
+    similarities = [neighbor.similarity for neighbor in found.neighbors]
+    assert similarities == sorted(similarities, reverse=True) and len(similarities) >= 5
 
 
 def test_the_web_app_shows_gallery_photos_and_matches_by_row(answerer):

@@ -56,7 +56,7 @@ def test_names_that_a_submission_cannot_hold_are_refused_before_anything_is_load
     path = os.path.join(os.fsencode(folder), name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     shutil.copy(folder / "a.jpg", path)
-    monkeypatch.setattr(predict, "load_indexes", lambda args: pytest.fail("loaded"))
+    monkeypatch.setattr(predict, "load", lambda args: pytest.fail("loaded"))
     with pytest.raises(UserError, match=words):
         predict.submit(Namespace(images=folder, sample=None))
 
@@ -70,9 +70,8 @@ def test_odd_names_have_rows(folder, tmp_path, monkeypatch):
     names = ['a,"b"', "é", " x ", "家　👨‍👩‍👧"]
     for name in names:
         shutil.copy(folder / "a.jpg", folder / f"{name}.jpg")
-    gallery = SimpleNamespace(labels=np.zeros(1, int), landmark_ids=["7"])
-    monkeypatch.setattr(predict, "load_indexes", lambda args: [SimpleNamespace(gallery=gallery)])
-    monkeypatch.setattr(predict, "answer", lambda args, indexes, photos, work: [None] * len(photos))
+    blind = SimpleNamespace(landmark_ids={}, found=lambda photos: ["not an image"] * len(photos))
+    monkeypatch.setattr(predict, "load", lambda args: blind)
     predict.submit(Namespace(images=folder, sample=None, out=tmp_path / "s.csv"))
     with open(tmp_path / "s.csv", newline="", encoding="utf-8") as f:
         assert {row["id"] for row in csv.DictReader(f)} == {*"abcdef", *names}

@@ -19,7 +19,8 @@ from arcshard.console import UserError
 from arcshard.files import DiskFull
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
-from retrieval.web import Answer, Match, RankedLandmark, SimilarPhoto, Unreadable, create_app, serve
+from retrieval.answer import Answer, Candidate, Neighbor
+from retrieval.web import Match, Unreadable, create_app, serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -39,9 +40,8 @@ class OneAnswer:
 
     def answer(self, photo):
         readable(photo)
-        return Answer([RankedLandmark("7", URL, 0.9), RankedLandmark("8", HOSTILE, 0.5),
-                       RankedLandmark("", "", 0.1)],
-                      [SimilarPhoto(0, "k0", "7", URL, 0.95), SimilarPhoto(1, "k1", "8", HOSTILE, 0.85)])
+        return Answer("7", URL, 0.9, [Candidate("7", URL, 0.9), Candidate("8", HOSTILE, 0.5), Candidate(None, "", 0.1)],
+                      [Neighbor(0, "k0", "7", URL, 0.95), Neighbor(1, "k1", "8", HOSTILE, 0.85)])
 
     def gallery_photo(self, row):
         return [jpeg("red"), jpeg("blue")][row]
@@ -71,7 +71,7 @@ def refusal(response, status):
 def test_a_photo_is_answered_with_candidates_and_neighbors(app):
     found = app.test_client().post("/answer", data=jpeg()).json
     assert found["candidates"][0] == {"landmark": "7", "name": URL, "score": 0.9}
-    assert found["neighbors"][1] == {"row": 1, "key": "k1", "landmark": "8", "name": HOSTILE, "cosine": 0.85}
+    assert found["neighbors"][1] == {"row": 1, "id": "k1", "landmark": "8", "name": HOSTILE, "similarity": 0.85}
 
 
 def test_a_match_is_a_picture_with_its_number_of_inliers(app):

@@ -154,14 +154,15 @@ class RunModel:
         return (self.size, 0) if self.size == self.trained_size and self.view.side == 1 else (self.size,)
 
 
-def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta()) -> RunModel:
+def load_model(out: Path, name: str = checkpoint.NAME, tta: Tta = Tta(), device: str = "auto") -> RunModel:
     """The network of a checkpoint of the run; no other weights are needed.
 
-    Raises UserError for a size that the backbone does not take.
+    device: "cpu", "cuda", or "auto": as the run was trained, if this machine can. Raises UserError for a size that the
+    backbone does not take, and a device that is not there.
     """
     saved = checkpoint.load(out, name)
     with checkpoint.fitting(out, name):
-        model = _run_model(saved, checkpoint.fingerprint(out, name), tta, weights="none")
+        model = _run_model(saved, checkpoint.fingerprint(out, name), tta, device, weights="none")
         model.embedder.load_state_dict(saved.best_weights.embedder)
         centers = _centers(saved, model.embedder.dim)
     _fit_sizes(model, saved, out)
@@ -176,7 +177,7 @@ def load_untrained(out: Path, tta: Tta = Tta()) -> RunModel:
     saved = checkpoint.load(out)
     with checkpoint.fitting(out):
         pooling = "avg" if form_of(saved.config["model"]["backbone"]).layout in ("NCHW", "NHWC") else "auto"
-        model = _run_model(saved, "untrained", tta, neck="none", dropout=0.0, pooling=pooling)
+        model = _run_model(saved, "untrained", tta, "auto", neck="none", dropout=0.0, pooling=pooling)
     _fit_sizes(model, saved, out)
     return model
 
@@ -223,10 +224,9 @@ def _fit_sizes(model: RunModel, saved: checkpoint.Checkpoint, run: Path) -> None
                             ) from error
 
 
-def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, **changes: Any) -> RunModel:
+def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, device_name: str, **changes: Any) -> RunModel:
     config = saved.config
-    cuda = torch.cuda.is_available() and config["train"]["device"] != "cpu"
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    device = device_of(config["train"]["device"] if device_name == "auto" else device_name, device_name != "auto")
     model, trained_size = replace(ModelConfig(**config["model"]), **changes), config["train"]["size"]
     if not (type(trained_size) is int and 1 <= trained_size <= LARGEST):
         raise ValueError(f"train.size is {trained_size}")
@@ -236,3 +236,14 @@ def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, **chang
     embedder, cache = build_embedder(model, size=trained_size).to(device).eval(), CacheConfig(**config.get("cache", {}))
     view = View(**config["view"]).in_evaluation((tta.size or trained_size) / trained_size)
     return RunModel(embedder, trained_size, view, saved.packing, saved.trained_on, cache, fingerprint, device, tta=tta)
+
+
+def device_of(name: str, needed: bool) -> torch.device:
+    """This process's CUDA device, or the CPU for "cpu" and where there is none. needed: that is a UserError."""
+    if name == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if needed:
+        raise UserError(f"device is {name!r}, and this machine has no CUDA device: give \"cpu\" or \"auto\"")
+    return torch.device("cpu")

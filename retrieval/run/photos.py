@@ -1,33 +1,24 @@
-"""Answer photos that are in no dataset: packed like the run's own, embedded, compared with its gallery."""
-import tempfile
+"""Answer photos that are in no dataset: brought into the form of the run's own, embedded, compared with its gallery."""
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import joblib
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from arcshard.console import UserError
 from arcshard.names import check_landmarks
 from arcshard.urls import is_url
-from preprocess.engine import Engine
-from preprocess.images.formats import MAX_PIXELS
-from preprocess.packing.options import PackOptions
-from preprocess.packing.pack import pack
-from preprocess.packing.publish import NothingPacked
 from retrieval import Embeddings, Pipeline, Vectors
 from retrieval.metrics import NO_LANDMARK
 from retrieval.pipeline import candidates
 from retrieval.run.embed import GALLERY, embed_split, store, stores, with_size
 from retrieval.run.model import RunModel, Tta, load_model
 from retrieval.run.queries import Matcher, embed_all, holds_queries, non_landmarks
+from retrieval.run.unpacked import Photo, UnpackedPhotos, embed_photos
 from retrieval.state import State
 from retrieval.store import is_store
 from shards import Dataset, splits
-
-QUERY = "query"  # the split that photos are packed as
 
 
 @dataclass(frozen=True)
@@ -42,13 +33,13 @@ class Index:
 
 
 def load_index(run_folder: Path, name: str, index: str, pipeline: Pipeline, tta: Tta = Tta(),
-               submission: bool = False) -> Index:
+               submission: bool = False, device: str = "auto") -> Index:
     """A run's checkpoint `name` and the gallery that it compares with.
 
     Raises UserError if the index is not one of this run, is empty, or lacks what the pipeline needs; for a submission
     also if it has a landmark id that is not one word.
     """
-    model = load_model(run_folder, name, tta)
+    model = load_model(run_folder, name, tta, device)
     if submission and is_dataset(index):  # before anything is embedded
         check_landmarks(Dataset(index, GALLERY, model.cache).landmark_ids, index)
     gallery = load_gallery(model, index, run_folder)
@@ -129,58 +120,29 @@ class PhotoAnswer:
         return cosines
 
 
-def answer_photos(pipeline: Pipeline, indexes: list[Index], photos: list[Path], work: Path | None = None
-                  ) -> list[PhotoAnswer | None]:
-    """An answer for each photo by all runs together; None for a photo that could not be read.
+def answer_photos(pipeline: Pipeline, indexes: list[Index], photos: Sequence[Photo]) -> list[PhotoAnswer | str]:
+    """An answer for each photo by all runs together; for a photo that cannot be read, the reason.
 
-    work: folder for the packed photos meanwhile; default: the system's for temporary files. Raises ValueError for a
-    step that lacks what it needs.
+    Raises ValueError for a step that lacks what it needs, and as `file_of` does.
     """
-    answers: list[PhotoAnswer | None] = [None] * len(photos)
-    with tempfile.TemporaryDirectory(prefix=".queries-", dir=work) as folder:
-        packed = [pack_photos(photos, Path(folder) / str(i), index.model.packing) for i, index in enumerate(indexes)]
-        queries = [dataset for dataset in packed if dataset is not None]
-        if queries:  # the runs reject the same photos
-            numbers = [number_of(key.decode()) for key in queries[0].index["key"]]
-            state = final_state(pipeline, indexes, queries, [photos[number].stem for number in numbers])
-            for row, number in enumerate(numbers):
-                answers[number] = PhotoAnswer(state, row)
-    return answers
-
-
-def final_state(pipeline: Pipeline, indexes: list[Index], queries: list[Dataset], keys: list[str]) -> State:
-    """What the steps make of the photos, packed for each run and named by `keys`."""
-    models = tuple(Vectors(embed_split(index.model, photos, None).vectors, index.gallery.vectors, index.non_landmarks,
-                           index.model.centers) for index, photos in zip(indexes, queries, strict=True))
+    unpacked = [UnpackedPhotos(photos, index.model.packing) for index in indexes]
+    embedded = [embed_photos(index.model, each) for index, each in zip(indexes, unpacked, strict=True)]
+    reasons = [next(filter(None, found), None) for found in zip(*(unread for _, unread in embedded), strict=True)]
+    read = [i for i, reason in enumerate(reasons) if reason is None]
+    if not read:
+        return [reason or "" for reason in reasons]
     first = indexes[0]
-    inliers = Matcher(queries[0], first.photos) if first.photos else None
-    state = pipeline.apply(State(models, first.gallery.labels, first.model.device.type, models, keys=keys,
-                                 inliers=inliers))
-    return replace(state, candidates=candidates(state))
+    models = tuple(Vectors(vectors[read], index.gallery.vectors, index.non_landmarks, index.model.centers)
+                   for index, (vectors, _) in zip(indexes, embedded, strict=True))
+    inliers = Matcher(UnpackedPhotos([photos[i] for i in read], first.model.packing), first.photos)\
+        if first.photos else None
+    state = pipeline.apply(State(models, first.gallery.labels, first.model.device.type, models,
+                                 keys=[name_of(photos[i]) for i in read], inliers=inliers))
+    state = replace(state, candidates=candidates(state))
+    rows = iter(range(len(read)))
+    return [reason or PhotoAnswer(state, next(rows)) for reason in reasons]
 
 
-def pack_photos(photos: list[Path], work: Path, packing: dict[str, Any]) -> Dataset | None:
-    """Bring the photos into the normal form that the training photos had; None if none could be read."""
-    images = work / "images"
-    images.mkdir(parents=True)
-    for number, photo in enumerate(photos):
-        (images / f"{key_of(number)}.jpg").symlink_to(photo.resolve())
-    keys = [key_of(number) for number in range(len(photos))]
-    samples = pd.DataFrame({"id": keys, "landmark_id": "", "label": -1, "split": QUERY})
-    # an adopted dataset does not know its options: the defaults
-    options = PackOptions(short_side=packing.get("short_side"), quality=packing.get("quality", 90),
-                          max_pixels=packing.get("max_pixels", MAX_PIXELS))
-    try:
-        pack(samples, [images], work / "dataset", options, Engine(min(joblib.cpu_count(), len(photos))))
-    except NothingPacked:
-        return None
-    return Dataset(work / "dataset", QUERY)
-
-
-def key_of(number: int) -> str:
-    """A key that the format allows, whatever the photo is called; keys sort as the photos do."""
-    return f"photo_{number:09d}"
-
-
-def number_of(key: str) -> int:
-    return int(key.removeprefix("photo_"))
+def name_of(photo: Photo) -> str:
+    """A path's file name without its ending; "" for a photo in memory."""
+    return Path(photo).stem if isinstance(photo, str | Path) else ""

@@ -1,8 +1,9 @@
 """Open a dataset's val and test splits as queries to its train split, embedded by one or several runs."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import joblib
 import numpy as np
@@ -91,13 +92,20 @@ def as_float32(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     return vectors.astype(np.float32, copy=False)
 
 
+class Photos(Hashable, Protocol):
+    """A dataset, or photos that are in none."""
+
+    def read(self, i: int, /) -> bytes:
+        """Photo i, a JPEG in normal form."""
+
+
 class Matcher:
     """Counts the inliers of queries with gallery rows (`retrieval.state.CountInliers`); compares no pair twice.
 
     Args: queries, gallery: the photos; photo i is row i of the embeddings.
     """
 
-    def __init__(self, queries: Dataset, gallery: Dataset):
+    def __init__(self, queries: Photos, gallery: Photos):
         self.queries, self.gallery = queries, gallery
         self.known: dict[tuple[int, int], int] = {}
         self.features = lru_cache(KEPT)(_features)
@@ -119,5 +127,5 @@ class Matcher:
         return [len(verify(query, self.features(self.gallery, row))) for row in rows]
 
 
-def _features(dataset: Dataset, i: int) -> LocalFeatures:
-    return extract(simplejpeg.decode_jpeg(dataset.read(i), "RGB"))
+def _features(photos: Photos, i: int) -> LocalFeatures:
+    return extract(simplejpeg.decode_jpeg(photos.read(i), "RGB"))

@@ -1,7 +1,6 @@
 """python -m retrieval serve: a web page that answers the photos dropped on it."""
 import argparse
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -10,18 +9,19 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from arcshard.console import Parser, UserError
-from arcshard.files import report_full_disk
 from preprocess.images.decode import Rejected
 from preprocess.images.formats import MAX_PIXELS
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline
+from retrieval.answer import Answer
 from retrieval.local_features import extract, verify
 from retrieval.pictures import match_picture
 from retrieval.run.embed import GALLERY
 from retrieval.run.model import Tta, add_answer_options, add_checkpoint, pipeline_of, views_of
-from retrieval.run.photos import Index, PhotoAnswer, answer_photos, is_dataset, load_index
+from retrieval.run.photos import is_dataset
+from retrieval.run.predictor import Predictor
 from retrieval.steps import NAMES
-from retrieval.web import Answer, Match, RankedLandmark, SimilarPhoto, Unreadable
+from retrieval.web import Match, Unreadable
 from shards import Dataset
 
 CANDIDATES, NEIGHBORS = 5, 12  # shown of an answer, at most
@@ -32,23 +32,18 @@ PORT = 8000
 
 @dataclass
 class RunAnswerer:
-    """Answers photos one at a time by the pipeline on the runs' embeddings; a `retrieval.web.Answerer`."""
+    """Answers photos by a run's predictor; a `retrieval.web.Answerer`."""
     title: str
-    pipeline: Pipeline
-    indexes: list[Index]
+    predictor: Predictor
     photos: Dataset
     """The gallery's."""
 
     def answer(self, photo: bytes) -> Answer:
-        """The same as that of predict.py: each run packs the photo like its own."""
-        with tempfile.TemporaryDirectory(prefix="arcshard-") as work, report_full_disk(work):
-            path = Path(work) / "photo.jpg"
-            path.write_bytes(photo)
-            found = answer_photos(self.pipeline, self.indexes, [path], Path(work))[0]
-        if found is None:
-            self._pixels(photo)  # raises Unreadable with the reason
-            raise Unreadable("it could not be packed")
-        return Answer(self._landmarks(found), self._similar(found))
+        """The same as that of predict.py, cut to what the page shows."""
+        found = self.predictor(photo)
+        if found.unreadable:
+            raise Unreadable(found.unreadable)
+        return replace(found, candidates=found.candidates[:CANDIDATES], neighbors=found.neighbors[:NEIGHBORS])
 
     def gallery_photo(self, row: int) -> bytes:
         if not 0 <= row < len(self.photos):
@@ -63,23 +58,11 @@ class RunAnswerer:
 
     def _pixels(self, photo: bytes) -> NDArray[np.uint8]:
         """uint8 (H, W, 3), RGB. Raises Unreadable."""
-        max_pixels = self.indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
+        max_pixels = self.predictor.indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
         try:
             return simplejpeg.decode_jpeg(normalize(photo, None, QUALITY, max_pixels=max_pixels).data, "RGB")
         except Rejected as error:
             raise Unreadable(str(error)) from error
-
-    def _landmarks(self, found: PhotoAnswer) -> list[RankedLandmark]:
-        ids, names = self.photos.landmark_ids, self.photos.landmark_names
-        listed = [(ids[label] if label >= 0 else "", score) for label, score in found.candidates[:CANDIDATES]]
-        return [RankedLandmark(landmark, names.get(landmark, ""), score) for landmark, score in listed]
-
-    def _similar(self, found: PhotoAnswer) -> list[SimilarPhoto]:
-        gallery, names = self.indexes[0].gallery, self.photos.landmark_names
-        rows = [row for row, _ in found.neighbors[:NEIGHBORS]]
-        return [SimilarPhoto(row, gallery.keys[row], gallery.landmark_ids[row],
-                             names.get(gallery.landmark_ids[row], ""), cosine)
-                for row, cosine in zip(rows, found.cosines(rows))]
 
 
 def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pipeline, tta: Tta = Tta()) -> RunAnswerer:
@@ -92,10 +75,10 @@ def load_answerer(runs: list[Path], checkpoint: str, dataset: str, pipeline: Pip
                         "all queries together: leave them out of --pipeline, or use predict.py --images")
     if not is_dataset(dataset):
         raise UserError(f"{dataset} is no dataset, and the app shows the gallery's photos: give a dataset")
-    indexes = [load_index(run, checkpoint, dataset, pipeline, tta) for run in runs]
-    photos = Dataset(dataset, GALLERY, indexes[0].model.cache)
+    predictor = Predictor(runs[0], dataset, tta=tta, pipeline=pipeline, ensemble=runs[1:], checkpoint=checkpoint)
+    photos = Dataset(dataset, GALLERY, predictor.indexes[0].model.cache)
     answerer = RunAnswerer(f"{' with '.join(run.name for run in runs)}, {len(photos):,} gallery photos of "
-                           f"{photos.num_classes:,} landmarks", pipeline, indexes, photos)
+                           f"{photos.num_classes:,} landmarks", predictor, photos)
     try:
         answerer.answer(photos.read(0))  # a pipeline that cannot work fails here, not at the first upload
     except ValueError as error:

@@ -2,37 +2,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from retrieval.answer import Answer
+
 
 class Unreadable(Exception):
     """A file that is no photo; the message is a short reason."""
-
-
-@dataclass(frozen=True)
-class RankedLandmark:
-    """A landmark that the photo may show."""
-    landmark: str
-    """Its id, or "" for none."""
-    name: str
-    """As the raw data names it, often the address of its Wikimedia category; "" if they do not."""
-    score: float
-
-
-@dataclass(frozen=True)
-class SimilarPhoto:
-    """A gallery photo that is like the photo."""
-    row: int
-    """Of the gallery."""
-    key: str
-    landmark: str
-    name: str
-    cosine: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is known of a photo, each list the best first."""
-    candidates: list[RankedLandmark]
-    neighbors: list[SimilarPhoto]
 
 
 @dataclass(frozen=True)
@@ -44,7 +18,7 @@ class Match:
 
 
 class Answerer(Protocol):
-    """Answers photos one at a time; every method may be called from any thread, but not from two at once."""
+    """Answers photos one at a time; any thread may call any method at any time."""
     title: str
     """What answers, for people."""
 

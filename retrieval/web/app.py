@@ -2,7 +2,7 @@
 
 GET  /                    the page
 GET  /gallery/ROW.jpg     a gallery photo
-POST /answer              an image file as the body: its answer, JSON as retrieval.web.answerer.Answer
+POST /answer              an image file as the body: its answer, JSON as retrieval.answer.Answer
 POST /match/ROW           an image file as the body: a JPEG of its inliers with that gallery photo; header Inliers
 
 A wrong request is answered with {"error": a sentence} and a status of 4xx, a full disk with 507.
@@ -23,7 +23,7 @@ POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'sel
 
 
 def create_app(answerer: Answerer, max_bytes: int, hosts: list[str] | None = None) -> Flask:
-    """The app over `answerer`, which gets one request at a time.
+    """The app over `answerer`, which gets one upload at a time: a large photo takes 0.3 GB.
 
     max_bytes: of an upload. hosts: host names that requests may use, so that no page elsewhere reaches the app by a
     name of its own (DNS rebinding); None: any.
@@ -48,8 +48,7 @@ def create_app(answerer: Answerer, max_bytes: int, hosts: list[str] | None = Non
 
     @app.get("/gallery/<int:row>.jpg")
     def gallery(row: int) -> Response:
-        with alone:
-            return Response(answerer.gallery_photo(row), mimetype="image/jpeg")
+        return Response(answerer.gallery_photo(row), mimetype="image/jpeg")
 
     @app.post("/answer")
     def answer() -> dict[str, Any]:

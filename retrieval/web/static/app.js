@@ -77,13 +77,13 @@ function candidate(found) {
 function neighbor(found, i) {
   const item = element("li", ""), button = element("button", ""), image = element("img", "");
   image.src = `gallery/${found.row}.jpg`;
-  image.alt = `Neighbor ${i + 1}: ${found.key}`;
+  image.alt = `Neighbor ${i + 1}: ${found.id}`;
   button.type = "button";
   button.title = "Show what both have in common";
   button.append(image);
   button.addEventListener("click", () => compare(found));
   const caption = element("p", "");
-  caption.append(element("span", found.cosine.toFixed(3), "score"), " · ", landmarkText(found.landmark, found.name));
+  caption.append(element("span", found.similarity.toFixed(3), "score"), " · ", landmarkText(found.landmark, found.name));
   item.append(button, caption);
   return item;
 }
@@ -95,9 +95,9 @@ async function compare(found) {
   try {
     const response = await post(`match/${found.row}`, photo);
     const inliers = response.headers.get("Inliers");
-    at("match-title").textContent = `${inliers} points in common with ${found.key}`;
+    at("match-title").textContent = `${inliers} points in common with ${found.id}`;
     at("match-picture").src = URL.createObjectURL(await response.blob());
-    at("match-picture").alt = `Your photo on the left, ${found.key} on the right, ${inliers} lines between them`;
+    at("match-picture").alt = `Your photo on the left, ${found.id} on the right, ${inliers} lines between them`;
     at("match-picture").hidden = false;
   } catch (error) {
     at("match-title").textContent = `Not compared: ${error.message}`;
