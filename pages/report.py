@@ -147,6 +147,8 @@ angle_of = lambda cosine: math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 LEARNING = (
     CurveChart("Training loss", "nats", (Curve("loss", "loss"), Curve("collapsed_loss", "if nothing is learned")), 0),
     CurveChart("Val photos whose nearest class center is right", "%", (Curve("val_recall@1", shown=percent),)),
+    CurveChart("Val photos by the nearest train photo of a sample", "%", (
+        Curve("val_photo_recall@1", "recall@1", percent), Curve("val_photo_gap", "GAP", percent))),
     CurveChart("Angles between val photos and class centers", "degrees", (
         Curve("target_cosine", "to their own, of the mean cosine", angle_of),
         Curve("wrong_angle", "to the nearest other, mean", math.degrees))),

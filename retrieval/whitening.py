@@ -1,18 +1,20 @@
 """PCA of embeddings, whitened or not: an affine map that is fitted to some vectors and applied to others."""
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcshard.console import UserError
+from arcshard.console import UserError, progress
 from arcshard.files import whole_file
 from arcshard.untrusted import read_array
 from retrieval.state import Matrix, unit
 from retrieval.store import Embeddings
 
 CHUNK = 8192  # rows at a time: 134 MB at 2,048 dimensions in float64
+LONG = 8  # parts; each takes some 0.2 s at 512 dimensions
 NONE = 1e-10  # share of the greatest variance below which a direction is taken for one in which nothing varies
 
 
@@ -30,8 +32,7 @@ class Whitening:
             raise ValueError(f"the whitening is for {self.projection.shape[1]} dimensions, but these embeddings have "
                              f"{vectors.shape[1]}: fit it to embeddings of the same run")
         found = np.empty((len(vectors), len(self.bias)), np.float32)
-        for start in range(0, len(vectors), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for rows in parts_of(len(vectors), "whiten"):
             found[rows] = unit(vectors[rows].astype(np.float64) @ self.projection.T + self.bias)
         return found
 
@@ -62,6 +63,13 @@ class Whitening:
         return cls(saved[:, :-1], saved[:, -1])
 
 
+def parts_of(rows: int, what: str) -> Iterator[slice]:
+    """So many rows in parts, with progress where that takes more than two seconds."""
+    parts = [slice(start, start + CHUNK) for start in range(0, rows, CHUNK)]
+    shown: Iterator[slice] = progress(parts, unit="parts", what=what, disable=len(parts) < LONG)
+    return shown
+
+
 def fit_whitening(vectors: NDArray[np.floating], dim: int | None = None, power: float = 1.0) -> Whitening:
     """PCA of rows (N, D), N at least 2; each dimension divided by its standard deviation to `power`.
 
@@ -73,10 +81,9 @@ def fit_whitening(vectors: NDArray[np.floating], dim: int | None = None, power: 
     if len(vectors) < 2:
         raise ValueError(f"PCA has {len(vectors)} embeddings to learn from: give at least 2, better ten times as many "
                          "as they have dimensions")
-    parts = [slice(start, start + CHUNK) for start in range(0, len(vectors), CHUNK)]
-    mean = np.sum([vectors[part].sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(vectors)
+    mean = vectors.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((len(mean), len(mean)))
-    for part in parts:
+    for part in parts_of(len(vectors), "learn the whitening"):
         centered = vectors[part] - mean
         covariance += centered.T @ centered / len(vectors)
     variance, directions = np.linalg.eigh(covariance)  # ascending; a direction is a column

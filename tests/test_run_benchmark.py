@@ -19,7 +19,7 @@ from retrieval import Embeddings, Vectors, map_at_k
 from retrieval.benchmarks import revisited
 from retrieval.run.benchmark import lookup, rankings, take
 from retrieval.run.model import Tta, load_model
-from retrieval.run.own_shape import embed, open_photos, views_of_photo
+from retrieval.run.own_shape import embed, in_own_shape, open_photos, views_of_photo
 from retrieval.state import Neighbors, State
 from retrieval.store import Provenance
 from retrieval.whitening import fit_whitening
@@ -67,6 +67,7 @@ def test_photos_keep_their_shape_and_are_scaled_up_only_by_scales(make_photo):
     same, larger = views_of_photo(data, 1024, Tta(scales=(1.5,)))
     np.testing.assert_array_equal(same, whole)
     assert larger.shape == (225, 300, 3)
+    assert [view.shape for view in views_of_photo(data, 100, Tta(), multiple=16)] == [(80, 96, 3)]
     cut, = views_of_photo(data, 1024, Tta(), np.array([10.4, 20.0, 110.6, 90.0]))  # as Pillow's crop rounds
     np.testing.assert_array_equal(cut, whole[20:90, 10:111])
 
@@ -79,6 +80,13 @@ def test_an_embedding_is_the_mean_of_its_views_and_their_mirror_images(run_folde
                 for view in views_of_photo(data, 64, tta) for image in (view, view[:, ::-1])]
     mean = np.mean([one / np.linalg.norm(one) for one in each], axis=0)
     np.testing.assert_allclose(embed(model, views_of_photo(data, 64, tta))[0], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_a_network_of_one_shape_is_refused(run_folder, monkeypatch):
+    model = load_model(run_folder)
+    monkeypatch.setattr(model.embedder.backbone, "forward", lambda images: images[:, :, :, :64].reshape(1, 3, 64, 64))
+    with pytest.raises(UserError, match="images of one shape only"):
+        in_own_shape(model, run_folder, Tta(size=64))
 
 
 def test_photos_come_from_folders_and_splits(photos, dataset_path, tmp_path, make_photo):
@@ -133,13 +141,13 @@ def test_revisited_oxford_from_a_folder(benchmark, run_folder, photos, oxford, t
     assert {setup: pytest.approx(values) for setup, values in expected.items()} == report["results"]
     assert (report["queries"], report["size"], report["scales"], report["dim"], report["gallery"]) == (
         "cropped", 64, "1,0.7071", 24, 60)
-    assert row.startswith(f"| roxford5k | {run_folder.name} | 64 | 1,0.7071 | cropped | none | 24 | none | 60 |")
+    assert row.startswith(f"| roxford5k | {run_folder.name} | 64 | own | 1,0.7071 | cropped | none | 24 | none | 60 |")
     assert f"{100 * expected['medium']['map']:.2f}" in row
 
     whole, _ = benchmark(*words, "--uncropped", out=tmp_path / "u.json")
     assert whole["queries"] == "whole" and whole["results"] != report["results"]
-    more, _ = benchmark(*words, "--distractors", photos[0], out=tmp_path / "d.json")  # the queries are among them
-    assert more["gallery"] == 60 + len(photos[1]) and more["results"]["hard"]["map"] < report["results"]["hard"]["map"]
+    more, row = benchmark(*words, "--distractors", photos[0], out=tmp_path / "d.json")  # the queries are among them
+    assert f"| 60 + {len(photos[1])} |" in row and more["results"]["hard"]["map"] < report["results"]["hard"]["map"]
 
 
 def test_whitening_is_learned_from_the_train_split(benchmark, run_folder, photos, oxford, dataset_path, tmp_path):
@@ -176,7 +184,7 @@ def test_google_landmarks_from_stores_alone(benchmark, run_folder, dataset_path,
         rows = [q for q, key in enumerate(queries.keys) if parts[key] == part and queries.labels[q] >= 0]
         expected = map_at_k(ranked[rows], [{int(queries.labels[q])} for q in rows], [10] * len(rows))
         assert found["results"][part.lower()]["map@100"] == pytest.approx(expected)
-    assert "as stored" in row and found["size"] == 48
+    assert "as stored" in row and (found["size"], found["shape"]) == (48, "square")
 
     (tmp_path / "recognition.csv").write_text("id,landmarks,Usage\n" + "".join(
         f"{key},{own},{parts[key]}\n" for key, own in zip(queries.keys, queries.landmark_ids)))

@@ -30,7 +30,7 @@ from retrieval.benchmarks import (
 from retrieval.metrics import NO_LANDMARK
 from retrieval.pipeline import candidates
 from retrieval.run.model import RunModel, add_checkpoint, load_model, pipeline_of, read_tta
-from retrieval.run.own_shape import Boxes, Photos, embed_photos, open_photos
+from retrieval.run.own_shape import OWN_SHAPE, Boxes, Photos, embed_photos, in_own_shape, open_photos
 from retrieval.state import State
 from retrieval.store import is_store
 from retrieval.whitening import Whitening, fit_whitening
@@ -142,20 +142,28 @@ def embedded(args: argparse.Namespace, truth: RevisitedTruth | dict[str, Asked])
         rows_of = lookup(gallery.keys, f"{args.gallery} lacks photos that {args.truth} calls relevant or junk")
         right, junk = ([rows_of(names) for names in lists] for lists in
                        zip(*((one.right, one.junk) for one in truth.values())))
+        if args.queries in (None, args.gallery):  # a query is no answer to itself
+            own = rows_of(truth)
+            right = [np.setdiff1d(rows, row) for rows, row in zip(right, own)]
+            junk = [np.append(rows, row) for rows, row in zip(junk, own)]
     boxes = truth.boxes if isinstance(truth, RevisitedTruth) and not args.uncropped else None
-    sources = [source for source in (gallery, queries, more) if source is not None]
-    model = model_of(args, sources)
-    whole = [vectors_of(args, model, source, what) for source, what in ((gallery, "gallery"), (more, "distractors"))
-             if source is not None]
+    model = model_of(args, [source for source in (gallery, queries, more) if source is not None])
+    searched = vectors_of(args, model, gallery, "gallery")
+    added = None if more is None else vectors_of(args, model, more, "distractors")
     asked_about = vectors_of(args, model, queries, "queries", boxes)
-    check_alike([asked_about, *whole])
-    views = asked_about.provenance
-    cropping = {"queries": "cropped" if boxes is not None and model else "as stored" if not model else "whole"}
-    return Measured(asked_about, whole[0], whole[1] if more else None, {
-        "run": args.run.name if args.run else str(args.gallery), "weights": views.model, "size": views.size,
-        "scales": "1" if views.tta == "none" else f"1,{views.tta}", **cropping, "whitening": "none",
-        "dim": asked_about.vectors.shape[1], "pipeline": args.pipeline.stem if args.pipeline else "none",
-        "gallery": sum(len(found.keys) for found in whole)}, right, junk)
+    check_alike([asked_about, searched, *([added] if added else [])])
+    shown = "as stored" if isinstance(queries, Embeddings) else "whole" if boxes is None else "cropped"
+    return Measured(asked_about, searched, added, settings_of(args, asked_about, shown)
+                    | {"gallery": len(searched.keys), "distractors": len(added.keys) if added else 0}, right, junk)
+
+
+def settings_of(args: argparse.Namespace, queries: Embeddings, shown: str) -> dict[str, Any]:
+    """What tells a result from others; shown: how much of the queries' photos."""
+    views = queries.provenance
+    return {"run": args.run.name if args.run else args.gallery, "weights": views.model, "size": views.size or "unknown",
+            "shape": shape_of(queries), "scales": "1" if views.tta == "none" else f"1,{views.tta}", "queries": shown,
+            "whitening": "none", "dim": queries.vectors.shape[1],
+            "pipeline": args.pipeline.stem if args.pipeline else "none"}
 
 
 def opened(where: str) -> Source:
@@ -202,7 +210,7 @@ def model_of(args: argparse.Namespace, sources: list[Source]) -> RunModel | None
         return None
     if args.run is None:
         raise UserError("--run is missing, and there are photos to embed: give the run, or stores alone")
-    return load_model(args.run, args.checkpoint, replace(args.tta, size=args.size))
+    return in_own_shape(load_model(args.run, args.checkpoint), args.run, replace(args.tta, size=args.size))
 
 
 def vectors_of(args: argparse.Namespace, model: RunModel | None, source: Source, what: str, boxes: Boxes | None = None
@@ -217,9 +225,14 @@ def vectors_of(args: argparse.Namespace, model: RunModel | None, source: Source,
 
 def check_alike(stores: list[Embeddings]) -> None:
     """Raise UserError for embeddings that cannot be compared."""
-    if len({(one.provenance.model, one.provenance.tta, one.provenance.size) for one in stores}) > 1:
-        raise UserError("queries, gallery and distractors are embeddings of different weights, views or sizes, and "
-                        "cannot be compared: embed all with one run, one --size and one --tta")
+    if len({(one.provenance.model, one.provenance.tta, one.provenance.size, shape_of(one)) for one in stores}) > 1:
+        raise UserError("the stores of embeddings are of different weights, views, sizes or shapes, and cannot be "
+                        "compared: embed all in one way")
+
+
+def shape_of(store: Embeddings) -> str:
+    """How photos were shown: as squares (python -m retrieval embed), or in their own shape."""
+    return "own" if store.provenance.split.endswith(OWN_SHAPE) else "square"
 
 
 def whitened(args: argparse.Namespace, measured: Measured) -> Measured:
@@ -315,25 +328,19 @@ def products(queries: NDArray[np.float32], gallery: NDArray[np.floating], chunk:
 
 
 def of_table(measured: Measured, state: State) -> dict[str, float]:
-    """map and mp@k as of Revisited Oxford, mAP@100 as of Google Landmarks, GAP by the nearest photo.
-
-    A query that is in the gallery itself is junk to itself.
+    """map and mp@k as of Revisited Oxford, mAP@100 as of Google Landmarks, GAP by the nearest photo; all without junk.
     """
-    row_of = {key: row for row, key in enumerate(measured.gallery.keys)}
     each: list[Figures] = []
-    rectangular, labels, scores, truths = [], [], [], []
-    for q, (ranking, cosines) in enumerate(rankings(state)):
-        own = [row for row in [row_of.get(measured.queries.keys[q])] if row is not None]
-        ranking = ranking[~np.isin(ranking, np.append(measured.junk[q], own))]
-        wanted = np.setdiff1d(measured.right[q], own)
-        each.append({"all": figures(ranking, wanted, np.zeros(0, np.int64))})
-        if len(wanted):
-            rectangular.append(map_at_100(ranking, wanted))
-        truths.append({*wanted.tolist()})
+    rectangular, labels, scores = [], [], []
+    for (ranking, cosines), right, junk in zip(rankings(state), measured.right, measured.junk):
+        ranking = ranking[~np.isin(ranking, junk)]
+        each.append({"all": figures(ranking, right, junk)})
+        if len(right):
+            rectangular.append(map_at_100(ranking, right))
         labels.append(int(ranking[0]) if len(ranking) else NO_LANDMARK)
         scores.append(float(cosines[ranking[0]]) if len(ranking) else 0.0)
     return {**means(each)["all"], "map@100": float(np.mean(rectangular)) if rectangular else 0.0,
-            "gap": gap(labels, scores, truths, measured.queries.keys)}
+            "gap": gap(labels, scores, [{*rows.tolist()} for rows in measured.right], measured.queries.keys)}
 
 
 def recognized(truth: dict[str, Asked], measured: Measured, state: State) -> dict[str, dict[str, float]]:
@@ -357,17 +364,18 @@ def recognized(truth: dict[str, Asked], measured: Measured, state: State) -> dic
 
 
 def variant(report: dict[str, Any]) -> list[str]:
-    """Words of the result's name: benchmark and what differs from the protocol of most papers."""
-    words = [report["benchmark"], f"{report['size']}px", report["scales"], report["queries"],
-             f"whitened{report['dim']}" if report["whitening"] != "none" else "", report["pipeline"]]
+    """Words of the result's name: what tells its row from others of the run."""
+    words = [report["benchmark"], str(report["size"]), report["scales"], report["queries"],
+             f"whitened{report['dim']}" if report["whitening"] != "none" else "", report["pipeline"],
+             f"plus{report['distractors']}" if report["distractors"] else ""]
     return [word.replace(" ", "-") for word in words if word not in ("", "none")]
 
 
 def table(report: dict[str, Any]) -> str:
     """Markdown: a header, and one row with settings and figures in percent."""
-    cells = {"benchmark": report["benchmark"], "run": report["run"], "size": report["size"],
-             "scales": report["scales"], "queries": report["queries"], "whitening": report["whitening"],
-             "dim": report["dim"], "pipeline": report["pipeline"], "gallery": f"{report['gallery']:,}",
+    names = ("benchmark", "run", "size", "shape", "scales", "queries", "whitening", "dim", "pipeline")
+    gallery = " + ".join(f"{report[name]:,}" for name in ("gallery", "distractors") if report[name])
+    cells = {**{name: report[name] for name in names}, "gallery": gallery,
              **{name if part == "all" else f"{part} {name}": f"{100 * value:.2f}"
                 for part, values in report["results"].items() for name, value in values.items()}}
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (cells, ["---"] * len(cells), cells.values()))

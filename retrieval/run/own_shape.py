@@ -1,8 +1,9 @@
 """Embed photos in their own shape and at any size, one by one: as published retrieval benchmarks do, not as squares."""
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import joblib
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from arcshard.console import UserError, progress
 from arcshard.files import folder_lock
 from arcshard.trees import files_below
+from arcshard.untrusted import reason
 from arcshard.urls import is_url
 from preprocess.images.decode import Rejected, decode, shrink, to_rgb
 from preprocess.images.formats import PHOTO_ENDINGS
@@ -28,6 +30,7 @@ from shards.jpeg import read_header
 
 Boxes = NDArray[np.float64]
 PART = 256  # photos that a kill costs at most: some minutes on a CPU
+OWN_SHAPE = "own shape"  # ends the name of the split in stores
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,26 @@ def _of_folder(folder: Path) -> Photos:
                   [""] * len(keys), hashlib.sha256(listed.encode()).hexdigest())
 
 
+def in_own_shape(model: RunModel, run: Path, tta: Tta) -> RunModel:
+    """The run's network, to embed photos of any shape in those views. Raises UserError if it takes its size alone."""
+    model, side = replace(model, tta=tta), multiple_of(model)
+    long, short = (max(1, pixels // side) * side for pixels in (96, 64))
+    try:
+        embed(model, [np.zeros((long, short, 3), np.uint8)])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a timm model raises
+        raise UserError(f"the network of {run} takes images of one shape only ({type(error).__name__}: "
+                        f"{reason(error)}), but here photos keep theirs: give stores of embeddings") from error
+    return model
+
+
+def multiple_of(model: RunModel) -> int:
+    """What the sides of images must be a multiple of, pixels: a transformer's patches; 1 for other networks."""
+    patches: Any = getattr(model.embedder.backbone, "patch_embed", None)  # timm's attributes have no types
+    return int(np.max(patches.patch_size)) if hasattr(patches, "patch_size") else 1
+
+
 def embed_photos(model: RunModel, photos: Photos, path: Path, what: str, boxes: Boxes | None = None) -> Embeddings:
     """The store `path`, made anew unless it holds just these embeddings; continues where it was interrupted.
 
@@ -99,7 +122,7 @@ def embed_photos(model: RunModel, photos: Photos, path: Path, what: str, boxes: 
     """
     fingerprint = photos.fingerprint if boxes is None else hashlib.sha256(
         photos.fingerprint.encode() + boxes.tobytes()).hexdigest()
-    provenance = Provenance(model.fingerprint, fingerprint, f"{what}, own shape", model.tta.name, model.size)
+    provenance = Provenance(model.fingerprint, fingerprint, f"{what}, {OWN_SHAPE}", model.tta.name, model.size)
     try:
         kept = Embeddings.load(path)
     except UserError:
@@ -136,18 +159,18 @@ def embed_rows(model: RunModel, photos: Photos, rows: range, boxes: Boxes | None
 
 def _views(photos: Photos, row: int, box: NDArray[np.float64] | None, model: RunModel) -> list[NDArray[np.uint8]]:
     try:
-        return views_of_photo(photos.read(row), model.size, model.tta, box)
-    except Rejected as reason:
-        raise UserError(f"the photo {photos.keys[row]} cannot be read ({reason}): mend it, a benchmark needs all"
+        return views_of_photo(photos.read(row), model.size, model.tta, box, multiple_of(model))
+    except Rejected as why:
+        raise UserError(f"the photo {photos.keys[row]} cannot be read ({why}): download it again, since all are needed"
                         ) from None
 
 
-def views_of_photo(data: bytes, size: int, tta: Tta, box: NDArray[np.float64] | None = None
+def views_of_photo(data: bytes, size: int, tta: Tta, box: NDArray[np.float64] | None = None, multiple: int = 1
                    ) -> list[NDArray[np.uint8]]:
     """uint8 (H, W, 3), RGB: the photo at most `size` pixels long, and at the scales of `tta` times that.
 
-    box: left, top, right, bottom in pixels of the stored photo, to which it is cut first. A photo is scaled up only by
-    a scale above 1. Raises Rejected.
+    box: left, top, right, bottom in pixels of the stored photo, to which it is cut first. multiple: of which the sides
+    become the nearest multiples. A photo is scaled up only by a scale above 1, and to a multiple. Raises Rejected.
     """
     photo = decode(data, read_header(data), None)
     pixels = photo.pixels
@@ -159,7 +182,7 @@ def views_of_photo(data: bytes, size: int, tta: Tta, box: NDArray[np.float64] | 
     pixels = to_rgb(upright(pixels, photo.orientation), photo.profile)
     height, width = pixels.shape[:2]
     longest = max(height, width)
-    return [shrink(pixels, max(1, round(width * side / longest)), max(1, round(height * side / longest)))
+    return [shrink(pixels, *(max(1, round(own * side / longest / multiple)) * multiple for own in (width, height)))
             for side in tta.sizes(min(size, longest))]
 
 

@@ -10,8 +10,8 @@ from retrieval.whitening import Whitening, fit_whitening
 class Whiten(Step):
     """Each model's vectors projected onto their principal components, divided by the standard deviation there.
 
-    Fitted to the gallery anew each time, or read from a file. After `concatenate` with power 0 this is the winners' PCA
-    of an ensemble.
+    Fitted to the gallery anew each time, or read from a file, which is faster where photos come one by one. After
+    `concatenate`, with power 0, this is the winners' PCA of an ensemble.
     """
 
     file: str | None = None
