@@ -106,8 +106,10 @@ def size_options(name: str, size: int | None = None) -> dict[str, Any]:
     """
     if not _cfg(name).fixed_input_size:
         return {}
-    if not isinstance(_tried(lambda: _made(name, dynamic_img_size=True)), Exception):
-        return {"dynamic_img_size": True}
+    dynamic = {"dynamic_img_size": True}
+    if not isinstance(_tried(lambda: _made(name, **dynamic)), Exception):
+        # its own size need not be a multiple of its patch: 384 is none of the 14 of a SigLIP
+        return {} if size == own_size(name) and _refusal(name, size, dynamic) else dynamic
     if size is None or size == own_size(name) or not _refusal(name, size, {}):
         return {}
     if reason := _refusal(name, size, {"img_size": size}):
