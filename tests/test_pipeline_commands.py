@@ -244,6 +244,16 @@ def test_tuning_writes_steps_and_measures_them_elsewhere(page, run_folder, datas
     page(evaluate, "--run", run_folder, "--data", dataset_path, "--pipeline", tmp_path / "new" / "t.yaml")
 
 
+def test_lists_are_compared_on_val_and_half_of_the_photos_without_landmark(page, run_folder, dataset_path, tmp_path):
+    printed = page(tune, "--run", run_folder, "--data", dataset_path, "--against", FIRST, THIRD, "--non-landmarks",
+                   "--passes", 0, "--out", tmp_path / "best.yaml").splitlines()
+    values = {line.split()[2]: line.split()[1] for line in printed if line.startswith("GAP ")}
+    assert set(values) == {"five", str(FIRST), str(THIRD)} and list(values.values()) == sorted(values.values())[::-1]
+    best = max(values.values())
+    assert f"tuned  GAP {best} -> {best} (20 queries)" in printed and re.match("others GAP .* .7 queries", printed[-1])
+    assert read_pipeline(tmp_path / "best.yaml") in (Pipeline(), *map(read_pipeline, map(Path, (FIRST, THIRD))))
+
+
 @pytest.mark.parametrize("module, words, sentence", [
     (predict, ["--index", "x"], "give --images and --out for a submission, or photos"),
     (predict, ["--index", "x", "none.jpg"], "there is no file none.jpg"),
