@@ -45,7 +45,7 @@ def main() -> None:
     if not files:
         raise UserError(f"--images has no .jpg: {args.images}; check the path")
     start = time.perf_counter()
-    predictor = Predictor(args.run, args.index)
+    predictor = Predictor(args.run, args.index, size=args.size)
     print(listed(machine(("torch", "nvidia-dali-cuda130", "simplejpeg", "numpy"))))
     print(f"loading: {time.perf_counter() - start:.2f} s after imports; network on {predictor.indexes[0].model.device}")
     one_photo(predictor, list(islice(cycle(files), ASKED)), args.rounds)
@@ -57,9 +57,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--index", required=True, help="dataset, or embeddings of the run")
     parser.add_argument("--images", type=Path, required=True, help="folder of .jpg photos")
+    parser.add_argument("--size", type=int, help="side of the images, pixels (default: the run's)")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     args = parser.parse_args()
-    check_least(args, 1, "rounds")
+    check_least(args, 1, "rounds", "size")
     return args
 
 

@@ -117,7 +117,7 @@ class Matcher:
         threads = joblib.Parallel(joblib.cpu_count(), backend="threading", return_as="generator")
         found: Iterator[list[int]] = threads(joblib.delayed(self._inliers)(q, listed) for q, listed in work)
         for counts, (q, listed) in zip(progress(found, total=len(work), unit="queries", what="compare photos",
-                                                disable=not work), work):
+                                                delay=2), work):
             self.known.update(((q, row), count) for row, count in zip(listed, counts))
         return np.array([[self.known[q, row] for row in listed] for q, listed in enumerate(rows.tolist())],
                         np.int64).reshape(rows.shape)
