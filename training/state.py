@@ -103,7 +103,7 @@ def build_state(stage: StageRun, saved: Checkpoint | None) -> TrainState:
         step.embedder.load_state_dict(saved.weights.embedder)
         resize(step.embedder.backbone, model.backbone, before, c.size)
     optimizer = build_optimizer(step, step.embedder.backbone, c)
-    if c.layer_decay < 1:
+    if c.layer_decay < 1 and "backbone" not in c.frozen_parts:
         shares = [group["lr_share"] for group in optimizer.param_groups if group["params"]]
         world.log(f"{stage.title}the backbone learns at {min(shares):.3g} (first layer) to {c.backbone_lr:.3g} times "
                   "train.lr (last layer)")

@@ -169,6 +169,7 @@ REMEDIES: dict[str, Changes] = {
     "adaptive clipping": {"train.clip_by": "adaptive", "train.clip": 0.01},
     "layer decay 0.75": {"train.layer_decay": 0.75},
     "LayerNorm before the head": {"model.neck": "ln"},
+    "AdamW, s auto": {**ADAMW, "head.scale": "auto"},
 }
 FROM_RANDOM: Changes = {**VIEWS, **ADAMW, "model.pooling": "avg", "head.margin_warmup": 0.0, "train.size": 48}
 STUCK = "SGD 0.1"
