@@ -602,7 +602,7 @@ def test_the_landmarks_of_a_benchmark_can_be_left_out_of_training(duplicates, le
     assert done.returncode == 0, done.stderr
     of_landmark_9 = ["train3", "train4", "train5", "val1"]  # scene 4 is train4
     assert (tmp_path / "block.txt").read_text().split() == of_landmark_9
-    assert "benchmark and train: 0 exact and 1 near pairs" in done.stdout
+    assert "benchmark and train: 0 exact and 1 near pairs; photos" in done.stdout
     assert "4 photos to leave out of training" in done.stdout
     refused(duplicates("--benchmark", tmp_path / "oxford"), "belong together")
     (tmp_path / "empty").mkdir()

@@ -232,6 +232,7 @@ def test_the_lists_of_steps_come_before_all_other_photos():
 
 @pytest.mark.parametrize(("name", "words", "reason"), [
     ("gldv2-retrieval", ["--gallery", "photos"], "give --queries"),
+    ("gldv2-recognition", ["--gallery", "photos", "--queries", "photos"], "photos has none of the 1 landmarks"),
     ("csv", ["--gallery", "photos", "--uncropped"], "have boxes"),
     ("csv", ["--gallery", "photos", "--dim", "3"], "without --whiten"),
     ("csv", ["--gallery", "nowhere"], "neither a folder"),
@@ -241,8 +242,8 @@ def test_the_lists_of_steps_come_before_all_other_photos():
     ("csv", ["--gallery", "data:test", "--queries", "photos"], "calls relevant or junk: 1 of them, first c0n01"),
 ])
 def test_mistakes_are_refused(name, words, reason, call, refused, run_folder, photos, dataset_path, tmp_path):
-    (tmp_path / "t.csv").write_text("query,relevant,junk\nc0n00,c0n01,\n" if name == "csv" else
-                                    "id,images,Usage\nc0n00,c0n01,Public\n")
+    header = {"csv": "query,relevant,junk", "gldv2-retrieval": "id,images,Usage"}.get(name, "id,landmarks,Usage")
+    (tmp_path / "t.csv").write_text(f"{header}\nc0n00,c0n01,{'' if name == 'csv' else 'Public'}\n")
     (tmp_path / "photos").symlink_to(photos[0])
     (tmp_path / "data").symlink_to(dataset_path)
     refused(call("-m", "retrieval", "benchmark", name, "--run", run_folder, "--truth", "t.csv", *words, cwd=tmp_path),

@@ -14,6 +14,7 @@ from shards.format import NO_LANDMARK
 COLUMNS = ["id_a", "split_a", "landmark_a", "id_b", "split_b", "landmark_b", "kind", "distance"]
 BATCH = 100_000  # rows turned into text at a time
 EXAMPLES = 3  # photos named per reason
+BENCHMARK = "benchmark"  # the split of photos whose landmarks are not known
 
 
 def write_report(path: Path, samples: pd.DataFrame, duplicates: Duplicates) -> None:
@@ -64,8 +65,8 @@ def _counts(samples: pd.DataFrame, pairs: np.ndarray, a: str, b: str) -> str:
     photos = ([(a, np.unique(pairs["a"])), (b, np.unique(pairs["b"]))] if a != b else
               [(a, np.union1d(pairs["a"], pairs["b"]))])
     concerned = " and ".join(f"{len(rows):,} of {split}" for split, rows in photos)
-    return (f"{len(pairs) - near:,} exact and {near:,} near pairs, {others:,} of them with different landmarks; "
-            f"photos concerned: {concerned}")
+    different = "" if BENCHMARK in (a, b) else f", {others:,} of them with different landmarks"
+    return f"{len(pairs) - near:,} exact and {near:,} near pairs{different}; photos concerned: {concerned}"
 
 
 class Thinning(NamedTuple):

@@ -138,14 +138,10 @@ def embedded(args: argparse.Namespace, truth: RevisitedTruth | dict[str, Asked])
     junk: list[Rows] = []
     if isinstance(truth, RevisitedTruth):
         gallery = take(gallery, truth.gallery, f"{args.gallery} lacks photos of {args.truth}")
-    elif args.name != "gldv2-recognition":
-        rows_of = lookup(gallery.keys, f"{args.gallery} lacks photos that {args.truth} calls relevant or junk")
-        right, junk = ([rows_of(names) for names in lists] for lists in
-                       zip(*((one.right, one.junk) for one in truth.values())))
-        if args.queries in (None, args.gallery):  # a query is no answer to itself
-            own = rows_of(truth)
-            right = [np.setdiff1d(rows, row) for rows, row in zip(right, own)]
-            junk = [np.append(rows, row) for rows, row in zip(junk, own)]
+    elif args.name == "gldv2-recognition":
+        check_landmarks(args, truth, gallery)
+    else:
+        right, junk = right_and_junk(args, truth, gallery.keys)
     boxes = truth.boxes if isinstance(truth, RevisitedTruth) and not args.uncropped else None
     model = model_of(args, [source for source in (gallery, queries, more) if source is not None])
     searched = vectors_of(args, model, gallery, "gallery")
@@ -157,13 +153,33 @@ def embedded(args: argparse.Namespace, truth: RevisitedTruth | dict[str, Asked])
                     | {"gallery": len(searched.keys), "distractors": len(added.keys) if added else 0}, right, junk)
 
 
+def check_landmarks(args: argparse.Namespace, truth: dict[str, Asked], gallery: Source) -> None:
+    """Raise UserError if the gallery shows no landmark that is asked for."""
+    named = {id for asked in truth.values() for id in asked.right}
+    if not named & {*gallery.landmark_ids}:
+        raise UserError(f"{args.gallery} has none of the {len(named):,} landmarks that {args.truth} names, such as "
+                        f"{min(named, default='')}: give DATASET:SPLIT or a store of the photos that show them")
+
+
+def right_and_junk(args: argparse.Namespace, truth: dict[str, Asked], keys: list[str]) -> tuple[list[Rows], list[Rows]]:
+    """Of each query, rows of the gallery; where the queries are in it, they are no answers to themselves."""
+    rows_of = lookup(keys, f"{args.gallery} lacks photos that {args.truth} calls relevant or junk")
+    right, junk = ([rows_of(getattr(asked, name)) for asked in truth.values()] for name in ("right", "junk"))
+    if args.queries not in (None, args.gallery):
+        return right, junk
+    own = rows_of(truth)
+    return ([np.setdiff1d(rows, row) for rows, row in zip(right, own)],
+            [np.append(rows, row) for rows, row in zip(junk, own)])
+
+
 def settings_of(args: argparse.Namespace, queries: Embeddings, shown: str) -> dict[str, Any]:
     """What tells a result from others; shown: how much of the queries' photos."""
     views = queries.provenance
     return {"run": args.run.name if args.run else args.gallery, "weights": views.model, "size": views.size or "unknown",
             "shape": shape_of(queries), "scales": "1" if views.tta == "none" else f"1,{views.tta}", "queries": shown,
             "whitening": "none", "dim": queries.vectors.shape[1],
-            "pipeline": args.pipeline.stem if args.pipeline else "none"}
+            "pipeline": args.pipeline.stem if args.pipeline else "five voters" if args.name == "gldv2-recognition" else
+            "none"}
 
 
 def opened(where: str) -> Source:
@@ -345,8 +361,6 @@ def of_table(measured: Measured, state: State) -> dict[str, float]:
 
 def recognized(truth: dict[str, Asked], measured: Measured, state: State) -> dict[str, dict[str, float]]:
     """GAP of the public and of the private queries; official is GlobalAveragePrecision, see `retrieval.metrics.gap`."""
-    if (measured.gallery.labels == NO_LANDMARK).all():
-        raise UserError("no photo of the gallery has a landmark: give a dataset's split or a store of one")
     label_of = dict(zip(measured.gallery.landmark_ids, measured.gallery.labels.tolist()))
     label_of.pop("", None)
     unknown = max(label_of.values()) + 1  # a landmark that the gallery lacks can be missed, but not found
