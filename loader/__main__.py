@@ -117,7 +117,7 @@ def pictures_of(dataset: Dataset, view: View, size: int, chosen: NDArray[np.int6
 
     with ThreadPoolExecutor(1) as pool:
         pictures = (colored(images, plan) for plan, images in decode(
-            plans(), Resources("cpu", views, num_threads=1), pool, view))
+            plans(), Resources("cpu", views, num_threads=1), pool, view, dataset))
         for evaluated in pictures:
             yield np.concatenate([evaluated, next(pictures)])
 

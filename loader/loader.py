@@ -146,7 +146,7 @@ class Loader:
               shards_ahead(self._schedule, self._turn) as wait_for_shards):
             planned = self.planned(pool, wait_for_shards)
             asked, device_wait = time.perf_counter(), self._device_wait()
-            for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view):
+            for plan, images in decode(one_ahead(planned, planner), self.resources(), pool, self.view, self.dataset):
                 self.position = plan.end
                 yield self._batch(plan, images, asked, device_wait)
                 asked, device_wait = time.perf_counter(), self._device_wait()

@@ -18,7 +18,9 @@ from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined
 from loader.augment import View
 from loader.mixture import Mixture
 from loader.plan import Plan
-from shards import Dataset
+from shards import CorruptSample, Dataset
+from shards.format import key_text
+from shards.jpeg import NotNormal, check_decodes, frame_size
 
 # DALI's default, 0.65, leaves a third of the Huffman decoding to CPU cores, which here also read, check and plan. DALI
 # went back to it from 0.9 although that gave 2 % more images/s, since the longest decode of a batch of 256 took 73 ms
@@ -78,9 +80,12 @@ def largest_photo(dataset: Dataset | Mixture, batch_size: int) -> tuple[int, int
 # Decoded images of planned batches.
 
 
-def decode(planned: Iterator[tuple[Plan, list[Any]]], resources: Resources, pool: Executor, view: View
-           ) -> Iterator[tuple[Plan, torch.Tensor]]:
-    """Plans with bytes -> plans with images on the device, uint8 (n, S, S, 3), in order; S is plan.size."""
+def decode(planned: Iterator[tuple[Plan, list[Any]]], resources: Resources, pool: Executor, view: View,
+           dataset: Dataset | Mixture) -> Iterator[tuple[Plan, torch.Tensor]]:
+    """Plans with bytes -> plans with images on the device, uint8 (n, S, S, 3), in order; S is plan.size.
+
+    Raises CorruptSample, naming one of the dataset's, for bytes that have the right checksum and are no such photo.
+    """
     in_flight: deque[tuple[Plan, tuple[Any, ...]]] = deque()  # also keeps alive what DALI reads without a copy
 
     def source() -> tuple[Any, ...]:
@@ -91,24 +96,43 @@ def decode(planned: Iterator[tuple[Plan, list[Any]]], resources: Resources, pool
     pipeline = build_pipeline(source, resources, view)
     pipeline.build()
     if resources.device == "cpu":
-        yield from _resize_ahead(_with_plans(pipeline, None, in_flight), pool)
+        yield from _resize_ahead(_with_plans(pipeline, None, in_flight, dataset), pool)
         return
     try:  # ordered on torch's current stream, passed on without a copy
-        for plan, images in _with_plans(pipeline, torch.cuda.current_stream(), in_flight):
+        for plan, images in _with_plans(pipeline, torch.cuda.current_stream(), in_flight, dataset):
             yield plan, torch.from_dlpack(images.as_tensor())
     finally:
         del pipeline
         ReleaseUnusedMemory()  # DALI would keep the memory of an evaluation, which training can use
 
 
-def _with_plans(pipeline: Any, stream: Any, in_flight: deque[tuple[Plan, Any]]) -> Iterator[tuple[Plan, Any]]:
+def _with_plans(pipeline: Any, stream: Any, in_flight: deque[tuple[Plan, Any]], dataset: Dataset | Mixture
+                ) -> Iterator[tuple[Plan, Any]]:
     """DALI's output of each batch with its plan, until the source ends."""
     while True:
         try:
             output, = pipeline.run(stream)
         except StopIteration:
             return
+        except RuntimeError:
+            for plan, (data, *_) in in_flight:
+                check_decodable(plan, data, dataset)
+            raise
         yield in_flight.popleft()[0], output
+
+
+def check_decodable(plan: Plan, data: list[NDArray[np.uint8]], dataset: Dataset | Mixture) -> None:
+    """Raise CorruptSample for bytes that are no JPEG of the size in the index, though its checksum is theirs."""
+    rows = dataset.index[plan.ids]
+    for width, height, key, jpeg in zip(rows["width"], rows["height"], rows["key"], data):
+        try:
+            check_decodes(jpeg.tobytes())
+            right = frame_size(jpeg.tobytes()) == (width, height)
+        except NotNormal:
+            right = False
+        if not right:
+            raise CorruptSample(f"sample {key_text(key)} of split {dataset.split} is not the photo of {width} × "
+                                f"{height} pixels that its index has: run python -m shards verify {dataset.path}")
 
 
 # The DALI graph.

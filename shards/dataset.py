@@ -76,7 +76,11 @@ class Dataset:
     @cached_property
     def index(self) -> np.ndarray:
         """Memory-mapped rows (N,) of format.INDEX_DTYPE: shard, offset, size, width, height, crc32, key."""
-        return self._rows(index_name(self.split), INDEX_DTYPE)
+        index = self._rows(index_name(self.split), INDEX_DTYPE)
+        if index["shard"].min(initial=0) < 0 or index["shard"].max(initial=0) >= max(1, self.num_shards):
+            raise UserError(f"{self.file(index_name(self.split))} names shards beyond 0 to {self.num_shards - 1}: run "
+                            f"python -m shards verify {self.path}")
+        return index
 
     @cached_property
     def labels(self) -> np.ndarray:

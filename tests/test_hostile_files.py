@@ -49,6 +49,7 @@ from retrieval.whitening import Whitening
 from shards import Dataset
 from shards.adopt import read_classes
 from shards.dataset import splits
+from shards.format import INDEX_DTYPE
 from training import log
 
 ROOT = Path(__file__).parent.parent
@@ -524,6 +525,16 @@ def test_labels_beyond_the_classes_are_refused(label, tmp_path):
     assert read(tmp_path, array(np.array([-1, 0, 1], "<i4"))).tolist() == [-1, 0, 1]
     with pytest.raises(UserError, match="labels beyond -1 to 1: run python -m shards verify"):
         read(tmp_path, array(np.array([-1, 0, label], "<i4")))
+
+
+@pytest.mark.parametrize("shard", [-1, 1, 2**31 - 1])
+def test_shards_that_are_not_there_are_refused(shard, tmp_path):
+    read = in_dataset("train.index.npy", lambda dataset: dataset.index)
+    rows = np.zeros(3, INDEX_DTYPE)
+    assert len(read(tmp_path, array(rows))) == 3
+    rows["shard"][2] = shard
+    with pytest.raises(UserError, match="names shards beyond 0 to 0: run python -m shards verify"):
+        read(tmp_path, array(rows))
 
 
 # The commands end as with any other mistake.

@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -279,6 +280,20 @@ def test_the_replacement_is_the_same_on_any_rank(corrupt):
 def test_evaluation_does_not_replace_but_stops_at_a_corrupt_sample(corrupt):
     with pytest.raises(CorruptSample, match=corrupt.index["key"][5].decode()):
         list(Loader(corrupt, batch_size=20, size=16, train=False))
+
+
+@pytest.mark.parametrize("field, change", [("width", lambda width: 9 * width), ("height", lambda height: 2**31 - 1),
+                                           ("width", lambda width: 0), ("offset", lambda offset: offset - 512),
+                                           ("size", lambda size: size // 2), ("size", lambda size: 0)])
+@pytest.mark.parametrize("train_mode", [True, False])
+def test_an_index_made_by_hand_is_refused_where_no_photo_is(train, field, change, train_mode):
+    """Its checksums are right for what it names: another size, another member, a part of one."""
+    index = np.array(train.index)
+    index[field][7] = change(index[field][7])
+    index["crc32"][7] = zlib.crc32(train.shard(index["shard"][7])[index["offset"][7]:][:index["size"][7]].tobytes())
+    train.index = index
+    with pytest.raises(CorruptSample, match=f"sample {index['key'][7].decode()} of split train is not the photo of"):
+        first(Loader(train, batch_size=20, size=16, train=train_mode), 3)
 
 
 def leave(loader, why):

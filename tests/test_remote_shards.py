@@ -335,9 +335,9 @@ def test_ctrl_c_while_a_batch_waits_for_its_shard_ends_the_threads(front, config
     before = {*threading.enumerate()}
 
     def interrupt() -> None:
-        while not front.gets[SHARDS[0]]:
-            time.sleep(0.05)
-        time.sleep(0.5)  # now the batch waits
+        main = threading.main_thread().ident
+        while not (front.gets[SHARDS[0]] and sys._current_frames()[main].f_code is threading.Condition.wait.__code__):
+            time.sleep(0.05)  # until the batch waits
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)
         front.release.set()
