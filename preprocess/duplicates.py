@@ -1,8 +1,8 @@
 """Find photos that occur in several splits: the score of a query that was trained on is meaningless.
 
     python preprocess/duplicates.py --samples samples.csv --images DIR|ZIP|TAR… --out duplicates.csv
-        [--distance 4] [--within] [--drop train --cleaned samples2.csv] [--html duplicates.html] [--workers N]
-        [--benchmark DIR --block FILE]
+        [--distance 4] [--within] [--drop train --cleaned samples2.csv] [--html duplicates.html] [--max-pixels N]
+        [--workers N] [--benchmark DIR --block FILE]
 
 Exact duplicates are equal files. Near duplicates have 64-bit perceptual hashes that differ in at most --distance bits:
 the same photo at another scale or JPEG quality, little else. --within also compares the photos of each split with each
@@ -29,7 +29,7 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from arcshard.console import Parser, UserError, run
+from arcshard.console import Parser, UserError, check_least, run
 from arcshard.files import folder_lock, report_full_disk, write_text
 from arcshard.trees import files_below
 from pages import duplicates as duplicates_page
@@ -37,7 +37,7 @@ from preprocess.dedup.hashes import HashedPhotos, check_library, hash_photos
 from preprocess.dedup.pairs import MAX_PAIRS, Duplicates, TooManyPairs, find_duplicates
 from preprocess.dedup.report import BENCHMARK, failures, summary, thin, write_report
 from preprocess.engine import Engine
-from preprocess.images.formats import PHOTO_ENDINGS
+from preprocess.images.formats import PHOTO_ENDINGS, add_max_pixels
 from preprocess.samples.raw_tables import ids_from_paths
 from preprocess.samples.sample_table import check_samples, read_samples
 from preprocess.samples.text_table import column_names, read_columns, write_table
@@ -72,11 +72,11 @@ def report(args: argparse.Namespace, engine: Engine, samples: pd.DataFrame, stor
     """Hash the photos, keep the hashes in `store`, and write the report and what else was asked for."""
     source = open_source(args.images, store / "sources", args.workers)
     source.refuse_ambiguous(samples["id"], samples.get("path"))
-    hashed = hash_photos(samples, source, store, engine)
+    hashed = hash_photos(samples, source, store, engine, args.max_pixels)
     if benchmark is not None:
         source_of_benchmark = open_source([str(args.benchmark)], store / "sources", args.workers)
         samples, hashed = joined(samples, hashed, benchmark,
-                                 hash_photos(benchmark, source_of_benchmark, store, engine))
+                                 hash_photos(benchmark, source_of_benchmark, store, engine, args.max_pixels))
     print(f"hashed {len(samples) - hashed.reused - len(hashed.reasons):,} photos, took {hashed.reused:,} hashes from "
           f"{store}")
     duplicates = compare(samples, hashed, args.distance, args.within)
@@ -106,11 +106,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--benchmark", type=Path, metavar="DIR", help="also compare with the photos of this folder")
     parser.add_argument("--block", type=Path, help="write the keys of the landmarks that --benchmark shows")
     parser.add_argument("--html", type=Path, help="write a page that shows pairs side by side")
+    add_max_pixels(parser)
     parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: one per core)")
     args = parser.parse_args()
     if not 0 <= args.distance <= MAX_DISTANCE:
         raise UserError(f"--distance is {args.distance}: give 0 to {MAX_DISTANCE} bits; with more, different photos "
                         "match")
+    check_least(args, 1, "max_pixels")
     if (args.drop is None) != (args.cleaned is None):
         given, missing = ("--cleaned", "--drop") if args.drop is None else ("--drop", "--cleaned")
         raise UserError(f"{given} is given without {missing}: --drop names a split, --cleaned the table to write "

@@ -26,7 +26,7 @@ import pandas as pd
 
 from arcshard.console import Parser, UserError, run
 from preprocess.engine import Engine
-from preprocess.images.formats import MAX_PIXELS
+from preprocess.images.formats import add_max_pixels
 from preprocess.packing.estimate import estimate
 from preprocess.packing.existing import ExistingDataset
 from preprocess.packing.options import PackOptions
@@ -63,9 +63,7 @@ def parse_args() -> argparse.Namespace:
                         help="do not decode photos whose bytes stay: faster, but damaged ones are packed too")
     parser.add_argument("--shard-size", type=int, default=1000, help="photos per shard (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle (default: 0)")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
-                        help="reject photos of more pixels, for each of which a worker needs up to 20 bytes (default: "
-                             f"{MAX_PIXELS:,})")
+    add_max_pixels(parser)
     parser.add_argument("--workers", type=int, default=joblib.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--backend", default="loky",
                         help="loky (default): processes on this machine; dask, ray: a cluster")

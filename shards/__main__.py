@@ -4,7 +4,7 @@
     python -m shards info DATASET
     python -m shards repair DATASET [--workers N]      exit code 0: whole, 1: some of it cannot be rebuilt
     python -m shards adopt TAR… --out DATASET [--val TAR…] [--test TAR…] [--classes CSV]
-        [--label-from json:FIELD|CSV] [--workers N]
+        [--label-from cls:text|json:FIELD|CSV] [--workers N]
 """
 import argparse
 import sys
@@ -43,8 +43,9 @@ def parse_args() -> argparse.Namespace:
     adopting.add_argument("--out", type=Path, required=True, help="folder of the dataset, made if missing")
     adopting.add_argument("--classes", type=Path, help="CSV with columns label, landmark_id[, name] (default: landmark "
                                                        "ids are the labels' numbers)")
-    adopting.add_argument("--label-from", metavar="json:FIELD|CSV", help="take landmark ids from a field of each "
-                          "sample's .json, or from a CSV with columns key, landmark_id (default: labels in .cls)")
+    adopting.add_argument("--label-from", metavar="cls:text|json:FIELD|CSV", help="take landmark ids from the text of "
+                          "each sample's .cls, from a field of its .json, or from a CSV with columns key, landmark_id "
+                          "(default: .cls has labels, 0, 1, …)")
     for name in ("verify", "repair", "adopt"):
         commands.choices[name].add_argument("--workers", type=int, default=joblib.cpu_count(),
                                             help="processes (default: cores)")

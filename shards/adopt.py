@@ -12,7 +12,7 @@ import numpy as np
 from arcshard.console import UserError
 from arcshard.csv_table import write_table
 from arcshard.files import folder_lock, report_full_disk, sync_folder, whole_file
-from shards.content import CLS, NO_LABEL, ShardContent
+from shards.content import CLS, CLS_TEXT, NO_LABEL, ShardContent
 from shards.entry import file_entry
 from shards.format import CLASSES, CLASSES_COLUMNS, REJECTED, REJECTED_COLUMNS, shard_name
 from shards.manifest import write_manifest
@@ -25,8 +25,8 @@ MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f
 CHUNK = 2**22  # bytes copied at once
 REPACK = "unpack the tars and pack the photos with preprocess/make_shards.py"
 LABEL_FROM = "give the labels by --label-from json:FIELD or a CSV"
-REMEDIES = {NO_LABEL: LABEL_FROM, "not a label": LABEL_FROM, ".json": "check --label-from",
-            "no landmark in": "check --label-from"}
+REMEDIES = {NO_LABEL: LABEL_FROM, "not a label": f"if these are names of classes, add --label-from {CLS_TEXT}",
+            ".json": "check --label-from", "no landmark in": "check --label-from"}
 """By words of a fault; REPACK for all others."""
 
 Tars = dict[str, list[Path]]
@@ -37,8 +37,8 @@ def adopt(tars: Tars, out: Path, classes: Path | None = None, workers: int = 1, 
     """Make the dataset `out` of `tars`, each of them a shard.
 
     classes: CSV with columns label, landmark_id and, if there, name; None: a label's number is its landmark id.
-    label_from: "json:FIELD", the landmark id in each sample's .json, or a CSV with columns key, landmark_id; None: the
-    labels are in .cls.
+    label_from: "json:FIELD", the landmark id in each sample's .json, "cls:text", the one in its .cls, or a CSV with
+    columns key, landmark_id; None: .cls has the labels' numbers.
     Raises UserError, and leaves nothing, for a tar that holds what the format forbids and for a full disk. A killed
     call leaves a folder .OUT.adopting beside OUT, which the next one removes.
     """
@@ -135,7 +135,9 @@ def _refuse_repeated_keys(tables: list[Tables], tars: Tars) -> None:
     for key, table, row in repeated_keys(tables):
         tar = _tar_of(tars, table, row)
         if key in places:
-            raise UserError(f"{places[key]} and {tar} both hold a sample with the key {key.decode()}: {REPACK}")
+            raise UserError(f"{places[key]} and {tar} both hold a sample with the key {key.decode()}: if they are of "
+                            "two runs of img2dataset, which number their photos alike, adopt each run on its own and "
+                            f"train on both with select.mix; otherwise {REPACK}")
         places[key] = tar
 
 

@@ -17,6 +17,7 @@ from shards.jpeg import NotNormal, check_decodes, frame_size
 from shards.tar import TarFault, TarMember, members, one_line
 
 JPG, CLS, JSON = "jpg", "cls", "json"
+CLS_TEXT = f"{CLS}:text"  # where labels come from: words instead of numbers
 NO_LABEL = f".{CLS} beside it"  # how the fault of a photo without a label ends
 LABEL = re.compile(r"-1|0|[1-9]\d{0,8}")
 UNREADABLE = NO_LANDMARK - 1  # in place of a label that is not valid, or not in the tar
@@ -37,7 +38,7 @@ class ShardContent:
     names: list[str]
     """(n,) the samples in the words of the tar: their keys, where those can be keys."""
     fields: list[str]
-    """(n,) the field of each .json that was asked for, else ""."""
+    """(n,) the text of each .cls, or the field of each .json, that was asked for; else ""."""
     idx: str
     """The text that its .idx must have."""
     faults: list[str]
@@ -49,9 +50,9 @@ class ShardContent:
 def read_shard(path: Path, decode: bool = False, label_from: str = CLS) -> ShardContent:
     """Read a tar from end to end, one sample in memory at a time; `decode` also decodes each photo.
 
-    A sample is a run of members with one stem; those that are neither photo nor label are skipped. label_from: "cls",
-    "json:FIELD", or anything else for labels that are not in the tar. A file that the system cannot read is a fault
-    too.
+    A sample is a run of members with one stem; those that are neither photo nor label are skipped. label_from: "cls"
+    for numbers there, "cls:text", "json:FIELD", or anything else for labels that are not in the tar. A file that the
+    system cannot read is a fault too.
     """
     try:
         with open(path, "rb") as f:
@@ -71,8 +72,9 @@ def _read(tar: HashingStream, decode: bool, label_from: str) -> ShardContent:
         width, height = _size(photo, decode, faults)
         key = photo.stem if is_key(photo.stem) else made_key(photo.name)
         rows.append((0, photo.offset, photo.size, width, height, zlib.crc32(photo.data), key.encode()))
-        labels.append(_number(sample[CLS], faults) if source == CLS else UNREADABLE)
-        fields.append(_field(sample[JSON], field, faults) if source == JSON else "")
+        labels.append(_number(sample[CLS], faults) if label_from == CLS else UNREADABLE)
+        fields.append(_field(sample[JSON], field, faults) if source == JSON else
+                      _text(sample[CLS], faults) if label_from == CLS_TEXT else "")
         names.append(photo.stem)
         idx.append([(kind, member.offset, member.size, key) for kind, member in sample.items() if kind in (JPG, CLS)])
     sentences = [f"at offset {offset}: {text}" for offset, text in sorted(faults)]
@@ -117,6 +119,14 @@ def _number(label: TarMember, faults: list[TarFault]) -> int:
     shown = text if len(text) <= 20 else f"{text[:20]}…"
     faults.append(label.fault(f"is {shown!r}, not a label (-1, 0, 1, 2, …)"))
     return UNREADABLE
+
+
+def _text(member: TarMember, faults: list[TarFault]) -> str:
+    try:
+        return member.data.decode()
+    except UnicodeDecodeError:
+        faults.append(member.fault("is no text in UTF-8"))
+        return ""
 
 
 def _field(member: TarMember, field: str, faults: list[TarFault]) -> str:

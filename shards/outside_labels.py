@@ -8,7 +8,7 @@ import numpy as np
 
 from arcshard.console import UserError
 from arcshard.names import MISSING, plain_landmark, plain_landmarks, sorted_landmarks
-from shards.content import JSON, ShardContent
+from shards.content import CLS_TEXT, JSON, ShardContent
 from shards.entry import FileEntry, file_entry
 from shards.format import LABEL_DTYPE, NO_LANDMARK, labels_name
 from shards.rows import new_rows
@@ -40,14 +40,17 @@ def read_classes(path: Path) -> Names:
 
 
 class OutsideLabels:
-    """Landmark ids from a field of each sample's .json ("json:FIELD"), or from a CSV by the samples' names in the tar.
+    """Landmark ids from each sample's .cls ("cls:text") or a field of its .json ("json:FIELD"), or from a CSV by name.
+
+    The names of a CSV are those of the samples in the tar.
 
     Raises UserError for a CSV that cannot be read, lacks the columns key and landmark_id, or contradicts itself.
     """
 
     def __init__(self, source: str):
         self.source = source
-        self._by_name = None if source.startswith(f"{JSON}:") else _read_labels(Path(source))
+        in_tar = source == CLS_TEXT or source.startswith(f"{JSON}:")
+        self._by_name = None if in_tar else _read_labels(Path(source))
         self._codes = {str(NO_LANDMARK): NO_LANDMARK}  # of each landmark id, numbered as they come
         self._labels: dict[str, list[np.ndarray]] = {}  # of each split, as codes
 

@@ -227,6 +227,13 @@ def test_a_truncated_photo_is_rejected():
         hash_photo(encoded(scene(1), quality=90)[:-200])
 
 
+def test_the_largest_photo_is_that_of_packing():
+    data = encoded(scene(1), quality=90)
+    assert hash_photo(data, 400 * 300) == hash_photo(data)
+    with pytest.raises(Rejected, match="^more than 119999 pixels$"):
+        hash_photo(data, 400 * 300 - 1)
+
+
 # ---- hashes on disk
 
 def test_the_store_returns_each_key_once(tmp_path):
@@ -542,6 +549,7 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, call):
     (["--drop", "tests", "--cleaned", "x.csv"], "samples.csv has no split tests: set --drop to one of test, train, "
                                                 "val"),
     (["--workers", "0"], "--workers is 0: give at least 1"),
+    (["--max-pixels", "0"], "--max-pixels is 0: give at least 1"),
 ])
 def test_a_wrong_option_is_answered_in_a_sentence(leaky, tmp_path, monkeypatch, options, sentence):
     monkeypatch.setattr(sys, "argv", [SCRIPT, "--samples", f"{leaky}/samples.csv", "--images", f"{leaky}/photos",

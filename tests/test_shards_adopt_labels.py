@@ -81,6 +81,22 @@ def test_landmarks_come_from_a_csv(tmp_path):
     assert verify(tmp_path / "out") == []
 
 
+def test_cls_may_hold_words(tmp_path):
+    """Which verify and repair do not take for numbers; white space in them becomes _."""
+    words = [b"Dom", b" Notre Dame\n", b"-1", "Église".encode()]
+    tar = tar_of(tmp_path / "a.tar", [member for number, word in enumerate(words)
+                                      for member in ((f"{number}.jpg", photo(number)), (f"{number}.cls", word))])
+    adopt({"train": [tar]}, tmp_path / "out", label_from="cls:text")
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.labels.tolist() == [0, 1, -1, 2]
+    assert dataset.landmark_names == {"Dom": "", "Notre_Dame": "Notre Dame", "Église": ""}
+    (tmp_path / "out/train.index.npy").unlink()
+    assert repair(tmp_path / "out") == (["train.index.npy"], []) and verify(tmp_path / "out") == []
+    tar = tar_of(tmp_path / "b.tar", [("a.jpg", photo(0)), ("a.cls", b"\xff")])
+    with pytest.raises(UserError, match="member a.cls is no text in UTF-8"):
+        adopt({"train": [tar]}, tmp_path / "other", label_from="cls:text")
+
+
 def test_classes_order_the_landmarks(tmp_path):
     classes = tmp_path / "c.csv"
     classes.write_text("label,landmark_id,name\n0,9,\n1,Notre Dame,Paris\n2,A,\n")

@@ -16,6 +16,7 @@ from arcshard.files import whole_file
 from arcshard.untrusted import read_array
 from preprocess.engine import Engine, run_tasks
 from preprocess.images.decode import Rejected
+from preprocess.images.formats import MAX_PIXELS
 from preprocess.images.normalize import normalize
 from preprocess.sources import PhotoLocation, PhotoSource
 
@@ -36,9 +37,10 @@ class PhotoHash(NamedTuple):
     """64 bits; few of them differ between photos that look alike."""
 
 
-def hash_photo(data: bytes) -> PhotoHash:
-    """Hash an encoded photo. Raises Rejected for what packing would reject."""
-    image = _draft(data) or Image.open(io.BytesIO(normalize(data, SIDE, quality=90).data))
+def hash_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> PhotoHash:
+    """Hash an encoded photo. Raises Rejected for what packing with that max_pixels would reject."""
+    image = _draft(data, max_pixels) or Image.open(io.BytesIO(
+        normalize(data, SIDE, quality=90, max_pixels=max_pixels).data))
     return PhotoHash(hashlib.blake2b(data, digest_size=16).digest(), _look(image))
 
 
@@ -51,13 +53,13 @@ def check_library() -> None:
                         "pip install 'arcshard[duplicates]'") from None
 
 
-def _draft(data: bytes) -> Image.Image | None:
-    """A JPEG decoded at a small size; None for one that must be rotated or is damaged, and for other files."""
+def _draft(data: bytes, max_pixels: int) -> Image.Image | None:
+    """A JPEG decoded at a small size; None for one that must be rotated, is damaged or large, and for other files."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             image = Image.open(io.BytesIO(data), formats=["JPEG"])
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            if image.width * image.height > max_pixels or image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 return None
             image.draft("L", (SIDE, SIDE))
             image.load()
@@ -121,11 +123,12 @@ class HashedPhotos(NamedTuple):
 
 
 class HashTask(NamedTuple):
-    """Rows of the table, with the keys and locations of their photos."""
+    """Rows of the table, with the keys and locations of their photos; those of more than max_pixels are rejected."""
 
     rows: NDArray[np.int64]
     keys: NDArray[np.uint64]
     locations: list[PhotoLocation]
+    max_pixels: int
 
 
 class HashedChunk(NamedTuple):
@@ -136,7 +139,8 @@ class HashedChunk(NamedTuple):
     reasons: dict[int, str]
 
 
-def hash_photos(samples: pd.DataFrame, source: PhotoSource, store: Path, engine: Engine) -> HashedPhotos:
+def hash_photos(samples: pd.DataFrame, source: PhotoSource, store: Path, engine: Engine,
+                max_pixels: int = MAX_PIXELS) -> HashedPhotos:
     """Hash the photos of `samples` (column id and, if it has one, path).
 
     store: folder of hashes, created if missing. Photos are identified by id, path and the source's urls, not by their
@@ -147,7 +151,7 @@ def hash_photos(samples: pd.DataFrame, source: PhotoSource, store: Path, engine:
     records, done = _known(photo_keys(samples, source.urls), load(store))
     reused, reasons = int(done.sum()), dict[int, str]()
     with progress(total=len(done) - reused, unit="photo", what="hash", disable=bool(done.all())) as bar:
-        for result in run_tasks(engine, _hash, lambda: _tasks(samples, source, records, done)):
+        for result in run_tasks(engine, _hash, lambda: _tasks(samples, source, records, done, max_pixels)):
             records[result.rows], done[result.rows] = result.records, True
             reasons |= result.reasons
             save(store, result.records[~np.isin(result.rows, list(result.reasons))])
@@ -170,21 +174,21 @@ def _known(keys: NDArray[np.uint64], stored: np.ndarray) -> tuple[np.ndarray, ND
     return records, done
 
 
-def _tasks(samples: pd.DataFrame, source: PhotoSource, records: np.ndarray,
-           done: NDArray[np.bool_]) -> Iterator[HashTask]:
+def _tasks(samples: pd.DataFrame, source: PhotoSource, records: np.ndarray, done: NDArray[np.bool_],
+           max_pixels: int) -> Iterator[HashTask]:
     remaining = np.flatnonzero(~done)
     for start in range(0, len(remaining), CHUNK):
         rows = remaining[start:start + CHUNK]
         photos = samples.iloc[rows]
         paths = photos["path"].tolist() if "path" in photos else None
-        yield HashTask(rows, records["key"][rows], source.locate(photos["id"].tolist(), paths))
+        yield HashTask(rows, records["key"][rows], source.locate(photos["id"].tolist(), paths), max_pixels)
 
 
 def _hash(task: HashTask) -> HashedChunk:
     records, reasons = np.zeros(len(task.rows), RECORD_DTYPE), {}
     for number, (row, key, location) in enumerate(zip(task.rows.tolist(), task.keys, task.locations)):
         try:
-            records[number] = (key, *hash_photo(location.read()))
+            records[number] = (key, *hash_photo(location.read(), task.max_pixels))
         except Rejected as reason:
             reasons[row] = str(reason)
     return HashedChunk(task.rows, records, reasons)

@@ -1,4 +1,5 @@
 """Which files are taken for photos: by name, by format, by size."""
+import argparse
 import re
 
 PHOTO_ENDINGS = frozenset({
@@ -19,6 +20,13 @@ REASONS = {
     rb"%PDF": "is PDF: convert it to JPEG"}
 
 MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MiB of RGB
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add the option of the commands that decode photos."""
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
+                        help="reject photos of more pixels, for each of which a worker needs up to 20 bytes (default: "
+                             f"{MAX_PIXELS:,})")
 
 
 def why_unread(data: bytes) -> str:
