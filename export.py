@@ -12,16 +12,16 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
-from arcshard.files import report_full_disk, whole_file
+from arcshard.files import folder_lock, report_full_disk, whole_file
 from loader import Loader
 from model import ModelConfig, UnitEmbedder
 from model.export import read_onnx, read_timm, write_onnx, write_timm
@@ -46,17 +46,34 @@ def main() -> None:
     config = ModelConfig(**checkpoint.load(args.run, args.checkpoint).config["model"])
     network = UnitEmbedder(model.embedder).cpu().eval()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with report_full_disk(args.out), TemporaryDirectory(dir=args.out.parent, prefix=".export-") as folder:
-        exported = write(Path(folder) / args.out.name, network, model.size, config, about(model, config))
+    with report_full_disk(args.out), aside(args.out) as folder:
+        exported = write(folder / args.out.name, network, model.size, config, about(model, config))
         difference, seen = compare(network, exported, photos(model, args.data) if args.data else noise(model.size))
         said = f"largest difference {difference:.1e} on {seen} images of {args.data or 'noise'}"
         if not difference <= TOLERANCE:  # nor NaN
             raise Disagreement(f"the export and the network differ by over {TOLERANCE}; {said}: nothing was written")
-        for path in sorted(Path(folder).iterdir()):
-            with open(path, "rb") as aside, whole_file(args.out.with_name(path.name)) as f:
-                shutil.copyfileobj(aside, f)
+        for path in sorted(folder.iterdir()):
+            with open(path, "rb") as written, whole_file(args.out.with_name(path.name)) as f:
+                shutil.copyfileobj(written, f)
             print(args.out.with_name(path.name))
     print(said)
+
+
+@contextmanager
+def aside(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, for one export of that name at a time, so that files of two never mix.
+
+    Raises Locked for a second one. What a killed export left is removed.
+    """
+    folder = out.with_name(f".{out.name}.exporting")
+    folder.mkdir(exist_ok=True)
+    with folder_lock(folder):
+        for path in folder.iterdir():
+            path.unlink()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,6 +15,7 @@ import export as export_page
 from arcshard import checkpoint, console
 from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.config import as_plain
+from arcshard.files import folder_lock
 from loader import View
 from model import HeadConfig, ModelConfig, UnitEmbedder, build_embedder
 from model import export as model_export
@@ -130,6 +131,19 @@ def test_what_does_not_agree_is_not_written(export, monkeypatch, tmp_path):
         assert "on 25 images of noise: nothing was written" in err
     path, = tmp_path.iterdir()
     assert path.read_text() == "what was there before"
+
+
+def test_a_second_export_to_one_name_is_refused(export, monkeypatch, tmp_path):
+    """Their files would mix. What an export that was killed left goes with the next one."""
+    aside = tmp_path / ".m.safetensors.exporting"
+    aside.mkdir()
+    (aside / "m.safetensors").write_text("half of it")
+    with folder_lock(aside):
+        code, _, err = export("--out", tmp_path / "m.safetensors")
+    assert code == 2 and f"{aside} is locked: another process writes into it" in err
+    assert [*tmp_path.iterdir()] == [aside]
+    assert export("--out", tmp_path / "m.safetensors")[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"m.safetensors", "m-neck.safetensors"}
 
 
 def test_a_full_disk_is_a_sentence(export, small_files, tmp_path):
