@@ -2,6 +2,7 @@
 import argparse
 import hashlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -84,6 +85,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(main())
     except UserError as error:
         fail(f"{name}: {error}", error.code)
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        fail(f"{name}: what read its output, such as head, has ended, and so does it; its work may be unfinished", 141)
     except OSError as error:
         if error.filename is None:
             raise
@@ -91,6 +96,19 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        if _reader_left():  # or the interpreter would complain that it cannot write the rest
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reader_left() -> bool:
+    """Whether stdout is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)  # POLLERR is always reported
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, TypeError, ValueError):  # no file, closed, or none
+        return False
 
 
 def fail(sentence: str, code: int) -> NoReturn:
