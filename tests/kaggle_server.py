@@ -58,6 +58,7 @@ class Kaggle(ThreadingHTTPServer):
         self.passing: deque[int] = deque()  # what the API answers first
         self.expired: deque[int] = deque()  # what the storage first answers to kaggle's own request
         self.api_status, self.token_active, self.api_stalls = 302, True, False
+        self.nonsense: deque[bytes] = deque()  # what the API answers first with 200
         self.faults: deque[Any] = deque()
         self.calls: list[tuple[str, dict[str, Any], str]] = []
         self.gets: list[dict[str, Any]] = []
@@ -97,6 +98,8 @@ class Answer(BaseHTTPRequestHandler):
         kaggle.calls.append((urlsplit(self.path).path, body, self.headers.get("Authorization", "")))
         if kaggle.api_stalls:
             kaggle.release.wait()
+        if kaggle.nonsense:
+            return self.answer(200, {"Content-Type": "application/json"}, kaggle.nonsense.popleft())
         if call == "IntrospectToken":
             return self.json(200, {"active": kaggle.token_active, "username": "someone"})
         if kaggle.passing:

@@ -18,7 +18,7 @@ import preprocess.fetching.retry
 from arcshard.console import UserError
 from preprocess.fetch import report_full_disk
 from preprocess.fetching.download import PartFile, download
-from preprocess.fetching.served import ServedFile, read_record, write_record
+from preprocess.fetching.served import ServedFile, first_byte, read_record, served_file, write_record
 from tests.kaggle_server import DATA, SIGNATURE, Kaggle, running, zip_bytes
 
 HALF = len(DATA) // 2
@@ -55,6 +55,15 @@ def assert_whole(part: PartFile, data: bytes = DATA) -> None:
     """The file has its bytes, and nothing lies beside it."""
     assert part.whole.read_bytes() == data
     assert [path.name for path in part.whole.parent.iterdir()] == [part.whole.name]
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1e9", "-5", "", "x"])
+def test_a_length_that_is_no_number_is_none(number):
+    response = requests.Response()
+    response.headers["Content-Length"] = number
+    assert served_file(response).size is None
+    response.headers["Content-Range"] = f"bytes {number}-{number}/{number}"
+    assert served_file(response).size is None and first_byte(response) == 0
 
 
 def test_a_file_comes_in_one_request(kaggle, part, get):

@@ -226,6 +226,16 @@ def test_a_silent_kaggle_does_not_hold_it_for_ever(kaggle, fetch):
     assert done.stdout.strip() in ("ReadTimeout", "TimeoutError"), done.stderr
 
 
+def test_nonsense_from_kaggle_is_tried_again(kaggle, fetch):
+    """Its package trusts the JSON that it reads, and logs in when it is imported."""
+    kaggle.nonsense.extend([b"[" * 10**5, b"null", b'{"code": ' + b"9" * 5000 + b"}", b"\xff", b"", b'{"code": "x"}'])
+    done = fetch("-c", "import preprocess.fetching.kaggle as k\nfor _ in range(9):\n"
+                 "    try: print(k.ask(k.KaggleFile('x')).method)\n    except OSError as e: print(type(e).__name__)")
+    said = done.stdout.split()
+    assert done.returncode == 0 and said[-1] == "GET" and {*said} <= {"InvalidJSONError", "JSONDecodeError", "GET"}
+    assert not kaggle.nonsense and "InvalidJSONError" in said, done.stderr
+
+
 @pytest.mark.parametrize("words, text", [
     (("--competition", "../x"), "'../x' cannot be the name for --competition: copy NAME"),
     (("--dataset", "photos"), "'photos' cannot be the name for --dataset: copy OWNER/NAME"),

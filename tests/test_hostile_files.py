@@ -6,12 +6,14 @@ import io
 import json
 import os
 import pickle
+import random
 import re
 import resource
 import struct
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from model.weights import make_backbone
 from predict import best_five
 from preprocess.dedup import hashes
 from preprocess.fetching.served import read_record
+from preprocess.images.decode import to_rgb
 from preprocess.packing.existing import ExistingDataset
 from preprocess.packing.output import LocalOutput
 from preprocess.packing.publish import finish, kept_shard
@@ -50,6 +53,7 @@ from shards import Dataset
 from shards.adopt import read_classes
 from shards.dataset import splits
 from shards.format import INDEX_DTYPE
+from tests import icc_profiles
 from training import log
 
 ROOT = Path(__file__).parent.parent
@@ -433,6 +437,19 @@ def test_hostile_tables_are_refused(reader, tmp_path):
         refused(lambda: READERS[reader](folder, data), f"{reader}: {kind}")
 
 
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """A few of its bytes flipped, replaced by large and by negative numbers, left out or added; both ends often."""
+    changed = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 4, 16])):
+        at = rng.choice([rng.randrange(len(changed)), rng.randrange(128), max(0, len(changed) - rng.randrange(1, 999))])
+        number = rng.choice([b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(4), b"\x80\0\0\0", rng.randbytes(4), b""])
+        if rng.random() < 0.5:
+            changed[at:at + 1] = bytes([rng.randrange(256)])
+        else:
+            changed[at:at + rng.choice([0, 4])] = number
+    return bytes(changed)
+
+
 def test_types_of_parquet_execute_nothing(tmp_path):
     marker = tmp_path / "executed"
     field = pa.field("id", pa.string(), metadata={
@@ -442,6 +459,44 @@ def test_types_of_parquet_execute_nothing(tmp_path):
     parquet.write_table(pa.table([["a"]], schema=schema), tmp_path / "samples.parquet")
     refused(lambda: read_samples(tmp_path / "samples.parquet"), "extension type")
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "none", "use_dictionary": False}, {
+    "compression": "zstd", "data_page_version": "2.0"}])
+def test_damaged_parquet_is_read_or_refused(options, tmp_path):
+    rng, out = random.Random(0), io.BytesIO()
+    rows = {"id": [f"a{number:03d}" for number in range(300)], "landmark_id": ["7", "8"] * 150, "label": [0, 1] * 150,
+            "split": ["train"] * 300}
+    parquet.write_table(pa.table(rows), out, **options)
+    for _ in range(100):
+        data = damaged(out.getvalue(), rng)
+        with suppress(UserError):
+            at("samples.parquet", read_samples)(tmp_path, data)
+
+
+def test_a_few_bytes_of_parquet_do_not_become_gigabytes_of_rows(tmp_path):
+    part = pa.table({name: ["x"] * 10**6 for name in HEADERS["samples.parquet"].split(",")})
+    with parquet.ParquetWriter(tmp_path / "samples.parquet", part.schema) as writer:
+        for _ in range(20):
+            writer.write_table(part)
+    refused(lambda: read_samples(tmp_path / "samples.parquet"), "bomb")
+
+
+# Photos
+
+
+PROFILES = [icc_profiles.ADOBE_RGB, icc_profiles.COARSE_SRGB, icc_profiles.gray_profile(icc_profiles.GAMMA_22),
+            icc_profiles.cmyk_profile(np.zeros((2, 2, 2, 2, 3), np.uint8))]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_damaged_color_profile_is_used_or_ignored(profile, channels):
+    """littleCMS reads them, in C."""
+    rng, pixels = random.Random(0), np.full((6, 8, channels), 100, np.uint8)
+    for _ in range(100):
+        found = to_rgb(pixels, damaged(profile, rng))
+        assert found.shape == (6, 8, 3) and found.dtype == np.uint8
 
 
 # Tensors

@@ -115,6 +115,15 @@ def test_wandb_that_does_not_start_is_one_sentence(tmp_path, monkeypatch):
         train(tmp_path, "wandb", 0, 12)
 
 
+@pytest.mark.parametrize("id", [b"", b"\xff", b"../../x", b"a b", b"x" * 10**6])
+def test_an_id_for_wandb_that_is_none_is_one_sentence(tmp_path, monkeypatch, id):
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
+    (tmp_path / "wandb-id").write_bytes(id)
+    with pytest.raises(UserError, match="wandb-id holds b'.*', which is no id of a run of W&B: delete it") as error:
+        train(tmp_path, "wandb", 0, 12)
+    assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])
 def test_a_package_that_is_missing_is_one_sentence(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)

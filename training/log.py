@@ -2,6 +2,7 @@
 import importlib
 import json
 import math
+import re
 import secrets
 import sys
 import time
@@ -254,8 +255,10 @@ def wandb(log: MetricsLog) -> Iterator[Sink]:
     run, kept = log.run, log.run / "wandb-id"
     if not kept.exists():
         write_text(kept, secrets.token_hex(4))
+    if not re.fullmatch(rb"[\w-]{1,64}", id := kept.read_bytes()[:100].strip()):
+        raise UserError(f"{kept} holds {id!r}, which is no id of a run of W&B: delete it, and a new one begins there")
     try:
-        session = package.init(project="arcshard", name=run.resolve().name, id=kept.read_text(), resume="allow",
+        session = package.init(project="arcshard", name=run.resolve().name, id=id.decode(), resume="allow",
                                dir=run, settings=package.Settings(console="off"))
     except package.Error as error:
         raise UserError(f"W&B does not start ({error}): log in (wandb login), set WANDB_MODE=offline, "

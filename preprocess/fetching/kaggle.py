@@ -105,7 +105,7 @@ def _status(response: requests.Response) -> int:
     """The HTTP status, or the code in the JSON of a 200: kaggle raises for both."""
     if response.status_code != 200:
         return response.status_code
-    found = re.search(r'"code"\s*:\s*(\d+)', response.text)
+    found = re.search(r'"code"\s*:\s*(\d{3})\b', response.text)
     return int(found[1]) if found else 200
 
 
@@ -130,6 +130,10 @@ def ask(wanted: KaggleFile) -> requests.PreparedRequest:
         if error.response is not None:
             refuse(error.response, wanted)
         raise
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, requests.RequestException):
+            raise
+        raise requests.exceptions.InvalidJSONError from None  # kagglesdk trusts the JSON that it reads
 
 
 def _ask(wanted: KaggleFile) -> requests.PreparedRequest:

@@ -9,7 +9,8 @@ import requests
 from arcshard.files import write_text
 from arcshard.untrusted import parse_json
 
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")  # RFC 9110, section 14.4
+CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")  # RFC 9110, section 14.4
+LENGTH = re.compile(r"\d{1,18}")
 
 
 class ServedFile(NamedTuple):
@@ -35,7 +36,8 @@ def served_file(response: requests.Response) -> ServedFile:
     """
     headers = response.headers
     part = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    size = part[2] if part else headers.get("Content-Length")
+    length = LENGTH.fullmatch(headers.get("Content-Length", ""))
+    size = part[2] if part else length and length[0]
     hashes = dict(re.findall(r"(md5|crc32c)=([\w+/]+=*)", headers.get("x-goog-hash", "")))
     return ServedFile(int(size) if size is not None else None, headers.get("ETag"), headers.get("Last-Modified"),
                       hashes.get("md5"), hashes.get("crc32c"))

@@ -13,6 +13,7 @@ from arcshard.console import UserError
 from arcshard.files import whole_file
 
 BLOCK = 4 << 20  # bytes of a CSV read at a time; pyarrow refuses rows that are longer than two of them
+ROWS_A_BYTE = 30  # of a Parquet file; ids that count up, in delta encoding and zstd, gave 5.5
 TEXT, CODED_TEXT = pa.large_string(), pa.dictionary(pa.int32(), pa.string())  # pandas takes them as they are
 
 
@@ -30,7 +31,7 @@ def _header(path: str | Path) -> list[str]:
         return parquet.read_schema(path).names if _is_parquet(path) else _csv_header(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise UserError(f"there is no file {path}: check the path") from None
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise _no_table(path, error) from None
 
 
@@ -55,7 +56,7 @@ def read_columns(path: str | Path, columns: Sequence[str], plain: Collection[str
     types = {raw_names[column]: TEXT if column in plain else CODED_TEXT for column in columns}
     try:
         table = _read_parquet(path, types) if _is_parquet(path) else _read_csv(path, types)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise _no_table(path, error) from None
     if not len(table):
         raise UserError(f"{path} has a header but no rows: add a row for each photo")
@@ -83,7 +84,10 @@ def _is_parquet(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".parquet"
 
 
-def _no_table(path: str | Path, error: Exception) -> UserError:
+def _no_table(path: str | Path, error: Exception) -> Exception:
+    """What to raise: a sentence, or the error itself if it is the system's, which has a number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
     what = "Parquet file" if _is_parquet(path) else "CSV file in UTF-8"
     return UserError(f"{path} is not a {what} ({_one_line(str(error))}): save it as one")
 
@@ -106,6 +110,10 @@ def _read_csv(path: str | Path, types: dict[str, pa.DataType]) -> pa.Table:
 
 
 def _read_parquet(path: str | Path, types: dict[str, pa.DataType]) -> pa.Table:
+    rows, size = parquet.read_metadata(path).num_rows, Path(path).stat().st_size
+    if rows > ROWS_A_BYTE * size:
+        raise UserError(f"{path} is {size:,} bytes and unpacks into {rows:,} rows, more than any table with an id for "
+                        "each photo: check the file")
     table = parquet.read_table(path, columns=list(types))
     return pa.table({name: _texts(path, name, table[name], type) for name, type in types.items()})
 
