@@ -5,14 +5,14 @@
 Makes the tables in DIR (benchmarks/scale_tables.py, 0.5 GB, kept for the next time) and runs each stage of the
 winners in a process of its own, then benchmarks/sample_table.py on 10 k, 1 M and 4.1 M rows.
 """
-import os
 import subprocess
 import sys
-import time
 from itertools import islice
 from pathlib import Path
 
-from arcshard.console import Parser, UserError, run
+from usage import usage_of
+
+from arcshard.console import Parser, run
 
 ROOT = Path(__file__).parent.parent
 STAGES = {
@@ -32,27 +32,17 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, full in (("clean.csv", False), ("full.csv", True)):
         if not (folder / name).exists():
-            measured(folder, str(ROOT / "benchmarks" / "scale_tables.py"), name, *["--full"] * full)
-    clean = str(ROOT / "preprocess" / "clean.py")
-    measured(folder, clean, *STAGES["clean, all, 5 folds"].split(), "--out", "samples.csv")
+            usage_of([ROOT / "benchmarks" / "scale_tables.py", name, *["--full"] * full], folder)
+    clean = ROOT / "preprocess" / "clean.py"
+    usage_of([clean, *STAGES["clean, all, 5 folds"].split(), "--out", "samples.csv"], folder)
     for name, options in STAGES.items():
-        seconds, peak = measured(folder, clean, *options.split(), "--out", "out.csv")
-        print(f"{name}: {seconds:.1f} s, peak {peak / 1e6:,.0f} MB", flush=True)
+        usage, _ = usage_of([clean, *options.split(), "--out", "out.csv"], folder)
+        print(f"{name}: {usage.seconds:.1f} s, peak {usage.parent_mb:,.0f} MB", flush=True)
     for rows in ROWS:
         head(folder / "full.csv", folder / "head.csv", 1 + rows)
-        measured(folder, clean, "--csv", "head.csv", "--min-images", "1", "--out", "out.csv")
+        usage_of([clean, "--csv", "head.csv", "--min-images", "1", "--out", "out.csv"], folder)
         read = [ROOT / "benchmarks" / "sample_table.py", "--samples", folder / "out.csv"]
         subprocess.run([sys.executable, *read], check=True)
-
-
-def measured(folder: Path, *words: str) -> tuple[float, int]:
-    """Seconds and peak bytes of a Python process in that folder (at least this process's own size, as Linux counts)."""
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise UserError(f"{' '.join(words)} failed: see its message above")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
 
 
 def head(source: Path, target: Path, lines: int) -> None:

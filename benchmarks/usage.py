@@ -19,10 +19,10 @@ class Usage(NamedTuple):
     worker_mb: float  # of its largest descendant
 
 
-def usage_of(words: Sequence[object]) -> tuple[Usage, str]:
-    """Run `python WORD …` to its end: what it took and what it printed. Raises UserError if it fails."""
+def usage_of(words: Sequence[object], folder: Path | None = None) -> tuple[Usage, str]:
+    """Run `python WORD …`, in that folder, to its end: what it took and printed. Raises UserError if it fails."""
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, stdout=subprocess.PIPE, text=True)
     parent, worker = 0.0, 0.0
     while process.poll() is None:
         parent = max(parent, peak(process.pid))

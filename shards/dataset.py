@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from arcshard.console import UserError, expand_home
+from arcshard.console import UserError
 from arcshard.csv_table import read_table
 from arcshard.untrusted import read_array
 from arcshard.urls import is_url
@@ -50,9 +50,8 @@ class Dataset:
     """
 
     def __init__(self, path: str | Path, split: str = "train", cache: CacheConfig = CacheConfig()):
-        self.path, self.split, self.cache = path if is_url(path) else Path(expand_home(path)), split, cache
-        self._folder = open_folder(self.path, cache)
-        self.manifest = self._folder.manifest
+        self.split, self.cache, self._folder = split, cache, open_folder(path, cache)
+        self.path, self.manifest = self._folder.path, self._folder.manifest
         known = self.manifest["splits"]
         if split not in known:
             raise UserError(f"{path} has no split {split!r}: choose one of {', '.join(known)}")

@@ -25,6 +25,10 @@ class Folder(Protocol):
 
     manifest: dict[str, Any]
 
+    @property
+    def path(self) -> str | Path:
+        """Where it is: a URL, or a path without ~."""
+
     def file(self, name: str) -> Path:
         """A file on this machine's disk, all but tars; it is not there if the dataset has none.
 
@@ -71,8 +75,9 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, config: CacheConfig):
-        self.url, self._cache = url.rstrip("/"), Cache(config.path, config.size)
-        self.manifest = read_remote_manifest(self.url)
+        self.path = url.rstrip("/")
+        self._cache = Cache(config.path, config.size)
+        self.manifest = read_remote_manifest(self.path)
         self._files: dict[str, np.ndarray] = {}
         self._shards: WeakValueDictionary[tuple[str, int], np.ndarray] = WeakValueDictionary()
 
@@ -96,7 +101,7 @@ class RemoteFolder:
 
     def _fetched(self, name: str, stop: Event) -> np.ndarray:
         entry = self.manifest["files"][name]
-        return self._cache.map(entry, lambda part: download(f"{self.url}/{name}", entry, part, stop), stop)
+        return self._cache.map(entry, lambda part: download(f"{self.path}/{name}", entry, part, stop), stop)
 
 
 def read_remote_manifest(url: str) -> dict[str, Any]:
