@@ -2,8 +2,9 @@
 
     python benchmarks/chaos.py --work FOLDER [--tries 20] [--seed 0] [--only "kill -9, pack" …] [--json FILE]
 
-Faults: kill -9 and SIGTERM, a worker that the kernel kills, a disk that fills (a tmpfs, which only root can mount),
-a wall clock that jumps, bits that flip and files that are cut, a storage server that errs, 500 wrong uploads at once.
+Faults: kill -9 and SIGTERM, a worker that is killed, too little memory (a control group) and a disk that fills (a
+tmpfs), both for root alone, a wall clock that jumps, bits that flip and files that are cut, a storage server that errs,
+500 wrong uploads at once.
 After each, the same command must end with the bytes, losses or answers that it gives undisturbed; where it cannot, it
 must say so in one sentence with exit code 2. Each trial is drawn by the seed, its row and its number; a trial that
 failed is repeated by --only ROW --numbers N. Ends with a table; exit codes: 0 all was as it should be, 1 something was
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chaos_damage import TARGETS, bucket, erring_server, from_bucket, spoil, wrong_uploads
-from chaos_faults import AT_ONCE, FAULTS, Reference, Trial, full_disk, refer
+from chaos_faults import AT_ONCE, FAULTS, GROUPS, Reference, Trial, full_disk, refer, short_memory
 from chaos_works import WORKS, Inputs, Work, fetch, kaggle_server, make_inputs
 from machine import listed, publish
 
@@ -94,6 +95,8 @@ def row_of(name: str, inputs: Inputs, args: argparse.Namespace, stack: ExitStack
     act = FAULTS[fault][0]
     if act is full_disk and os.geteuid():
         return Row(None, None, "not tried: only root can mount a small disk")
+    if act is short_memory and not os.access(GROUPS, os.W_OK):
+        return Row(None, None, f"not tried: needs the right to make control groups in {GROUPS}")
     if command == "fetch":
         server = stack.enter_context(kaggle_server.running())
         return Row(fetch(server, args.work / "home"), act)

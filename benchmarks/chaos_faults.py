@@ -1,4 +1,4 @@
-"""What befalls a command: signals, a full disk, a worker that dies, a clock that jumps."""
+"""What befalls a command: signals, a full disk, too little memory, a worker that dies, a clock that jumps."""
 import os
 import random
 import shutil
@@ -182,6 +182,35 @@ def full_disk(trial: Trial) -> None:
         trial.again()
 
 
+def short_memory(trial: Trial) -> None:
+    """A control group of 20 to 640 MB beyond what was loaded before: where it does not suffice, the kernel kills."""
+    with small_memory(int(20e6 * 32 ** trial.rng.random())) as members:
+        process = trial.start()
+        with suppress(ProcessLookupError):
+            members.write_text(str(process.pid))
+        if trial.ended(process) != 0:
+            trial.refused = one_sentence(trial)
+    trial.again()
+
+
+V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+GROUPS = Path("/sys/fs/cgroup" if V2 else "/sys/fs/cgroup/memory")
+
+
+@contextmanager
+def small_memory(limit: int) -> Iterator[Path]:
+    """A control group of so many bytes; the file that takes the process ids of its members. All must end inside."""
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=GROUPS))
+    try:
+        (folder / ("memory.max" if V2 else "memory.limit_in_bytes")).write_text(str(limit))
+        yield folder / "cgroup.procs"
+    finally:
+        limit = time.monotonic() + PATIENCE  # for ranks, which have sessions of their own
+        while (folder / "cgroup.procs").read_text() and time.monotonic() < limit:
+            time.sleep(0.02)
+        folder.rmdir()
+
+
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
     """A file system in memory of that size in place of `folder`, with what the folder holds."""
@@ -224,6 +253,7 @@ FAULTS: dict[str, tuple[Fault, Sequence[str]]] = {
     "kill -9": (sigkill, ("pack", "append", "repair", "train", "train on 2 ranks", "embed", "export", "fetch")),
     "SIGTERM": (sigterm, ("pack", "append", "repair", "train", "train on 2 ranks", "embed", "export", "fetch")),
     "killed worker": (dead_worker, ("pack", "append", "train on 2 ranks")),
+    "short memory": (short_memory, ("pack", "train", "train on 2 ranks")),
     "full disk": (full_disk, ("pack", "append", "repair", "train", "embed", "export", "fetch")),
     "jumping clock": (jumping_clock, ("pack", "train", "embed")),
 }

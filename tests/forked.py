@@ -2,7 +2,6 @@
 
 For what needs a process of its own and nothing of how it is started: ranks without torchrun, signals, kills.
 """
-import atexit
 import functools
 import multiprocessing
 import os
@@ -92,9 +91,8 @@ def _run(words: list[str], said: Sequence[Path], env: dict[str, str], session: b
     os.chdir(ROOT)
     try:
         run_as_main(words)
-    finally:  # what an interpreter does before multiprocessing would wait for all children, joblib's idle ones too
+    finally:  # as an interpreter does; multiprocessing would wait for all children first, joblib's idle ones too
         threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
 
 
 def ranks_of(count: int) -> list[dict[str, str]]:

@@ -28,7 +28,8 @@ def test_the_campaign_notices(module, monkeypatch, tmp_path, code, fault):
     """A command that hangs, breaks, fails when it is repeated, or ends with something else."""
     works, faults = module("chaos_works"), module("chaos_faults")
     monkeypatch.setattr(faults, "PATIENCE", 1)
-    work = works.Work("w", works.nothing, lambda inputs, folder: ["-c", code], lambda folder: "result")
+    (tmp_path / "w.py").write_text(code)
+    work = works.Work("w", works.nothing, lambda inputs, folder: [tmp_path / "w.py"], lambda folder: "result")
     trial = faults.Trial(work, SimpleNamespace(), faults.Reference("right", 0.01, 0), tmp_path / "t", random.Random(0))
     trial.folder.mkdir()
     trial.again()
