@@ -205,8 +205,8 @@ def small_memory(limit: int) -> Iterator[Path]:
         (folder / ("memory.max" if V2 else "memory.limit_in_bytes")).write_text(str(limit))
         yield folder / "cgroup.procs"
     finally:
-        limit = time.monotonic() + PATIENCE  # for ranks, which have sessions of their own
-        while (folder / "cgroup.procs").read_text() and time.monotonic() < limit:
+        until = time.monotonic() + PATIENCE  # for ranks, which have sessions of their own
+        while (folder / "cgroup.procs").read_text() and time.monotonic() < until:
             time.sleep(0.02)
         folder.rmdir()
 

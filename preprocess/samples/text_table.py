@@ -115,6 +115,7 @@ def _read_parquet(path: str | Path, types: dict[str, pa.DataType]) -> pa.Table:
         raise UserError(f"{path} is {size:,} bytes and unpacks into {rows:,} rows, more than any table with an id for "
                         "each photo: check the file")
     table = parquet.read_table(path, columns=list(types))
+    table.validate(full=True)  # that texts are UTF-8
     return pa.table({name: _texts(path, name, table[name], type) for name, type in types.items()})
 
 
