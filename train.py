@@ -24,6 +24,7 @@ from arcshard.distributed import World
 from arcshard.files import report_full_disk
 from arcshard.memory import keep_freed_memory
 from loader.draws import hash64
+from model.licenses import license_of
 from training.checkpointer import Checkpointer
 from training.config import RunConfig, read_arguments
 from training.log import watched
@@ -65,6 +66,9 @@ def train(config: RunConfig, world: World) -> int:
     saved, names = saved_state(config), list(config.stages)
     to_do = names[names.index(saved.stage) if saved else 0:]
     check_stages({name: config.stages[name] for name in to_do}, saved, world)
+    model = config.stages[to_do[0]].model  # of all stages
+    if not saved and (said := license_of(model.backbone, model.weights)):
+        world.log(said)
     code = train_stage(config, to_do[0], saved, world)
     for name in to_do[1:]:
         if code:
