@@ -1,5 +1,6 @@
 """Under which license pretrained weights are, as timm and their packages state it."""
 import timm
+from timm.models import PretrainedCfg
 
 from model.weights import PACKAGED
 
@@ -17,9 +18,9 @@ def license_of(name: str, weights: str) -> str | None:
     """
     if weights == "none":
         return None
-    cfg = timm.get_pretrained_cfg(name)
-    full = ".".join(filter(None, (name.partition(".")[0], cfg and cfg.tag)))
-    stated = cfg and cfg.license
+    cfg = timm.get_pretrained_cfg(name) or PretrainedCfg()
+    full = name.partition(".")[0] + (f".{cfg.tag}" if cfg.tag else "")
+    stated = cfg.license
     match weights:
         case "timm":
             source = f"timm's {full}"

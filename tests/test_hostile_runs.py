@@ -47,8 +47,9 @@ def repeated(*shape: int) -> Tensor:
 CHANGES = {
     **{f"dim {dim}": option("model", "dim", dim)
        for dim in (10**9, 10**7, 10**30, 1e9, math.nan, -1, "512", None, [5])},
-    **{f"backbone {name}": option("model", "backbone", name)
-       for name in ("vit_large_patch14_clip_224", "resnet18", "hf-hub:evil/x", "local-dir:/tmp", 5, ["a"])},
+    **{f"backbone {str(name):.30}": option("model", "backbone", name)
+       for name in ("vit_large_patch14_clip_224", "resnet18", "hf-hub:evil/x", "a" * 10**6, "local-dir:/tmp", 5,
+                    ["a"])},
     **{f"size {size}": option("train", "size", size) for size in (10**9, 0, -1, 48.5, "48", math.nan, None)},
     **{f"centers {count}": option("head", "centers", count) for count in (0, 10**30, -1, "a", 5)},
     **{f"packing {name}": lambda run, name=name, value=value: run.packing.update({name: value})

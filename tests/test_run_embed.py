@@ -155,7 +155,7 @@ def test_a_store_without_size_holds_what_older_versions_showed(run_folder, datas
 
 def test_a_size_that_the_network_cannot_take_is_a_sentence(tmp_path):
     save_run(tmp_path, ModelConfig(backbone="test_vit", weights="none", pooling="avg", dim=24))
-    with pytest.raises(UserError, match="cannot take images of 50 × 50 pixels"):
+    with pytest.raises(UserError, match="test_vit cannot take images of 50 × 50 pixels .*: give 48 or 64, or"):
         load_model(tmp_path, tta=Tta(size=50))
 
 

@@ -16,7 +16,7 @@ from arcshard.console import Parser, UserError
 from arcshard.untrusted import reason
 from loader import Batch, View
 from model import Embedder, ModelConfig, build_embedder
-from model.backbone import form_of, resize
+from model.backbone import check_size, form_of, resize
 from retrieval import Pipeline, read_pipeline
 from shards import CacheConfig
 
@@ -211,8 +211,11 @@ def _check_packing(packing: dict[str, Any]) -> None:
 
 def _fit_sizes(model: RunModel, saved: checkpoint.Checkpoint, run: Path) -> None:
     """Fit the network to its images. Raise UserError for a size other than that of training that it does not take."""
-    resize(model.embedder.backbone, saved.config["model"]["backbone"], model.trained_size, model.size)
-    for size in {*model.tta.sizes(model.size)} - {model.trained_size}:
+    name = saved.config["model"]["backbone"]
+    if model.size != model.trained_size:
+        check_size(name, model.size)
+        resize(model.embedder.backbone, name, model.trained_size, model.size)
+    for size in model.tta.sizes(model.size)[1:]:
         try:
             with torch.inference_mode():
                 model.embedder(torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.device))
@@ -220,8 +223,7 @@ def _fit_sizes(model: RunModel, saved: checkpoint.Checkpoint, run: Path) -> None
             raise
         except Exception as error:  # whatever a timm model raises
             raise UserError(f"the network of {run} cannot take images of {size} × {size} pixels "
-                            f"({type(error).__name__}: {reason(error)}): leave out --size, and scales of --tta"
-                            ) from error
+                            f"({type(error).__name__}: {reason(error)}): leave the scale out of --tta") from error
 
 
 def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, device_name: str, **changes: Any) -> RunModel:
