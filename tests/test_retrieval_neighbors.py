@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from retrieval import nearest
-from retrieval.search import approximate, first_by_faiss, first_by_torch
+from arcshard.console import progress
+from retrieval import nearest, search
+from retrieval.search import approximate, equal_parts, first_by_faiss, first_by_torch
 
 
 def full_sort(queries, gallery, k):
@@ -120,6 +121,24 @@ def test_memory_stays_near_the_chunks():
     """All products are 640 MB, a chunk's 4 MB."""
     out = subprocess.run([sys.executable, "-c", BIG], capture_output=True, text=True, check=True).stdout
     assert int(out) < 64e6
+
+
+def test_a_long_search_shows_how_far_it_is(unit_vectors, monkeypatch, capsys):
+    """Here at once, else after two seconds; a short one shows nothing."""
+    queries, gallery = unit_vectors(10, 0), unit_vectors(30, 1)
+    nearest(queries, gallery, 3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(search, "progress", lambda **words: progress(**words | {"delay": 0}))
+    nearest(queries, gallery, 3, query_chunk=3, gallery_chunk=7)
+    assert "300/300" in capsys.readouterr().err
+
+
+@given(st.integers(0, 300), st.integers(1, 60))
+def test_queries_come_in_equal_parts_of_which_none_is_small(rows, least):
+    parts = [range(rows)[part] for part in equal_parts(rows, least)]
+    assert [row for part in parts for row in part] == list(range(rows))
+    sizes = {len(part) for part in parts}
+    assert not rows or max(sizes) - min(sizes) <= 1 and min(sizes) >= min(rows, least) and max(sizes) < 2 * least + 1
 
 
 def zeros(*shape):
