@@ -9,8 +9,9 @@ takes for photos; others are counted, and hidden ones passed over. --sample take
 sample_submission.csv: it must hold the same ids, and sets the order of the rows. --train-csv takes the contest's
 train.csv: if it is the public one of 1,580,470 photos, the sample is copied, since only the hidden rerun counts.
 The command ends with the rate at which photos were read, embedded and answered, and the contest's hours at that rate.
-The second form prints the five best landmarks of each photo; --picture neighbors.jpg shows the photos beside their
-nearest neighbors.
+The second form prints the five best landmarks of each photo, and "probably no landmark" by the threshold that
+evaluate.py fitted with the same --pipeline, --ensemble, --tta and gallery; --picture neighbors.jpg shows the photos
+beside their nearest neighbors.
 
 --index is a dataset, whose train split is the gallery, or embeddings written by evaluate.py (RUN/embeddings/train)
 or python -m retrieval embed.
@@ -66,7 +67,8 @@ def show_answers(args: argparse.Namespace) -> None:
                         "dataset as --index")
     answers = answer(args, predictor, photos)
     listed = [found.candidates if found else None for found in answers]
-    print(best_five(photos, listed, predictor.landmark_ids, predictor.landmark_names))
+    none = [found is not None and predictor.is_none(found) for found in listed]
+    print(best_five(photos, listed, predictor.landmark_ids, predictor.landmark_names, none))
     if args.picture and gallery and any(answers):
         max_pixels = predictor.indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
         write_picture(args.picture, answer_picture(photos, answers, gallery, max_pixels))
@@ -174,14 +176,16 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def best_five(photos: list[Path], candidates: list[list[tuple[int, float]] | None], landmarks: dict[int, str],
-              names: dict[str, str]) -> str:
+              names: dict[str, str], none: list[bool]) -> str:
     """A line for each photo and for each of its candidates: score, landmark id, and name where there is one.
 
-    candidates: labels and scores, best first; None for a photo that could not be read.
+    candidates: labels and scores, best first; None for a photo that could not be read. none: which photos probably show
+    no landmark.
     """
     lines = []
-    for photo, listed in zip(photos, candidates, strict=True):
-        lines.append(f"{photo}" + (": could not be read" if listed is None else ""))
+    for photo, listed, is_none in zip(photos, candidates, none, strict=True):
+        lines.append(f"{photo}" + (": could not be read" if listed is None else
+                                   ": probably no landmark of the gallery" if is_none else ""))
         for label, score in (listed or [])[:5]:
             known = landmarks.get(label, "")
             lines.append(f"  {score:9.4f}  {known or 'no landmark'}  {names.get(known, '')}".rstrip())

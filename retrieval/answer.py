@@ -36,5 +36,8 @@ class Answer:
     score: float
     candidates: list[Candidate]
     neighbors: list[Neighbor]
+    probably_no_landmark: bool = False
+    """Whether the score is up to the threshold that evaluate.py fitted for this run, gallery and pipeline; the landmark
+    is then the least unlikely. False too where none was fitted."""
     unreadable: str = ""
     """Why the photo cannot be read; "" if it can."""

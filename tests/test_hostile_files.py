@@ -663,7 +663,7 @@ def test_a_sentence_is_one_line_without_control_characters(capsys):
 
 
 def test_names_of_a_dataset_do_not_steer_the_terminal(tmp_path):
-    said = best_five([tmp_path], [[(0, 0.5)]], {0: "7\x1b[2J"}, {"7\x1b[2J": "Tower\r"})
+    said = best_five([tmp_path], [[(0, 0.5)]], {0: "7\x1b[2J"}, {"7\x1b[2J": "Tower\r"}, [False])
     assert all(line.isprintable() for line in said.split("\n")) and "7\\x1b[2J" in said
 
 

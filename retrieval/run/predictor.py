@@ -13,6 +13,8 @@ from arcshard.console import UserError
 from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, read_pipeline
 from retrieval.answer import Answer, Candidate, Neighbor
+from retrieval.metrics import NO_LANDMARK
+from retrieval.no_landmark import load_threshold, verdict
 from retrieval.run.model import Tta
 from retrieval.run.photos import PhotoAnswer, answer_photos, load_index
 from retrieval.run.unpacked import Photo, UnpackedPhotos, embed_photos
@@ -57,6 +59,8 @@ class Predictor:
         self.indexes = [load_index(Path(folder), checkpoint, str(index), self.pipeline,
                                    replace(tta, size=size or tta.size), one_word, device)
                         for folder in (run, *ensemble)]
+        self.threshold = load_threshold(Path(run), self.pipeline, [index.gallery.provenance for index in self.indexes])
+        """Up to its score a photo probably shows no landmark; None if evaluate.py has fitted none for these steps."""
 
     @overload
     def __call__(self, photos: Photo) -> Answer: ...
@@ -105,13 +109,19 @@ class Predictor:
 
     def _answer(self, found: PhotoAnswer | str) -> Answer:
         if isinstance(found, str):
-            return Answer(None, "", 0.0, [], [], found)
+            return Answer(None, "", 0.0, [], [], unreadable=found)
         candidates = [Candidate(*self._landmark(label), score) for label, score in found.candidates]
         best = next(iter(candidates), Candidate(None, "", 0.0))
         gallery, rows = self.indexes[0].gallery, [row for row, _ in found.neighbors]
         neighbors = [Neighbor(row, gallery.keys[row], *self._landmark(int(gallery.labels[row])), similarity)
                      for row, similarity in zip(rows, found.cosines(rows))]
-        return Answer(best.landmark, best.name, best.score, candidates, neighbors)
+        return Answer(best.landmark, best.name, best.score, candidates, neighbors, self.is_none(found.candidates))
+
+    def is_none(self, candidates: list[tuple[int, float]]) -> bool:
+        """Whether a photo with these labels and scores, best first, probably shows no landmark; False if unknown."""
+        label, score = next(iter(candidates), (NO_LANDMARK, 0.0))
+        best = score if label != NO_LANDMARK else -np.inf
+        return self.threshold is not None and bool(verdict(best, self.threshold.score))
 
     def _landmark(self, label: int) -> tuple[str | None, str]:
         """Id and name."""

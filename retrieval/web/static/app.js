@@ -64,7 +64,9 @@ function show(answer) {
   at("neighbors").replaceChildren(...answer.neighbors.map(neighbor));
   at("answer").hidden = false;
   const best = answer.candidates[0];
-  say(best ? `Answered: ${landmarkText(best.landmark, best.name).textContent}` : "No landmark of the gallery fits.");
+  const name = best && landmarkText(best.landmark, best.name).textContent;
+  if (!best) say("No landmark of the gallery fits.");
+  else say(answer.probably_no_landmark ? `Probably no landmark of the gallery; the least unlikely: ${name}` : `Answered: ${name}`);
 }
 
 function candidate(found) {
