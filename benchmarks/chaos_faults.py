@@ -21,6 +21,7 @@ from tests.forked import Forked
 AT_ONCE = 2  # trials
 PATIENCE, HANG = 60, 10  # seconds, and times what the command takes undisturbed: longer is a hang
 TRACEBACK = "Traceback (most recent call last)"
+PAGE = os.sysconf("SC_PAGE_SIZE")
 WORKER_MB = 60  # larger than joblib's helpers, smaller than a process that packs or trains
 
 
@@ -49,7 +50,7 @@ class Trial:
     def start(self) -> Forked:
         """The command, in a process group of its own, from a process that has torch loaded: moments hit its work."""
         self.starts += 1
-        self.noted().touch()  # it may be killed before it opens the file
+        self.noted().write_text("")  # it may be killed before it opens the file
         return Forked(*self.work.words(self.inputs, self.folder), env={**os.environ, **self.work.variables},
                       said=(Path(os.devnull), self.noted()), session=True)
 
@@ -102,10 +103,10 @@ def group_lives(group: int) -> bool:
 
 
 def has_traceback(noted: Path, launcher: bool) -> bool:
-    """Whether stderr has a traceback; under a launcher, which prints its own, one with a line of this project."""
+    """Whether stderr has a traceback; under a launcher, which prints its own, one with a line of a command of ours."""
     tracebacks = noted.read_text(errors="replace").split(TRACEBACK)[1:]
     ours = [line for text in tracebacks for line in text.splitlines()
-            if f'File "{ROOT}/' in line and "site-packages" not in line]
+            if f'File "{ROOT}/' in line and f"{ROOT}/tests/" not in line and "site-packages" not in line]
     return bool(ours if launcher else tracebacks)
 
 
@@ -130,8 +131,8 @@ def refer(work: Work, inputs: Inputs, folder: Path) -> Reference:
 
 
 def used(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files, in whole pages, as a tmpfs counts them."""
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*") if path.is_file())
 
 
 # Faults: each disturbs one trial, whose folder is prepared, and lets the command be repeated.
@@ -172,7 +173,7 @@ def dead_worker(trial: Trial) -> None:
 def full_disk(trial: Trial) -> None:
     """A disk with room for a part of what the command writes; repeated when there is more."""
     room = used(trial.folder) + trial.rng.random() * trial.reference.size
-    with small_disk(trial.folder, int(room) + (1 << 16)):
+    with small_disk(trial.folder, int(room) + PAGE):
         code = trial.ended(trial.start())
         if code != 0:
             trial.refused = one_sentence(trial)

@@ -2,6 +2,7 @@
 
 For what needs a process of its own and nothing of how it is started: ranks without torchrun, signals, kills.
 """
+import atexit
 import functools
 import multiprocessing
 import os
@@ -89,10 +90,12 @@ def _run(words: list[str], said: Sequence[Path], env: dict[str, str], session: b
     os.environ.clear()
     os.environ.update(env)
     os.chdir(ROOT)
+    atexit._clear()  # of the process that forked
     try:
         run_as_main(words)
     finally:  # as an interpreter does; multiprocessing would wait for all children first, joblib's idle ones too
         threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 def ranks_of(count: int) -> list[dict[str, str]]:
