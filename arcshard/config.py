@@ -1,6 +1,7 @@
 """Command line and YAML presets from dataclasses: the docstring under a field is its help."""
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
@@ -10,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from arcshard import renamed
 from arcshard.console import UserError, fail
-from arcshard.presets import checked, read_preset, shown
+from arcshard.presets import checked, preset_file, read_preset, shown
 from arcshard.untrusted import parse_yaml
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -109,8 +110,8 @@ class ConfigParser(ArgumentParser):
 
     def read(self, words: list[str]) -> Namespace:
         """Parse the command line: checked values, no dataclasses yet. Raises UserError for an invalid preset."""
-        self.words = words
-        return self.parse_args(words)
+        self.words = [*_presets_found(words)]
+        return self.parse_args(self.words)
 
     def build(self, values: Namespace, context: str = "") -> Namespace:
         """Make dataclasses of checked values. Raises UserError with the dataclass's own sentence."""
@@ -122,6 +123,16 @@ class ConfigParser(ArgumentParser):
     def build_object(self, values: dict[str, Any], context: str) -> Namespace:
         """Check the values and make dataclasses of them. context: how a sentence begins about what is wrong."""
         return self.build(self._parse(values, context), context)
+
+
+def _presets_found(words: list[str]) -> Iterator[str]:
+    """The words, each file of --config as `preset_file` finds it."""
+    for before, word in zip(["", *words], words):
+        option, equals, value = word.rpartition("=")
+        if value.endswith(".yaml") and (before == "--config" or option == "--config"):
+            yield f"{option}{equals}{preset_file(value)}"
+        else:
+            yield word
 
 
 def described(kind: Any) -> str:

@@ -26,7 +26,7 @@ def read_preset(path: Path, sections: Collection[str] = ()) -> dict[str, Any]:
     Sections are merged field by field, stages as a whole. Raises UserError for a file that is not a preset, and for one
     of `sections`, or a stage, that is no mapping.
     """
-    path = Path(expand_home(path))
+    path = preset_file(path)
     files, options = [path.resolve()], _read(path, sections)
     while base := options.pop("config", None):
         files.append((files[-1].parent / expand_home(base)).resolve())
@@ -35,6 +35,13 @@ def read_preset(path: Path, sections: Collection[str] = ()) -> dict[str, Any]:
                             "remove one of their config keys")
         options = _over(_read(files[-1], sections), options)
     return options
+
+
+def preset_file(path: str | Path) -> Path:
+    """The file itself or, where there is none, one that came with arcshard, as configs/demo.yaml does."""
+    given = Path(expand_home(path))
+    ours = Path(__file__).parents[1] / given
+    return ours if not given.exists() and ours.is_file() else given
 
 
 def with_stage(run: dict[str, dict[str, Any]], name: str, stage: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
 from arcshard.console import UserError, expand_home
+from arcshard.presets import preset_file
 from arcshard.untrusted import parse_yaml
 from retrieval.metrics import NO_LANDMARK
 from retrieval.state import Candidates, CountInliers, Need, State, Step, Vectors
@@ -54,6 +55,7 @@ def candidates(state: State) -> Candidates:
 
 def read_pipeline(path: Path) -> Pipeline:
     """The steps of a YAML file. Raises UserError for a file that holds no such list."""
+    path = preset_file(path)
     try:
         listed = parse_yaml(path.read_text())
     except ValueError as error:

@@ -1,0 +1,50 @@
+"""What pip installs: the command arcshard, with presets, templates and static files, away from the repository."""
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from arcshard.__main__ import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with the project as pip installs it, built from a copy, as setuptools builds inside the source."""
+    source, target = tmp_path_factory.mktemp("source") / "copy", tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "data", "runs", "tests", "build", "__pycache__"))
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+                    "--disable-pip-version-check", "--target", target, source], check=True)
+    return target
+
+
+@pytest.fixture
+def arcshard(site, tmp_path):
+    def call(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, site / "bin" / "arcshard", *words], cwd=tmp_path, text=True,
+                              env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, timeout=120)
+    return call
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there(name):
+    assert callable(import_module(COMMANDS[name][0]).main)
+
+
+def test_installed_files_are_those_of_the_repository(site):
+    for pattern in ("configs/**/*.yaml", "pages/*.j2", "pages/*.css", "retrieval/web/static/*"):
+        ours = {path.relative_to(ROOT) for path in ROOT.glob(pattern)}
+        assert ours and ours == {path.relative_to(site) for path in site.glob(pattern)}
+
+
+def test_commands_work_away_from_the_repository(arcshard):
+    assert arcshard("--version").stdout.startswith("arcshard 0.")
+    assert "usage: arcshard clean" in arcshard("clean", "--help").stdout
+    done = arcshard("train", "--config", "configs/demo.yaml", "--data", "nowhere", "--out", "run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "there is no folder nowhere" in done.stderr
+    assert arcshard("clean").returncode == 2
