@@ -2,6 +2,7 @@
 
 That device computes shapes alone: it needs neither weights nor memory, and draws no random numbers.
 """
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -127,7 +128,8 @@ def resize(backbone: Any, name: str, before: int, size: int) -> None:
     if not hasattr(backbone, "set_input_size"):
         raise UserError(f"model.backbone {name} takes one image size, here {before}, and not {size}: give {before}, or "
                         "a backbone such as resnet50")
-    backbone.set_input_size((size, size))
+    with warnings.catch_warnings(action="ignore"):  # of torch about timm's interpolation
+        backbone.set_input_size((size, size))
 
 
 def check_size(name: str, size: int) -> None:

