@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from arcshard.console import UserError
 from arcshard.distributed import World
 from loader import Batch
 from model import HeadConfig, ModelConfig
@@ -27,9 +26,9 @@ def part_of(name):
     return next((part for part in ("backbone", "head") if part in name.split(".")), "neck")
 
 
-def make_state(c, network=NETWORK):
+def make_state(c):
     torch.manual_seed(0)
-    step = build_step(network, HeadConfig(learn_scale=True), np.full(6, 5), c, ALONE)
+    step = build_step(NETWORK, HeadConfig(learn_scale=True), np.full(6, 5), c, ALONE, 32)
     train_mode(step, c, 0)
     return TrainState(c, ALONE, step, build_optimizer(step, step.embedder.backbone, c), AveragedWeights(step, 100.0),
                       KeptBuffers(step), None, 0)
@@ -73,14 +72,14 @@ def test_the_dropout_of_a_frozen_neck_still_regularizes_the_backbone(frozen):
     assert [layer.training for layer in state.step.embedder.neck] == [True, False, True, True]  # linear, norm, …
 
 
-@pytest.mark.parametrize("frozen, network, sentence", [
-    (("neck", "head", "backbone"), {}, "train.frozen is .*: leave out one of them, or there is nothing to train"),
-    (("head", "backbone"), {"neck": "none", "pooling": "avg"},
-     "train.frozen head and backbone leaves nothing to train, as this network's neck has no parameters")])
-def test_freezing_all_that_learns_is_refused(frozen, network, sentence):
-    with pytest.raises((ValueError, UserError), match=sentence):
-        build_step(ModelConfig("test_efficientnet", "none", **network), HeadConfig(), np.full(6, 5),
-                   TrainConfig(frozen=frozen), ALONE)
+def test_a_neck_that_has_nothing_to_learn_is_not_left_alone(call, dataset_path, tmp_path, refused):
+    """Said before the first stage; a learned exponent of GeM is enough."""
+    (tmp_path / "stages.yaml").write_text("stages: {all: {epochs: 1}, none: {epochs: 1, frozen: [head, backbone]}}")
+    words = ["train.py", *TINY, "--data", dataset_path, "--config", tmp_path / "stages.yaml", "--model.neck", "none"]
+    refused(call(*words, "--out", tmp_path / "run", "--model.pooling", "avg"),
+            "stage none: train.frozen head and backbone leaves nothing to train, as model.neck is none")
+    assert not (tmp_path / "run").exists()
+    assert call(*words, "--out", tmp_path / "run").returncode == 0
 
 
 STAGES = """

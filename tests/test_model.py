@@ -3,6 +3,7 @@ import pytest
 import timm
 import torch
 import torchvision.transforms.v2.functional as tv
+from timm.layers import DropPath
 
 from arcshard.console import UserError
 from model import HeadConfig, ModelConfig, build_embedder
@@ -78,6 +79,16 @@ def test_drop_path_rises_linearly_with_depth_and_rests_in_evaluation():
     assert torch.equal(embedder.eval()(images), embedder(images))
     with pytest.raises(UserError, match="train.drop_path is 0.1, which vgg11 has no use for: set it to 0"):
         build_embedder(ModelConfig("vgg11", "none"), drop_path=0.1)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_tiny"])
+def test_drop_path_of_block_i_of_n_after_the_first_is_i_of_n(name):
+    """In transformers once for attention and once for the MLP; the first block is never left out."""
+    with torch.device("meta"):
+        backbone = build_embedder(ModelConfig(name, "none", pooling="avg"), drop_path=0.2).backbone
+    rates = sorted({layer.drop_prob for layer in backbone.modules() if isinstance(layer, DropPath)})
+    assert rates == pytest.approx([0.2 * i / len(rates) for i in range(1, len(rates) + 1)])
+    assert len(rates) == {"vit": 11, "swi": 11, "con": 17}[name[:3]]
 
 
 def test_color_jitter_equals_torchvision_sample_by_sample():

@@ -191,6 +191,7 @@ def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world:
     before: list[str] | None = None
     for name, config in to_do.items():
         config.train.micro_batches(world.size)
+        check_frozen(name, config)
         loader = make_loader(Dataset(config.data, "train", config.cache), config, config.train.seed, world,
                              selection=config.select)
         images_of_classes(loader)
@@ -202,6 +203,14 @@ def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world:
             check_classes(name, config.stage.classes, before, ids)
         before = saved.landmark_ids if saved and name == saved.stage else ids
     check_network([*to_do.values()], world)
+
+
+def check_frozen(name: str, config: StageConfig) -> None:
+    """Raise UserError if backbone and head are frozen, and the neck has nothing to learn."""
+    if {"backbone", "head"} <= {*config.train.frozen_parts} and config.model.neck == "none" and (
+            config.model.pooling != "gem"):
+        raise UserError(f"{title_of(name)}train.frozen {' and '.join(config.train.frozen_parts)} leaves nothing to "
+                        f"train, as model.neck is none and model.pooling {config.model.pooling}: leave out one of them")
 
 
 def check_updates(name: str, c: TrainConfig, epoch: int, begun: bool) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arcshard.checkpoint import Weights
-from arcshard.console import UserError
 from arcshard.distributed import World, copy_flat, flattened
 from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
@@ -91,17 +90,14 @@ class Step(nn.Module):
 
 
 def freeze(step: Step, c: TrainConfig) -> None:
-    """Let what train.frozen names have no gradient. Raises UserError if nothing is left that learns.
+    """Let what train.frozen names have no gradient.
 
-    No gradient is computed for a frozen backbone: its input has none either.
+    Nothing is computed for that of a frozen backbone, whose input has none either.
     """
     for name, p in step.named_parameters():
         part = "head" if name.startswith("head.") else "backbone" if name.startswith("embedder.backbone.") else "neck"
         if part in c.frozen_parts:
             p.requires_grad_(False)
-    if not any(p.requires_grad for p in step.parameters()):
-        raise UserError(f"train.frozen {' and '.join(c.frozen_parts)} leaves nothing to train, as this network's neck "
-                        "has no parameters: leave out one of them")
 
 
 def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
