@@ -40,7 +40,7 @@ def followed(make, steps):
     ({"schedule": "poly", "poly_power": 0.5, "lr_end": 0.1, "schedule_epochs": 7.0},
      lambda o: PolyLRScheduler(o, 7 * STEPS, power=0.5, lr_min=0.1, t_in_epochs=False)),
     ({"schedule": "step", "step_epochs": (2, 4)}, lambda o: lr_scheduler.MultiStepLR(o, [2 * STEPS, 4 * STEPS])),
-    ({"schedule": "step", "step_gamma": 0.8}, lambda o: lr_scheduler.StepLR(o, STEPS, gamma=0.8))], ids=str)
+    ({"schedule": "step", "step_gamma": 0.8}, lambda o: lr_scheduler.StepLR(o, STEPS, gamma=0.8))])
 def test_a_schedule_is_the_one_of_its_name_elsewhere(options, theirs):
     assert factors(6.0, warmup=0.0, **options) == pytest.approx(followed(theirs, 6 * STEPS), abs=1e-12)
 
