@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.onnx import OnnxExporterError
 
 from arcshard.console import UserError
 from model.embedder import Embedder, ModelConfig, UnitEmbedder, build_embedder
@@ -27,8 +28,12 @@ def write_onnx(path: Path, network: UnitEmbedder, size: int, about: dict[str, st
         raise UserError(f"the network has {weights / 1e9:.1f} GB, and an ONNX file holds less than 2.1 GB: give --out "
                         "a name that ends in .safetensors")
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # torch.export treats a dimension of 1 as constant
-    program = torch.onnx.export(network, (example,), dynamo=True, verbose=False, input_names=["images"],
-                                output_names=["embeddings"], dynamic_shapes=({0: torch.export.Dim("B")},))
+    try:
+        program = torch.onnx.export(network, (example,), dynamo=True, verbose=False, input_names=["images"],
+                                    output_names=["embeddings"], dynamic_shapes=({0: torch.export.Dim("B")},))
+    except OnnxExporterError as error:  # torch 2.14 fails at the attention of BEiT
+        raise UserError(f"torch cannot write this network as ONNX ({type(error).__name__}): give --out a name "
+                        "that ends in .safetensors") from error
     assert program is not None
     program.model.metadata_props.update(about)
     program.save(path, external_data=False)

@@ -26,8 +26,8 @@ def first_stage(*words):
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_presets_are_valid_and_flags_win_over_them(preset):
-    first = first_stage("--config", preset, "--train.lr", "0.123")
-    assert isinstance(first.train, TrainConfig) and first.train.lr == 0.123
+    first = first_stage("--config", preset, "--train.rank_timeout", "12.5")
+    assert isinstance(first.train, TrainConfig) and first.train.rank_timeout == 12.5
     assert first.model != ModelConfig() or first.head != HeadConfig(), "a preset that changes nothing is none"
 
 

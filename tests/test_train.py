@@ -111,7 +111,8 @@ def test_metrics_hold_what_the_contract_names(unbroken):
 def test_the_logs_have_every_figure_that_the_report_draws(unbroken):
     logs = [training_log.read(unbroken, name) for name in (training_log.NAME, training_log.VALIDATION)]
     logged = {key for log in logs for key in log[-1]}
-    assert {curve.key for chart in (*LEARNING, *SPEED) for curve in chart.curves} - logged == {"cuda_peak_mb"}
+    assert {curve.key for chart in (*LEARNING, *SPEED) for curve in chart.curves} - logged == {
+        "cuda_peak_mb", "val_photo_recall@1", "val_photo_gap"}, "of a GPU, and of train.best"
 
 
 def test_it_learns(unbroken):
@@ -327,7 +328,7 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
     (["--view.area", "[0.5,x]"], "view.area is [0.5,x]: give a list of 2 numbers;"),
     (["--view.jpeg", "5"], "view.jpeg is 5: give a list of 2 whole numbers or null;"),
     (["--select.mix", "{a: x}"], "select.mix is {a: x}: give a mapping of names to numbers;"),
-    (["--model.neck", "x"], "model.neck is x: give one of bn, bn-prelu, swish, linear, none;"),
+    (["--model.neck", "x"], "model.neck is x: give one of bn, bn-prelu, swish, ln, linear, none;"),
     (["--train.lr.x", "5"], "there is no option train.lr.x (did you mean train.lr?);"),
     (["--train", "{lrr: 1}"], "there is no option train.lrr (did you mean train.lr?);"),
     (["--select.mix.a", "x"], "select.mix.a is x: give a number;"),
@@ -366,7 +367,7 @@ def test_a_loss_that_rests_where_nothing_is_learned_is_named(train_here, tmp_pat
     (["--train.warmup", "2"], "train.warmup is 2: give a share of the run"),
     (["--train.global_batch", "1"], "leaves BatchNorm one image at a time"),
     (["--train.micro_batch", "1"], "leaves BatchNorm one image at a time"),
-    (["--model.backbone", "test_vit"], "model.backbone test_vit cannot take images of 32 × 32 pixels"),
+    (["--model.backbone", "test_vit", "--train.size", "50"], "test_vit cannot take images of 50 × 50 pixels"),
     (["--model.dim", "1000000000000"], "there is too little memory"),
     (["--train.global_batch", "1000000"], "train.global_batch is 1000000: give at most 600, the images that there are"),
     (["--train.epochs", "0.2"], "the only update has learning rate 0, as train.warmup is 0.1 and train.global_batch 12 "
@@ -396,7 +397,7 @@ def test_wrong_options_are_one_sentence(options, sentence, train_here, tmp_path,
     ("view: {area: {a: 1}}", "view.area is {a: 1}: give a list of 2 numbers;"),
     ("select: {mix: [a]}", "select.mix is [a]: give a mapping of names to numbers;"),
     ("model: {backbone: 5}", "model.backbone is 5: give text;"),
-    ("model: {neck: null}", "model.neck is null: give one of bn, bn-prelu, swish, linear, none;"),
+    ("model: {neck: null}", "model.neck is null: give one of bn, bn-prelu, swish, ln, linear, none;"),
     ("train: 5", "train is 5: give a mapping of its fields"),
     ("head: [1]", "head is [1]: give a mapping of its fields"),
     ("view: x", "view is x: give a mapping of its fields"), ("view:", "view is null: give a mapping of its fields"),

@@ -19,7 +19,7 @@ from arcshard.console import UserError
 from arcshard.files import DiskFull
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
-from retrieval.answer import Answer, Candidate, Neighbor
+from retrieval.answers import Answer, Candidate, Neighbor
 from retrieval.web import Match, Unreadable, create_app, serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

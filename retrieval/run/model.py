@@ -20,6 +20,7 @@ from model.backbone import check_size, form_of, resize
 from retrieval import Pipeline, read_pipeline
 from shards import CacheConfig
 
+UNTRAINED = "untrained"  # in place of the fingerprint of weights
 LARGEST = 4096  # side of images in pixels; a batch of 64 takes 3.2 GB as bytes, 13 GB as the network's input
 
 # Test-time augmentation: one embedding of several views of a photo.
@@ -177,7 +178,7 @@ def load_untrained(out: Path, tta: Tta = Tta()) -> RunModel:
     saved = checkpoint.load(out)
     with checkpoint.fitting(out):
         pooling = "avg" if form_of(saved.config["model"]["backbone"]).layout in ("NCHW", "NHWC") else "auto"
-        model = _run_model(saved, "untrained", tta, "auto", neck="none", dropout=0.0, pooling=pooling)
+        model = _run_model(saved, UNTRAINED, tta, "auto", neck="none", dropout=0.0, pooling=pooling)
     _fit_sizes(model, saved, out)
     return model
 
@@ -233,7 +234,7 @@ def _run_model(saved: checkpoint.Checkpoint, fingerprint: str, tta: Tta, device_
     if not (type(trained_size) is int and 1 <= trained_size <= LARGEST):
         raise ValueError(f"train.size is {trained_size}")
     _check_packing(saved.packing)
-    if model.weights == "none":
+    if fingerprint != UNTRAINED:
         _check_weights(model, trained_size, saved.best_weights.embedder)
     embedder, cache = build_embedder(model, size=trained_size).to(device).eval(), CacheConfig(**config.get("cache", {}))
     view = View(**config["view"]).in_evaluation((tta.size or trained_size) / trained_size)

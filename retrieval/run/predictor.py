@@ -12,7 +12,7 @@ from arcshard import checkpoint as checkpoints
 from arcshard.console import UserError
 from arcshard.memory import keep_freed_memory
 from retrieval import Pipeline, read_pipeline
-from retrieval.answer import Answer, Candidate, Neighbor
+from retrieval.answers import Answer, Candidate, Neighbor
 from retrieval.metrics import NO_LANDMARK
 from retrieval.no_landmark import load_threshold, verdict
 from retrieval.run.model import Tta

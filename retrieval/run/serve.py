@@ -13,7 +13,7 @@ from preprocess.images.decode import Rejected
 from preprocess.images.formats import MAX_PIXELS
 from preprocess.images.normalize import normalize
 from retrieval import Pipeline
-from retrieval.answer import Answer
+from retrieval.answers import Answer
 from retrieval.local_features import extract, verify
 from retrieval.pictures import match_picture
 from retrieval.run.embed import GALLERY

@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from retrieval.answer import Answer
+from retrieval.answers import Answer
 
 
 class Unreadable(Exception):

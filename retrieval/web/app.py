@@ -2,7 +2,7 @@
 
 GET  /                    the page
 GET  /gallery/ROW.jpg     a gallery photo
-POST /answer              an image file as the body: its answer, JSON as retrieval.answer.Answer
+POST /answer              an image file as the body: its answer, JSON as retrieval.answers.Answer
 POST /match/ROW           an image file as the body: a JPEG of its inliers with that gallery photo; header Inliers
 
 A wrong request is answered with {"error": a sentence} and a status of 4xx, a full disk with 507.
