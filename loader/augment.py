@@ -133,7 +133,7 @@ def central_boxes(view: View, widths: Lengths, heights: Lengths) -> Boxes:
 
 def _parts(frames: Boxes, side: float, place: NDArray[np.float64] | float) -> Boxes:
     """Boxes within frames, of `side` times their sides. place: shares of the room for x and y, (n, 2), below 1."""
-    sides = np.maximum(1, np.rint(frames[:, 2:] * side))
+    sides = np.minimum(frames[:, 2:], np.maximum(1, np.rint(frames[:, 2:] * side)))
     room = frames[:, 2:] - sides
     return np.concatenate([frames[:, :2] + np.floor(place * (room + 1)), sides], 1)
 
