@@ -23,7 +23,6 @@ from machine import listed, machine, median_range
 from numpy.typing import NDArray
 
 from arcshard.console import Parser, UserError, check_least, run
-from loader import Batch
 from loader.frames import frame
 from preprocess.engine import Engine
 from preprocess.images.normalize import normalize
@@ -67,12 +66,12 @@ def parse_args() -> argparse.Namespace:
 def one_photo(predictor: Predictor, files: list[Path], rounds: int) -> None:
     """Print times of a call and of what it cannot do without, and the ratio of each round."""
     model = predictor.indexes[0].model
-    batches = [single(model, file) for file in files]
+    images = [single(model, file) for file in files]
     predictor(files[0])
     calls, parts = [], []
     for _ in range(rounds):
-        pairs = [(seconds(lambda: predictor(file)), seconds(lambda: bare(model, file, batch)))
-                 for file, batch in zip(files, batches)]
+        pairs = [(seconds(lambda: predictor(file)), seconds(lambda: bare(model, file, image)))
+                 for file, image in zip(files, images)]
         calls.append(min(call for call, _ in pairs))
         parts.append(min(part for _, part in pairs))
     print(f"one photo, fastest of {len(files)} in each round: {median_range([1000 * s for s in calls], '.1f')} ms; "
@@ -80,17 +79,15 @@ def one_photo(predictor: Predictor, files: list[Path], rounds: int) -> None:
           f"ratio {median_range([call / part for call, part in zip(calls, parts)], '.2f')}")
 
 
-def single(model: RunModel, file: Path) -> Batch:
-    """The photo as the network sees it."""
+def single(model: RunModel, file: Path) -> torch.Tensor:
+    """The photo as the network sees it, uint8 (1, S, S, 3)."""
     image = frame(UnpackedPhotos([file], model.packing).read(0), model.view, model.size)
-    number = torch.zeros(1, dtype=torch.int64)
-    return Batch(torch.from_numpy(image[None]).to(model.device), number, number,
-                 torch.ones(1, 3, device=model.device), 0, 0.0)
+    return torch.from_numpy(image[None]).to(model.device)
 
 
-def bare(model: RunModel, file: Path, batch: Batch) -> None:
+def bare(model: RunModel, file: Path, image: torch.Tensor) -> None:
     simplejpeg.decode_jpeg(file.read_bytes(), "RGB")
-    embed_views(model.embedder, [batch], model.tta.flip)
+    embed_views(model.embedder, [image], model.tta.flip, torch.ones(1, 3, device=model.device))
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -106,13 +106,12 @@ def test_ranks_write_one_store_together(run_folder, dataset_path, whole, tmp_pat
 def test_views_are_the_mean_of_their_embeddings(run_folder, dataset_path, flip):
     """Against the formula in float64, and a photo's mirror image gets the photo's embedding if both are seen."""
     model, generator = load_model(run_folder), torch.Generator().manual_seed(0)
-    views = [type("Batch", (), {"images": torch.randint(256, (3, side, side, 3), generator=generator).byte(),
-                                "jitter": torch.ones(3, 3)})() for side in (48, 64)]
-    seen = [images for view in views for images in (view.images, *([view.images.flip(2)] if flip else []))]
+    views = [torch.randint(256, (3, side, side, 3), generator=generator).byte() for side in (48, 64)]
+    seen = [images for view in views for images in (view, *([view.flip(2)] if flip else []))]
     with torch.inference_mode():
         parts = [F.normalize(model.embedder(images, torch.ones(3, 3)).double()) for images in seen]
     expected = F.normalize(torch.stack(parts).mean(0)).numpy()
-    np.testing.assert_allclose(embed_views(model.embedder, views, flip), expected, atol=1e-6)
+    np.testing.assert_allclose(embed_views(model.embedder, views, flip, torch.ones(3, 3)), expected, atol=1e-6)
 
 
 def test_views_have_a_store_of_their_own(retrieval, run_folder, dataset_path, whole, tmp_path):
@@ -135,9 +134,10 @@ def test_a_size_has_stores_of_its_own_and_shows_larger_images(retrieval, run_fol
     own, large, both = (Embeddings.load(tmp_path / "run" / name) for name in ("val", "val.64px", "val.64px,flip"))
     assert [(kept.provenance.size, kept.provenance.tta) for kept in (own, large, both)] == [
         (48, "none"), (64, "none"), (64, "flip")]
-    model, images = load_model(run_folder), next(iter(Loader(Dataset(dataset_path, "val"), batch_size=18, size=64,
-                                                             train=False)))
-    np.testing.assert_allclose(large.vectors, embed_views(model.embedder, [images], False), atol=1e-5)
+    model, batch = load_model(run_folder), next(iter(Loader(Dataset(dataset_path, "val"), batch_size=18, size=64,
+                                                            train=False)))
+    found = embed_views(model.embedder, [batch.images], False, batch.jitter)
+    np.testing.assert_allclose(large.vectors, found, atol=1e-5)
     with pytest.raises(UserError, match="of different weights, views or sizes, .*: embed both with one run"):
         retrieval("neighbors", "--queries", tmp_path / "run/val", "--gallery", tmp_path / "run/val.64px", "--out", "n")
     with pytest.raises(UserError, match="--size is 0: give 1 to 4096"):

@@ -95,7 +95,7 @@ def embed_rows(model: RunModel, dataset: Dataset, rows: range, batch: int = BATC
                     device="gpu" if model.device.type == "cuda" else "cpu") for size in model.tta.sizes(model.size)]
     with progress(total=len(rows), unit="photos", what=f"embed {dataset.split}", disable=not show) as bar:
         for batches in zip(*views, strict=True):
-            yield embed_views(model.embedder, batches, model.tta.flip)
+            yield embed_views(model.embedder, [batch.images for batch in batches], model.tta.flip, batches[0].jitter)
             bar.update(len(batches[0].ids))
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError
 from arcshard.untrusted import reason
-from loader import Batch, View
+from loader import View
 from model import Embedder, ModelConfig, build_embedder
 from model.backbone import check_size, form_of, resize
 from retrieval import Pipeline, read_pipeline
@@ -60,15 +61,17 @@ def read_tta(text: str) -> Tta:
 
 
 @torch.inference_mode()
-def embed_views(embedder: Embedder, views: Sequence[Batch], flip: bool) -> NDArray[np.float32]:
+def embed_views(embedder: Embedder, views: Sequence[Tensor], flip: bool, jitter: Tensor | None = None
+                ) -> NDArray[np.float32]:
     """float32 (n, D) at length 1: the sum over views v of e_v / |e_v|, scaled to length 1.
 
-    views: the same n photos at different sizes. flip: their mirror images count as views too.
+    views: the same n photos at different sizes, uint8 (n, H, W, 3) each. flip: their mirror images count as views too.
+    jitter: of the photos' colors (n, K), see `prepare`.
     """
-    total = torch.zeros((), device=views[0].images.device)
-    for batch in views:
-        for images in (batch.images, *([batch.images.flip(2)] if flip else [])):
-            total = total + F.normalize(embedder(images, batch.jitter))
+    total = torch.zeros((), device=views[0].device)
+    for view in views:
+        for images in (view, *([view.flip(2)] if flip else [])):
+            total = total + F.normalize(embedder(images, jitter))
     return F.normalize(total).cpu().numpy()
 
 

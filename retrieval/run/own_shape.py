@@ -8,7 +8,6 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from arcshard.console import UserError, progress
@@ -22,7 +21,7 @@ from preprocess.images.normalize import upright
 from retrieval import Embeddings
 from retrieval.metrics import NO_LANDMARK
 from retrieval.run.embed import rows_of
-from retrieval.run.model import RunModel, Tta
+from retrieval.run.model import RunModel, Tta, embed_views
 from retrieval.store import Parts, Provenance, in_parts, runs, write_store
 from shards import CacheConfig, Dataset, splits
 from shards.format import MANIFEST
@@ -186,13 +185,7 @@ def views_of_photo(data: bytes, size: int, tta: Tta, box: NDArray[np.float64] | 
             for side in tta.sizes(min(size, longest))]
 
 
-@torch.inference_mode()
 def embed(model: RunModel, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """float32 (1, D) of length 1: the sum of the views' embeddings, each of length 1, with mirror images if asked for.
-    """
-    total = torch.zeros((), device=model.device)
-    for view in views:
-        image = torch.from_numpy(view)[None].to(model.device)
-        for images in (image, *([image.flip(2)] if model.tta.flip else [])):
-            total = total + F.normalize(model.embedder(images))
-    return F.normalize(total).cpu().numpy()
+    """float32 (1, D) of length 1 of one photo's views, uint8 (H, W, 3), RGB."""
+    return embed_views(model.embedder, [torch.from_numpy(view)[None].to(model.device) for view in views],
+                       model.tta.flip)

@@ -17,7 +17,6 @@ from PIL import Image
 from arcshard.console import UserError, progress
 from arcshard.files import report_full_disk
 from arcshard.urls import is_url, read_object
-from loader import Batch
 from loader.frames import frame
 from loader.pipeline import share_of_cores
 from preprocess.images.decode import Rejected
@@ -133,6 +132,5 @@ def _in_turn(started: Iterable[Future[Views | str]]) -> Iterator[Views | str]:
 
 
 def _embedded(model: RunModel, photos: Sequence[Views]) -> NDArray[np.float32]:
-    ids, jitter = torch.zeros(len(photos), dtype=torch.int64), torch.ones(len(photos), 3, device=model.device)
     views = [torch.from_numpy(np.stack(images)).to(model.device) for images in zip(*photos)]
-    return embed_views(model.embedder, [Batch(images, ids, ids, jitter, 0, 0.0) for images in views], model.tta.flip)
+    return embed_views(model.embedder, views, model.tta.flip, torch.ones(len(photos), 3, device=model.device))
