@@ -60,13 +60,25 @@ def embed_split(model: RunModel, dataset: Dataset, path: Path | None, keep: bool
 
 def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "float32", batch: int = BATCH,
                 world: World = ALONE, part_rows: int = ROWS) -> None:
-    """Write the store of a split, each rank a contiguous share of the missing parts; all ranks must call.
+    """Write the store of a split as `fill_store` does."""
+    def embed(rows: range) -> Iterator[NDArray[np.float32]]:
+        return embed_rows(model, dataset, rows, batch, show=world.is_main)
 
-    part_rows: rows of a part; a kill costs each rank fewer. Raises UserError for embeddings that are not finite, and if
-    another process writes there.
+    fill_store(path, provenance_of(model, dataset), len(dataset), embed, lambda: rows_of(dataset), dtype, world,
+               part_rows)
+
+
+def fill_store(path: Path, provenance: Provenance, count: int, embed: Callable[[range], Iterator[NDArray[np.float32]]],
+               about: Callable[[], tuple[list[str], NDArray[np.int64], list[str]]], dtype: str = "float32",
+               world: World = ALONE, part_rows: int = ROWS) -> None:
+    """Write a store of `count` rows, each rank a contiguous share of the missing parts; all ranks must call.
+
+    embed: rows -> their embeddings (n, D), some at a time. about: keys, labels and landmark ids of all rows. part_rows:
+    rows of a part; a kill costs each rank fewer. Raises UserError for embeddings that are not finite, and if another
+    process writes there.
     """
     path.mkdir(parents=True, exist_ok=True)
-    parts = Parts(path, provenance_of(model, dataset), len(dataset), dtype, part_rows)
+    parts = Parts(path, provenance, count, dtype, part_rows)
     with world.lock(path):
         if world.is_main:
             parts.begin()
@@ -74,13 +86,12 @@ def write_split(model: RunModel, dataset: Dataset, path: Path, dtype: str = "flo
         own = share(parts.missing(), world.rank, world.size)
         world.wait()  # every rank has looked before one writes
         for first, last in runs(own):
-            vectors = embed_rows(model, dataset, parts.rows_of(first, last), batch, show=world.is_main)
-            for number, part in enumerate(in_parts(vectors, part_rows), first):
+            for number, part in enumerate(in_parts(embed(parts.rows_of(first, last)), part_rows), first):
                 parts.write(number, part)
         world.wait()
         if world.is_main:
             try:
-                write_store(path, parts.blocks(), *rows_of(dataset), provenance_of(model, dataset))
+                write_store(path, parts.blocks(), *about(), provenance)
             except ValueError as error:
                 parts.remove()
                 raise UserError(f"{path}: {error}: choose another checkpoint of the run") from error

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from arcshard.console import UserError, progress
-from arcshard.files import folder_lock
 from arcshard.trees import files_below
 from arcshard.untrusted import reason
 from arcshard.urls import is_url
@@ -20,9 +19,9 @@ from preprocess.images.formats import PHOTO_ENDINGS
 from preprocess.images.normalize import upright
 from retrieval import Embeddings
 from retrieval.metrics import NO_LANDMARK
-from retrieval.run.embed import rows_of
+from retrieval.run.embed import fill_store, rows_of
 from retrieval.run.model import RunModel, Tta, embed_views
-from retrieval.store import Parts, Provenance, in_parts, runs, write_store
+from retrieval.store import Provenance
 from shards import CacheConfig, Dataset, splits
 from shards.format import MANIFEST
 from shards.jpeg import read_header
@@ -58,9 +57,9 @@ def open_photos(where: str, cache: CacheConfig = CacheConfig()) -> Photos:
     Raises UserError for anything else.
     """
     base, _, split = where.rpartition(":")
-    if is_dataset(base):
+    if has_manifest(base):
         return _of_dataset(Dataset(base, split, cache))
-    if is_dataset(where):
+    if has_manifest(where):
         known = splits(where, cache)
         if len(known) > 1:
             raise UserError(f"{where} has the splits {', '.join(known)}: say which, as in {where}:{known[0]}")
@@ -70,8 +69,8 @@ def open_photos(where: str, cache: CacheConfig = CacheConfig()) -> Photos:
     return _of_folder(Path(where))
 
 
-def is_dataset(where: str) -> bool:
-    """Whether it claims to be one."""
+def has_manifest(where: str) -> bool:
+    """Whether it claims to be a dataset."""
     return is_url(where) or (Path(where) / MANIFEST).is_file()
 
 
@@ -117,7 +116,7 @@ def embed_photos(model: RunModel, photos: Photos, path: Path, what: str, boxes: 
     """The store `path`, made anew unless it holds just these embeddings; continues where it was interrupted.
 
     what: for the progress bar and the store's split. boxes: (N, 4) left, top, right, bottom in pixels, to which each
-    photo is cut first. Raises UserError for a photo that cannot be read.
+    photo is cut first. Raises UserError for a photo that cannot be read, and as `fill_store` does.
     """
     fingerprint = photos.fingerprint if boxes is None else hashlib.sha256(
         photos.fingerprint.encode() + boxes.tobytes()).hexdigest()
@@ -128,32 +127,19 @@ def embed_photos(model: RunModel, photos: Photos, path: Path, what: str, boxes: 
         kept = None
     if kept and kept.provenance == provenance:
         return kept
-    path.mkdir(parents=True, exist_ok=True)
-    parts = Parts(path, provenance, len(photos.keys), "float32", PART)
-    with folder_lock(path):
-        parts.begin()
-        missing = parts.missing()
-        rows = [row for first, last in runs(missing) for row in parts.rows_of(first, last)]
-        with progress(total=len(photos.keys), initial=len(photos.keys) - len(rows), unit="photos",
-                      what=f"embed {what}") as bar:
-            for first, last in runs(missing):
-                vectors = embed_rows(model, photos, parts.rows_of(first, last), boxes, bar.update)
-                for number, part in enumerate(in_parts(vectors, PART), first):
-                    parts.write(number, part)
-        write_store(path, parts.blocks(), photos.keys, photos.labels, photos.landmark_ids, provenance)
-        parts.remove()
+    fill_store(path, provenance, len(photos.keys), lambda rows: embed_each(model, photos, rows, boxes, what),
+               lambda: (photos.keys, photos.labels, photos.landmark_ids), part_rows=PART)
     return Embeddings.load(path)
 
 
-def embed_rows(model: RunModel, photos: Photos, rows: range, boxes: Boxes | None, done: Callable[[int], object]
+def embed_each(model: RunModel, photos: Photos, rows: range, boxes: Boxes | None, what: str
                ) -> Iterator[NDArray[np.float32]]:
-    """float32 (1, D) of length 1 of each row; threads decode ahead, `done` is called after each."""
+    """float32 (1, D) of length 1 of each row, with progress; threads decode ahead."""
     threads = joblib.Parallel(joblib.cpu_count(), backend="threading", return_as="generator")
     decoded = threads(joblib.delayed(_views)(photos, row, None if boxes is None else boxes[row], model)
                       for row in rows)
-    for views in decoded:
+    for views in progress(decoded, total=len(rows), unit="photos", what=f"embed {what}"):
         yield embed(model, views)
-        done(1)
 
 
 def _views(photos: Photos, row: int, box: NDArray[np.float64] | None, model: RunModel) -> list[NDArray[np.uint8]]:
