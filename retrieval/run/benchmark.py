@@ -130,7 +130,8 @@ def check_options(args: argparse.Namespace) -> None:
 
 def embedded(args: argparse.Namespace, truth: RevisitedTruth | dict[str, Asked]) -> Measured:
     """Queries and gallery in the order of the ground truth, and distractors."""
-    gallery, queries = opened(args.gallery), opened(args.queries or args.gallery)
+    gallery = opened(args.gallery)
+    queries = opened(args.queries) if args.queries else gallery
     more = opened(args.distractors) if args.distractors else None
     asked = truth.queries if isinstance(truth, RevisitedTruth) else list(truth)
     queries = take(queries, asked, f"{args.queries or args.gallery} lacks queries of {args.truth}")
