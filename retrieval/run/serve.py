@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from arcshard.console import Parser, UserError
 from preprocess.images.decode import Rejected
-from preprocess.images.formats import MAX_PIXELS
-from preprocess.images.normalize import normalize
 from retrieval import Pipeline
 from retrieval.answers import Answer
 from retrieval.local_features import extract, verify
@@ -20,6 +18,7 @@ from retrieval.run.embed import GALLERY
 from retrieval.run.model import Tta, add_answer_options, add_checkpoint, pipeline_of, views_of
 from retrieval.run.photos import is_dataset
 from retrieval.run.predictor import Predictor
+from retrieval.run.unpacked import UnpackedPhotos
 from retrieval.steps import NAMES
 from retrieval.web import Match, Unreadable
 from shards import Dataset
@@ -58,9 +57,9 @@ class RunAnswerer:
 
     def _pixels(self, photo: bytes) -> NDArray[np.uint8]:
         """uint8 (H, W, 3), RGB. Raises Unreadable."""
-        max_pixels = self.predictor.indexes[0].model.packing.get("max_pixels", MAX_PIXELS)
+        packing = {**self.predictor.indexes[0].model.packing, "short_side": None, "quality": QUALITY}
         try:
-            return simplejpeg.decode_jpeg(normalize(photo, None, QUALITY, max_pixels=max_pixels).data, "RGB")
+            return simplejpeg.decode_jpeg(UnpackedPhotos([photo], packing).read(0), "RGB")
         except Rejected as error:
             raise Unreadable(str(error)) from error
 
