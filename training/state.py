@@ -17,7 +17,7 @@ from arcshard.console import UserError, progress
 from arcshard.distributed import World
 from loader import Batch
 from model import HeadConfig, ModelConfig, build_embedder, build_head
-from model.backbone import resize
+from model.backbone import LONGEST, resize
 from model.batchnorm import correct_momentum
 from model.heads import remap_centers
 from model.stats import class_means, init_centers
@@ -26,7 +26,6 @@ from training.config import TrainConfig
 from training.optim import AveragedWeights, LossScale, build_optimizer, clip, keep_out_of_ddp, own_state, step_unless
 from training.stage import StageRun, images_ahead
 from training.step import (
-    LONGEST,
     KeptBuffers,
     Step,
     autocast,

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from arcshard.checkpoint import Weights
 from arcshard.distributed import World, copy_flat, flattened
+from model.backbone import said
 from model.batchnorm import freeze_statistics
 from model.embedder import Embedder
 from model.heads import MarginHead
@@ -123,7 +124,6 @@ def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
 
 WARM_UP, TIMED = 3, 10  # passes
-LONGEST = 200  # characters of a reason
 NO_SYNCED = ("torch cannot compile a synced BatchNorm without breaking the graph, so with train.batchnorm synced only "
              "the head is compiled")
 
@@ -167,7 +167,7 @@ def choose_form(step: Step, inputs: tuple[Tensor, ...], c: TrainConfig, world: W
         try:
             seconds = seconds_of(form, inputs, c, world)
         except RuntimeError as error:  # a graph break, no C++ compiler, no Triton, no memory
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST]
+            reason = said(error)
     if world.any(bool(reason)):
         return step, f"the step cannot be compiled ({reason or 'on another rank'}): it runs as it is"
     if c.compile == "always":
