@@ -10,7 +10,7 @@ from importlib import import_module
 
 from arcshard.console import Parser, run
 
-COMMANDS = {  # name: module, its first words, what it does
+COMMANDS = {  # name: module, words that go before those given, what it does
     "fetch": ("preprocess.fetch", [], "download a data set from Kaggle or the web"),
     "clean": ("preprocess.clean", [], "make the sample table of a CSV or a tree of folders"),
     "duplicates": ("preprocess.duplicates", [], "list near duplicates"),

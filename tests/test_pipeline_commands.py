@@ -2,13 +2,11 @@
 import csv
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import simplejpeg
-import torch
 from PIL import Image
 
 import evaluate
@@ -17,11 +15,9 @@ import report
 import retrieval.__main__
 import tune
 from arcshard import checkpoint
-from arcshard.checkpoint import Checkpoint, Weights
+from arcshard.checkpoint import Checkpoint
 from arcshard.console import UserError
 from arcshard.files import folder_lock
-from loader import View
-from model import ModelConfig, build_embedder
 from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
@@ -37,6 +33,7 @@ from retrieval.run.serve import is_loopback, load_answerer
 from retrieval.steps import Search
 from retrieval.web import Unreadable
 from shards import Dataset
+from tests.random_run import save_random_run
 
 FIRST, SECOND, CANDIDATES, THIRD, OURS = (
     f"configs/pipelines/{name}.yaml"
@@ -45,15 +42,7 @@ FIRST, SECOND, CANDIDATES, THIRD, OURS = (
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A run as train.py leaves it, its weights random: what is tested is who answers, not how well."""
-    out = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    config = ModelConfig(backbone="test_efficientnet", weights="none", neck="bn-prelu", dim=32)
-    options = {"model": asdict(config), "view": asdict(View()), "head": {"centers": 2},
-               "train": {"size": 48, "device": "cpu"}}
-    weights = Weights(build_embedder(config).state_dict(), {"weight": torch.randn(12, 32)})
-    checkpoint.save(out, Checkpoint(options, weights))
-    return out
+    return save_random_run(tmp_path_factory.mktemp("run"), classes=6, centers=2)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,9 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import arcshard
-from arcshard import checkpoint
-from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
 from loader import Loader, View
 from loader.frames import frame
-from model import ModelConfig, build_embedder
 from preprocess.engine import Engine
 from preprocess.packing.options import PackOptions
 from preprocess.packing.pack import pack
@@ -29,6 +25,7 @@ from retrieval.run.predictor import Predictor
 from retrieval.run.unpacked import UnpackedPhotos, embed_photos
 from shards import Dataset
 from tests.pictures import encoded, normal_jpeg, scene, with_orientation
+from tests.random_run import save_random_run
 
 PACKING = {"short_side": 96, "quality": 80, "max_pixels": 10**6}
 FILES = {"normal": normal_jpeg(130, 96), "large": normal_jpeg(301, 224), "turned": with_orientation(6, 150, 110),
@@ -60,14 +57,7 @@ def test_a_photo_is_seen_as_if_it_had_been_packed(packed, view):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    config = ModelConfig(backbone="test_efficientnet", weights="none", neck="bn-prelu", dim=32)
-    options = {"model": asdict(config), "view": asdict(View()), "head": {"centers": 1},
-               "train": {"size": 48, "device": "cpu"}}
-    checkpoint.save(out, Checkpoint(options, Weights(build_embedder(config).state_dict(),
-                                                     {"weight": torch.randn(6, 32)})))
-    return out
+    return save_random_run(tmp_path_factory.mktemp("run"), classes=6)
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,11 @@
 """README and docs name what is there: files, make targets, flags; their snippets run."""
 import re
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
-from arcshard import checkpoint
-from arcshard.checkpoint import Checkpoint, Weights
-from model import ModelConfig, build_embedder
+from tests.random_run import save_random_run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -90,11 +86,7 @@ def names_after_the_snippet_of(page: str, dataset_path: Path) -> dict:
 def test_the_snippet_of_the_readme_runs(dataset_path, photos, tmp_path, monkeypatch):
     for name in ("photo.jpg", "a.jpg", "b.jpg"):
         shutil.copy(photos[0] / "c2test.jpg", tmp_path / name)
-    (tmp_path / "runs" / "demo").mkdir(parents=True)
-    config = ModelConfig(backbone="test_efficientnet", weights="none")
-    options = {"model": asdict(config), "view": {}, "head": {"centers": 1}, "train": {"size": 48, "device": "cpu"}}
-    checkpoint.save(tmp_path / "runs" / "demo", Checkpoint(
-        options, Weights(build_embedder(config).state_dict(), {"weight": torch.randn(6, 512)})))
+    save_random_run(tmp_path / "runs" / "demo", classes=6, dim=512)
     monkeypatch.chdir(tmp_path)
     names = names_after_the_snippet_of("README.md", dataset_path)
     assert names["answer"].landmark in names["train"].landmark_ids and names["vectors"].shape == (2, 512)

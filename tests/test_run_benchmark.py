@@ -1,7 +1,6 @@
 """The command benchmark: photos in their own shape, embedded as papers do, and figures that plain loops find too."""
 import json
 import pickle
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,11 +9,7 @@ import torch
 import yaml
 
 import retrieval.__main__ as command
-from arcshard import checkpoint
-from arcshard.checkpoint import Checkpoint, Weights
 from arcshard.console import UserError
-from loader import View
-from model import ModelConfig, build_embedder
 from retrieval import Embeddings, Vectors, map_at_k
 from retrieval.benchmarks import revisited
 from retrieval.run.benchmark import lookup, rankings, take
@@ -24,20 +19,14 @@ from retrieval.state import Neighbors, State
 from retrieval.store import Provenance
 from retrieval.whitening import fit_whitening
 from shards import Dataset
+from tests.random_run import save_random_run
 
 SMALL = ("--size", 64, "--tta", "0.7071")
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A run as train.py leaves it, its weights random."""
-    out, config = tmp_path_factory.mktemp("runs"), ModelConfig(backbone="test_efficientnet", weights="none", dim=24)
-    torch.manual_seed(0)
-    options = {"model": asdict(config), "view": asdict(View()), "head": {"centers": 1},
-               "train": {"size": 48, "device": "cpu"}}
-    checkpoint.save(out, Checkpoint(options, Weights(build_embedder(config).state_dict(),
-                                                     {"weight": torch.randn(6, 24)})))
-    return out
+    return save_random_run(tmp_path_factory.mktemp("runs"), classes=6, dim=24)
 
 
 @pytest.fixture
