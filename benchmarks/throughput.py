@@ -23,7 +23,7 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -224,13 +224,19 @@ def text(report: dict[str, Any]) -> str:
     """The figures as a person reads them: median (least to most) of the rounds."""
     rounds, classes = report["rounds"], report["classes_a_batch"]
     lines = [listed(report["machine"]), listed(report["settings"])]
-    lines += [f"{label:18}{median_range([r[name] for r in rounds], ',.0f')} images/s" for name, label in PARTS.items()]
+    lines += [f"{label:18}{rate_text(r[name] for r in rounds)} images/s" for name, label in PARTS.items()]
     lines.append(f"{'both / step':18}{median_range([r['both'] / r['step'] for r in rounds], '.3f')}")
     lines.append(f"{'loader / DALI':18}{median_range([r['loader'] / r['dali'] for r in rounds], '.2f')}")
-    wait_share = median_range([r["wait_share"] for r in rounds], ".3f")
+    wait_share = median_range([r["wait_share"] for r in rounds], ".2%")
     lines.append(f"{'wait share':18}{wait_share} of the time of loader and step")
     lines.append(f"{'classes a batch':18}{classes['seen']:.1f}, of a random permutation {classes['expected']:.1f}")
     return "\n".join([*lines, verdict(rounds), schedule(rounds)])
+
+
+def rate_text(values: Iterable[float]) -> str:
+    """Images/s; with decimals where a large network takes few."""
+    listed = list(values)
+    return median_range(listed, ",.0f" if min(listed) >= 10 else ".2f")
 
 
 def verdict(rounds: list[dict[str, float]]) -> str:

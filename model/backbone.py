@@ -2,10 +2,11 @@
 
 That device computes shapes alone: it needs neither weights nor memory, and draws no random numbers.
 """
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import timm
@@ -30,7 +31,8 @@ class Form:
     """Channels of a position; pooled: of what the model's own pooling gives."""
     bare: bool = True
     """Whether the features are model(x) of the model made with global_pool="", with the layers that some have behind
-    their map. Else they are its forward_features, made with its own head."""
+    their map. Else they are its forward_features, made with its own head: so a VGG's, whose layers behind its map leave
+    one position, over which every pooling is the same."""
     head: bool = False
     """Whether its forward_head takes its features."""
     prefix: int = 0
@@ -55,7 +57,7 @@ def form_of(name: str, own: bool = False) -> Form:
     """What timm's model `name` gives; own: by its own pooling. Raises UserError if it has none."""
     batch = _batch(own_size(name))
     bare: Any = None if own else _tried(lambda: _made(name, global_pool="")(batch))
-    if _ndim(bare) == 4:
+    if _ndim(bare) == 4 and bare[0].numel() > max(bare.shape[1:]):
         return _of_map(bare, bare=True)
     model = _made(name)
     features = _tried(lambda: model.forward_features(batch))
@@ -84,6 +86,7 @@ def _of_tokens(model: Any, features: Tensor) -> Form:
     prefix = getattr(model, "num_prefix_tokens", int(has_class))
     width = features.shape[2]
     if getattr(model, "attn_pool", None) is not None:
+        model = copy.deepcopy(model)
         model.reset_classifier(0, "avg")
     normed = _tried(lambda: model.forward_head(features[:, :1].expand(-1, prefix + 1, -1), pre_logits=True))
     return Form("tokens", width, False, _ndim(normed) == 2 and normed.shape[1] == width, prefix, has_class,
@@ -173,8 +176,9 @@ def said(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
 
 
+@lru_cache(maxsize=4)
 def _made(name: str, **options: Any) -> Any:
-    """The model on the meta device, in eval mode, without a classifier."""
+    """The model on the meta device, in eval mode, without a classifier; not to be changed."""
     with torch.device("meta"):
         return timm.create_model(name, num_classes=0, **options).eval()
 

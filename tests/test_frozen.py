@@ -104,3 +104,12 @@ def test_a_sharded_head_that_learns_alone_and_then_stands_still_trains_as_a_whol
     expected = [loss for _, _, loss in losses(tmp_path / "whole")]
     assert len(expected) == 15
     assert [loss for _, _, loss in losses(tmp_path / "sharded")] == pytest.approx(expected, rel=1e-3)
+
+
+def test_ranks_do_not_wait_for_layers_behind_the_map_which_learn_nothing(call, on_ranks, dataset_path, tmp_path):
+    words = ["train.py", *TINY, "--data", dataset_path, "--model.backbone", "efficientvit_b0", "--model.pooling", "avg",
+             "--train.size", 32, "--train.epochs", 1, "--train.batchnorm_frozen_from", 0]
+    one, two = call(*words, "--out", tmp_path / "one"), on_ranks(2, *words, "--out", tmp_path / "two")
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    expected = [loss for _, _, loss in losses(tmp_path / "one")]
+    assert [loss for _, _, loss in losses(tmp_path / "two")] == pytest.approx(expected, rel=1e-3)

@@ -31,12 +31,12 @@ def own_state(state: dict[str, Any], optimizer: torch.optim.Optimizer, head: Mar
     return _changed(state, optimizer, head, head.shard.own)
 
 
-def keep_out_of_ddp(module: nn.Module, sharded: Sequence[Tensor]) -> None:
+def keep_out_of_ddp(module: nn.Module, parameters: Sequence[Tensor]) -> None:
     """Let DDP neither send around nor average these parameters of `module`, nor its buffers; call it before wrapping.
 
     DDP would send the running statistics with each step; rank 0's are shared where they are used instead.
     """
-    names = [name for name, p in module.named_parameters() if any(p is s for s in sharded)]
+    names = [name for name, p in module.named_parameters() if any(p is other for other in parameters)]
     names += [name for name, _ in module.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
 

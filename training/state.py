@@ -35,6 +35,7 @@ from training.step import (
     freeze,
     may_compile,
     train_mode,
+    without_gradient,
 )
 
 
@@ -192,9 +193,11 @@ def parallel(state: TrainState, example: Callable[[], Any]) -> nn.Module:
         size = len(batch.labels) // state.micro_batches
         module, said = choose_form(step, (batch.images[:size], batch.jitter[:size], batch.labels[:size]), c, world)
         world.log(said)
-    sharded = step.head.sharded_parameters
-    if world.size > 1 and any(p.requires_grad for p in step.parameters() if not any(p is s for s in sharded)):
-        keep_out_of_ddp(module, sharded)
+    if world.size == 1:
+        return module
+    apart = [*step.head.sharded_parameters, *without_gradient(step, c)]
+    if any(p.requires_grad for p in step.parameters() if not any(p is other for other in apart)):
+        keep_out_of_ddp(module, apart)
         on_gpu = world.device.type == "cuda"
         module = DistributedDataParallel(module, device_ids=[world.device.index] if on_gpu else None,
                                          gradient_as_bucket_view=True)

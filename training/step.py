@@ -101,6 +101,20 @@ def freeze(step: Step, c: TrainConfig) -> None:
             p.requires_grad_(False)
 
 
+def without_gradient(step: Step, c: TrainConfig) -> list[nn.Parameter]:
+    """Trained parameters that the embedding does not depend on: of layers that some backbones have behind their map.
+
+    DDP would wait for their gradients. They are found by a pass of two black images.
+    """
+    trained = [p for p in step.embedder.parameters() if p.requires_grad]
+    if not trained:
+        return []
+    with unchanged(step):
+        embedding = step.embedder(torch.zeros(2, c.size, c.size, 3, dtype=torch.uint8, device=trained[0].device))
+        gradients = torch.autograd.grad(embedding.sum(), trained, allow_unused=True)
+    return [p for p, gradient in zip(trained, gradients) if gradient is None]
+
+
 def train_mode(step: Step, c: TrainConfig, epoch: float) -> None:
     """Set training mode for this epoch, but eval mode for a frozen backbone and for frozen statistics."""
     step.train()
