@@ -1,5 +1,6 @@
 # make demo   real photos -> shards -> training -> evaluation -> submission -> report, in minutes, without a GPU
 # make test   linters and the test suite, in the same virtual environment
+# make docs   the documentation as a site, site/index.html
 # make gpu    15 minutes on an NVIDIA GPU: is all as it should be there, and how fast
 #
 # PYTHON=python3.12 chooses the interpreter; CUDA=12 takes DALI's build for drivers older than 580.
@@ -20,7 +21,7 @@ RUN := runs/demo
 UNSEEN := data/demo/unseen
 RUN_AND_DATA := --run $(RUN) --data $(DATASET)
 
-.PHONY: gpu demo test test-fast lint clean-demo
+.PHONY: gpu demo docs test test-fast lint clean-demo
 
 # Each command below would skip what it finished before; make saves starting it.
 demo: $(RUN)/eval-untrained.json $(RUN)/submission.csv
@@ -74,6 +75,9 @@ test-fast: $(READY)
 lint: $(READY)
 	$(PY) -m ruff check
 	$(PY) -m mypy
+
+docs: $(READY)
+	$(PY) -m mkdocs build
 
 # The install is remade when what it installs changes.
 $(READY): setup.cfg pyproject.toml

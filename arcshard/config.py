@@ -43,7 +43,7 @@ class ConfigParser(ArgumentParser):
 
     def _unknown(self, name: str) -> str:
         """The sentence about an option that does not exist: one of that name in another section, or a similar one."""
-        known = [*self._types()]
+        known = [*self.types()]
         close = [other for other in known if other.endswith(f".{name.rpartition('.')[2]}")]
         close += [other for other in known if other.startswith(name)] + difflib.get_close_matches(name, known, 1)
         return f"there is no option {name}" + (f" (did you mean {close[0]}?)" if close else "")
@@ -51,7 +51,7 @@ class ConfigParser(ArgumentParser):
     def _misfit(self, name: str) -> str:
         """The sentence about an option whose value is not of its type."""
         flag, given = self._given(name)
-        kind = self._types()[name]
+        kind = self.types()[name]
         if new := renamed.VALUES.get(name, {}).get(given):
             return f"{name} {given} is now {new}: give {new}"
         if flag != name:
@@ -69,7 +69,7 @@ class ConfigParser(ArgumentParser):
         return next(((flag[2:], value) for flag, value in zip(words[-2::-1], words[::-1])
                      if f"{flag}.".startswith(f"--{name}.")), (name, ""))
 
-    def _types(self) -> dict[str, Any]:
+    def types(self) -> dict[str, Any]:
         """The type of each option by name; a section is an option of no type."""
         return {action.dest: getattr(action, "_typehint", bool if action.nargs == 0 else None)
                 for action in self._actions} | {"config": Path}
@@ -83,7 +83,7 @@ class ConfigParser(ArgumentParser):
 
     def _check(self, options: dict[str, Any]) -> None:
         """Refuse what jsonargparse takes: unknown names, null for any type as "not given", any value of a flag."""
-        types = self._types()
+        types = self.types()
         for section, fields in options.items():
             parts = fields if any(name.startswith(f"{section}.") for name in types) else {"": fields}
             for name, value in ((f"{section}.{field}".rstrip("."), value) for field, value in parts.items()):
@@ -106,7 +106,7 @@ class ConfigParser(ArgumentParser):
         return self._parse(checked(options, "--config", self._sections()), "--config: ", **AS_PRESET)
 
     def _sections(self) -> set[str]:
-        return {name.partition(".")[0] for name in self._types() if "." in name}
+        return {name.partition(".")[0] for name in self.types() if "." in name}
 
     def read(self, words: list[str]) -> Namespace:
         """Parse the command line: checked values, no dataclasses yet. Raises UserError for an invalid preset."""
@@ -142,7 +142,7 @@ def described(kind: Any) -> str:
         return f"one of {', '.join(args)}" if len(args) > 1 else args[0]
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(map(described, args))
-    if get_origin(kind) is tuple and ... in args:
+    if get_origin(kind) is list or ... in args:
         return f"a list of {described(args[0]).removeprefix('a ').removeprefix('one of ')}" + "s" * (args[0] is float)
     if get_origin(kind) is tuple:
         return f"a list of {len(args)} {'whole ' if int in args else ''}numbers"

@@ -244,9 +244,8 @@ def with_new_options(old: Config) -> Config:
     return {name: {**defaults.get(name, {}), **section} for name, section in old.items()}
 
 
-def read_arguments(words: list[str], description: str | None = None) -> RunConfig:
-    """The command line, presets included. Raises UserError, or exits with one sentence, if it is wrong."""
-    words, changes = split_flags(words)
+def option_parser(description: str | None = None) -> ConfigParser:
+    """The parser of train.py's command line, without the flags of single stages."""
     parser = ConfigParser(prog="train.py", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
     parser.add_argument("--data", type=str, required=True, help="dataset that make_shards.py wrote: folder or s3://…")
@@ -256,6 +255,13 @@ def read_arguments(words: list[str], description: str | None = None) -> RunConfi
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     parser.add_argument("--stages", type=dict[str, dict[str, Any]], default={}, help=STAGES_HELP)
+    return parser
+
+
+def read_arguments(words: list[str], description: str | None = None) -> RunConfig:
+    """The command line, presets included. Raises UserError, or exits with one sentence, if it is wrong."""
+    words, changes = split_flags(words)
+    parser = option_parser(description)
     given = parser.read(words)
     run = parser.build(given)
     stages = {}

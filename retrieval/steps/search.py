@@ -21,7 +21,7 @@ class Search(Step):
 
     k: int = 5
     method: Literal["exact", "ivf", "hnsw"] = "exact"
-    """exact: every product; ivf and hnsw: an index of FAISS (see retrieval.approximate), faster and not complete."""
+    """exact: every product; ivf and hnsw: an index of FAISS, faster and not complete (docs/answers.md)."""
     effort: int = 64
     """Of ivf and hnsw: lists visited, or candidates kept; more finds more and takes longer."""
 
