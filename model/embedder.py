@@ -10,7 +10,7 @@ from arcshard.console import UserError
 from arcshard.fields import check
 from model.augment import prepare
 from model.backbone import Form, form_of
-from model.necks import make_neck
+from model.necks import WithPca, make_neck
 from model.pooling import make_pooling
 from model.weights import make_backbone
 
@@ -34,6 +34,11 @@ class ModelConfig:
     """Whether the neck's linear layer has a bias."""
     dim: int = 512
     """Size of the embedding; without a neck, that of the pooled features."""
+    pca_dim: int = 0
+    """Numbers that PCA of the pooled features adds to the embedding, for landmarks that training has not seen;
+    python -m training generalize fits it to a trained run. 0: none."""
+    pca_share: float = 0.75
+    """Of the embedding's squared length that these numbers have."""
     dropout: float = 0.0
     """Share of the pooled features that are left out before the neck (1st and 2nd place of Universal Image Embedding
     2022: 0.2)."""
@@ -43,6 +48,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check(self.dim > 0, "model.dim", self.dim, "give a positive number")
+        check(self.pca_dim >= 0, "model.pca_dim", self.pca_dim, "give 0 or more")
+        check(0 < self.pca_share < 1, "model.pca_share", self.pca_share, "give more than 0, less than 1")
         check(0 <= self.dropout < 1, "model.dropout", self.dropout, "give 0 or more, below 1")
         if self.dropout and self.neck == "none":
             raise ValueError(f"model.dropout is {self.dropout} before a linear layer, and model.neck none has none: "
@@ -128,6 +135,8 @@ def build_embedder(config: ModelConfig, drop_path: float = 0.0, size: int | None
     width = form.width * (2 if config.pooling == "cls+avg" else 1)
     pooling, neck = make_pooling(config.pooling), make_neck(config.neck, width, config.dim, config.neck_bias)
     dim = width if config.neck == "none" else config.dim
+    if config.pca_dim:
+        neck, dim = WithPca(neck, width, config.pca_dim, config.pca_share), dim + config.pca_dim
     norm = backbone.pretrained_cfg
     embedder = Embedder(backbone, pooling, neck, dim, norm["mean"], norm["std"], form, config.pooling, config.dropout)
     return embedder.to(memory_format=torch.channels_last)

@@ -1,29 +1,24 @@
 """Commands about runs.
 
     python -m training average RUN RUN [RUN ...] --data DATASET --out RUN     the mean of runs' weights, as a run
+    python -m training generalize RUN --data DATASET --out RUN                fit it to landmarks that it has not seen
 """
 import sys
-from pathlib import Path
 
-from arcshard import checkpoint
 from arcshard.console import Parser, run
-from training.soup import average
+from training import generalize, soup
 
 
 def main() -> None:
     parser = Parser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = "write a run whose weights are the mean of other runs' (a uniform soup)"
-    add = commands.add_parser("average", help=text, description=text)
-    add.add_argument("runs", type=Path, nargs="+", metavar="RUN",
-                     help="folders that train.py wrote, of one recipe, that went on from the same checkpoint")
-    add.add_argument("--data", required=True, help="dataset that they were trained on: folder or s3://…")
-    add.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder to write")
-    add.add_argument("--checkpoint", default=checkpoint.NAME, metavar="FILE", help=f"of each run (default: "
-                     f"{checkpoint.NAME})")
-    add.add_argument("--images", type=int, default=8192,
-                     help="training images over which BatchNorm's statistics are computed anew (default: 8192)")
-    average(parser.parse_args())
+    for name, text, module in (
+            ("average", "write a run whose weights are the mean of other runs' (a uniform soup)", soup),
+            ("generalize", "write a run that also tells landmarks apart that this one has not seen: PCA of its pooled "
+             "features joins the embedding", generalize)):
+        module.add_arguments(commands.add_parser(name, help=text, description=text))
+    args = parser.parse_args()
+    {"average": soup.average, "generalize": generalize.generalize}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,17 @@ BATCH = 64
 APART = 0.5  # mean cosine of two runs' centers; runs that went on from one checkpoint have about 0.9, others about 0
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN",
+                        help="folders that train.py wrote, of one recipe, that went on from the same checkpoint")
+    parser.add_argument("--data", required=True, help="dataset that they were trained on: folder or s3://…")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder to write")
+    parser.add_argument("--checkpoint", default=checkpoint.NAME, metavar="FILE",
+                        help=f"of each run (default: {checkpoint.NAME})")
+    parser.add_argument("--images", type=int, default=8192,
+                        help="training images over which BatchNorm's statistics are computed anew (default: 8192)")
+
+
 def average(args: argparse.Namespace) -> None:
     """Write the run. Raises UserError for runs that do not fit together, and for an --out that has a checkpoint."""
     check_least(args, 2, "images")
@@ -46,8 +57,8 @@ def average(args: argparse.Namespace) -> None:
         print("warning: these runs did not go on from one checkpoint, or went far from it; a mean of weights that have "
               "little to do with each other answers worse than each alone: compare by evaluate.py, and see --ensemble",
               flush=True)
-    estimate(embedder, first, dataset, args.images)
-    weights = Weights(embedder.state_dict(), weights.head)
+    estimate(embedder.to("cuda" if torch.cuda.is_available() else "cpu"), first, dataset, args.images)
+    weights = Weights(embedder.cpu().state_dict(), weights.head)
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint.save(args.out, replace(first, weights=weights, average=weights if first.average else None))
     print(f"{args.out / checkpoint.NAME}: the mean of {len(saved)} runs' weights")
@@ -102,7 +113,8 @@ def estimate(embedder: Embedder, saved: Checkpoint, dataset: Dataset, images: in
     embedder.eval()
     for layer in layers:
         layer.train()
-    loader = Loader(dataset, batch_size=BATCH, size=saved.config["train"]["size"], view=View(**saved.config["view"]))
+    loader = Loader(dataset, batch_size=BATCH, size=saved.config["train"]["size"], view=View(**saved.config["view"]),
+                    device=embedder.mean.device)
     count = math.ceil(images / BATCH)
     if layers:
         batches = progress(itertools.islice(loader, count), total=count, unit="batches", what="statistics")

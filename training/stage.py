@@ -191,7 +191,7 @@ def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world:
     before: list[str] | None = None
     for name, config in to_do.items():
         config.train.micro_batches(world.size)
-        check_frozen(name, config)
+        check_trained(name, config)
         loader = make_loader(Dataset(config.data, "train", config.cache), config, config.train.seed, world,
                              selection=config.select)
         images_of_classes(loader)
@@ -205,8 +205,11 @@ def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world:
     check_network([*to_do.values()], world)
 
 
-def check_frozen(name: str, config: StageConfig) -> None:
-    """Raise UserError if backbone and head are frozen, and the neck has nothing to learn."""
+def check_trained(name: str, config: StageConfig) -> None:
+    """Raise UserError if backbone and head are frozen and the neck has nothing to learn, or the neck has a PCA."""
+    if config.model.pca_dim:
+        raise UserError(f"{title_of(name)}model.pca_dim is {config.model.pca_dim}, which is fitted after training: "
+                        "leave it out, and run python -m training generalize on what train.py writes")
     if {"backbone", "head"} <= {*config.train.frozen_parts} and config.model.neck == "none" and (
             config.model.pooling != "gem"):
         raise UserError(f"{title_of(name)}train.frozen {' and '.join(config.train.frozen_parts)} leaves nothing to "
