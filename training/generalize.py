@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"of the run (default: {checkpoint.NAME})")
     parser.add_argument("--dim", type=int, default=512, help="numbers that PCA adds to the embedding (default: 512)")
     parser.add_argument("--share", type=float, default=ModelConfig.pca_share,
-                        help="of PCA's in a cosine, above 0 and below 1; a greater one helps unseen landmarks and costs "
-                             f"seen ones (default: {ModelConfig.pca_share})")
+                        help="of PCA in a cosine, above 0 and below 1; more helps unseen landmarks and costs seen ones "
+                             f"(default: {ModelConfig.pca_share})")
     parser.add_argument("--images", type=int, default=50_000,
                         help="training photos that PCA learns from (default: 50,000)")
 
