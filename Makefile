@@ -19,12 +19,13 @@ PHOTOS := data/demo/photos
 DATASET := data/demo/dataset
 RUN := runs/demo
 UNSEEN := data/demo/unseen
+GENERAL := runs/demo-general
 RUN_AND_DATA := --run $(RUN) --data $(DATASET)
 
 .PHONY: gpu demo docs test test-fast lint clean-demo
 
 # Each command below would skip what it finished before; make saves starting it.
-demo: $(RUN)/eval-untrained.json $(RUN)/submission.csv
+demo: $(RUN)/eval-untrained.json $(GENERAL)/eval.json $(RUN)/submission.csv
 	$(PY) report.py $(RUN_AND_DATA)
 
 $(RUN)/submission.csv: $(RUN)/eval.json
@@ -35,6 +36,13 @@ $(RUN)/eval-untrained.json: $(RUN)/eval.json $(UNSEEN)/dataset.json
 	$(PY) evaluate.py --run $(RUN) --data $(UNSEEN)
 	$(PY) evaluate.py --run $(RUN) --data $(UNSEEN) --untrained
 	$(PY) evaluate.py $(RUN_AND_DATA) --untrained
+
+# The same network with PCA in its embedding, for landmarks that it did not see (docs/studies/unseen.py).
+$(GENERAL)/eval.json: $(RUN)/eval.json $(UNSEEN)/dataset.json
+	rm -rf $(GENERAL)
+	$(PY) -m training generalize $(RUN) --data $(DATASET) --out $(GENERAL)
+	$(PY) evaluate.py --run $(GENERAL) --data $(UNSEEN)
+	$(PY) evaluate.py --run $(GENERAL) --data $(DATASET)
 
 $(RUN)/eval.json: $(DATASET)/dataset.json
 	$(PY) train.py --config configs/demo.yaml --data $(DATASET) --out $(RUN)
@@ -54,7 +62,7 @@ $(PHOTOS)/train.csv $(PHOTOS)/unseen.csv &: | $(READY)
 	$(PY) preprocess/demo_data.py --out $(PHOTOS)
 
 clean-demo:
-	rm -rf data/demo $(RUN)
+	rm -rf data/demo $(RUN) $(GENERAL)
 
 # What only a GPU can show, on the demo's full-size photos packed as Google Landmarks should be.
 gpu: data/demo/short288/dataset.json
