@@ -3,6 +3,7 @@ import argparse
 import hashlib
 import os
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -138,14 +139,52 @@ def _is_said(sentence: str) -> bool:
     return False
 
 
-def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, unit: str,
-             what: str, disable: bool = False, unit_scale: bool = False, delay: float = 0) -> Any:
-    """A tqdm bar: done/total, rate and time left; in a log file one line every 10 s instead of a redrawn one.
+class _Lines(tqdm):
+    """Progress in a file or pipe: a new line each time, where a terminal's would be drawn anew."""
 
-    unit_scale: large numbers as 1.64G. delay: seconds until it appears.
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        if msg is None:  # an empty one would clear the bar
+            print(self, file=self.fp, flush=True)
+        return False  # so that tqdm adds nothing
+
+    def close(self) -> None:
+        if not self.disable and self.n > self.last_print_n and self.last_print_t >= self.start_t + self.delay:
+            self.display()
+        super().close()
+
+
+def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, unit: str,
+             what: str, disable: bool = False, unit_scale: bool = False, delay: float = 2) -> Any:
+    """A tqdm bar: done/total, rate and time left; in a file or pipe a line every 10 s instead of a redrawn one.
+
+    unit_scale: large numbers as 1.64G. delay: seconds until it may appear; 0 where the first item may take long.
     """
-    return tqdm(iterable, total=total, initial=initial, unit=f" {unit}", desc=what, disable=disable, dynamic_ncols=True,
-                unit_scale=unit_scale, delay=delay, mininterval=0.2 if sys.stderr.isatty() else 10.0)
+    shown = sys.stderr.isatty()
+    return (tqdm if shown else _Lines)(
+        iterable, total=total, initial=initial, unit=f" {unit}", desc=what, disable=disable, dynamic_ncols=shown,
+        unit_scale=unit_scale, delay=delay, mininterval=0.2 if shown else 10.0, leave=shown)
+
+
+def say(line: str) -> None:
+    """Print it above the progress bar, if one is shown."""
+    if sys.stderr.isatty():
+        tqdm.write(line)
+        sys.stdout.flush()
+    else:
+        print(line, flush=True)
+
+
+def command_of(name: str, *words: object) -> str:
+    """A command to type next: of the repository, or under the name arcshard if this one was called so."""
+    start = ["arcshard", name] if sys.argv[0].startswith("arcshard ") else ["python", f"{name}.py"]
+    return shlex.join([*start, *map(str, words)])
+
+
+def time_text(seconds: float) -> str:
+    """A duration for people: 3 h 20 min, 5 min 2 s, 40 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def size_text(size: float) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from arcshard.console import UserError
+from arcshard.console import UserError, say
 from arcshard.files import Locked, folder_lock
 from arcshard.workers import signal_when_parent_dies
 
@@ -42,7 +42,7 @@ class World:
     def log(self, sentence: str) -> None:
         """Print it on the main rank alone."""
         if self.is_main:
-            print(sentence, flush=True)
+            say(sentence)
 
     def any(self, flag: bool) -> bool:
         """Whether any rank's flag is set; all ranks must call. One small message over gloo, no device sync."""

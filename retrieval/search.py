@@ -47,7 +47,7 @@ def nearest(queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int
     gallery_chunk = gallery_chunk or (rows_of_chunk(dim) if device == "cpu" else GALLERY_CHUNK)
     query_parts = equal_parts(len(queries), query_chunk or max(QUERY_CHUNK, -(-BLAS_FROM // max(1, dim))))
     best, index = np.full((len(queries), k), -np.inf, np.float32), np.zeros((len(queries), k), np.int64)
-    with progress(total=len(queries) * len(gallery), unit="pairs", what="search", unit_scale=True, delay=2,
+    with progress(total=len(queries) * len(gallery), unit="pairs", what="search", unit_scale=True,
                   disable=not show) as bar:
         for g in range(0, len(gallery), gallery_chunk):
             part = np.ascontiguousarray(gallery[g:g + gallery_chunk], np.float32)

@@ -14,7 +14,6 @@ from retrieval.state import Matrix, unit
 from retrieval.store import Embeddings
 
 CHUNK = 8192  # rows at a time: 134 MB at 2,048 dimensions in float64
-LONG = 8  # parts; each takes some 0.2 s at 512 dimensions
 NONE = 1e-10  # share of the greatest variance below which a direction is taken for one in which nothing varies
 
 
@@ -66,7 +65,7 @@ class Whitening:
 def parts_of(rows: int, what: str) -> Iterator[slice]:
     """So many rows in parts, with progress where that takes more than two seconds."""
     parts = [slice(start, start + CHUNK) for start in range(0, rows, CHUNK)]
-    shown: Iterator[slice] = progress(parts, unit="parts", what=what, disable=len(parts) < LONG)
+    shown: Iterator[slice] = progress(parts, unit="parts", what=what)
     return shown
 
 

@@ -154,7 +154,7 @@ def test_a_step_that_was_traced_and_tried_trains_to_the_same_losses(train_here, 
     make = training_step.CompiledStep
     monkeypatch.setattr(training_step, "CompiledStep", lambda step, c, backend: make(step, c, "eager"))
     done = train_here(tmp_path / "run", "--train.epochs", "4", "--train.compile", "always")
-    assert done.returncode == 0 and done.stdout.startswith("the step runs compiled\n"), done.stdout
+    assert done.returncode == 0 and "the step runs compiled" in done.stdout.splitlines(), done.stdout
     assert [loss for _, _, loss in losses(tmp_path / "run")] == pytest.approx(
         [loss for _, _, loss in losses(unbroken)], rel=1e-4)
 
@@ -741,6 +741,26 @@ def test_stages_follow_each_other_with_options_of_their_own(train_here, staged, 
         "low", "high", "high"]
     seeds = [saved.loader["fingerprint"]["seed"], saved.config["train"]["seed"]]
     assert seeds[0] == stage_seed(0, 1) != seeds[1] == 0
+
+
+def test_a_run_says_what_it_will_do_and_has_done(train_here, staged, dataset_path, tmp_path):
+    """A trial says the same and writes nothing, beside a finished run too."""
+    tried = train_here(tmp_path / "run", *staged, "--dry-run")
+    assert tried.returncode == 0 and not (tmp_path / "run").exists(), tried.stderr
+    done = train_here(tmp_path / "run", *staged)
+    table, *tries = tried.stdout.split("stage ")
+    assert done.stdout.startswith(table)
+    assert "low: 5 of 12 images of 16 to 32 pixels: 1 epochs of 60 images\n" in table
+    assert "high: 10 of 12 images of 32 pixels: 2 epochs of 60 images\n" in table
+    assert [line.partition(" tried")[0] for line in tries] == ["low: two steps", "high: two steps"]
+    epochs = [line for line in done.stdout.splitlines() if " epoch " in line]
+    assert [line.partition(": loss ")[0] for line in epochs] == [
+        "stage low: epoch 1 of 1", "stage high: epoch 1 of 2", "stage high: epoch 2 of 2"]
+    assert all("val_recall@1 " in line and "images/s" in line for line in epochs)
+    assert done.stdout.splitlines()[-1] == f"  python evaluate.py --run {tmp_path / 'run'} --data {dataset_path}"
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert "continues after 180 images" in train_here(tmp_path / "run", *staged, "--dry-run").stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == files
 
 
 @pytest.mark.parametrize("step", [2, 5, 9])

@@ -61,8 +61,18 @@ class Checkpointer:
         if stage.trained or stopping or passed(start, end, c.checkpoint_every * stage.epoch) or (
                 c.best != "none" and epoch_ended):
             self.save()
-        if stage.has_val and epoch_ended and not stopping:
-            self.validate()
+        figures = self.validate() if stage.has_val and epoch_ended and not stopping else {}
+        if epoch_ended:
+            stage.world.log(self.epoch_line(figures))
+
+    def epoch_line(self, figures: dict[str, float | None]) -> str:
+        """What the epoch that just ended has come to, by the log's last line and the figures of the validation."""
+        stage, c, log = self.stage, self.stage.c, self.stage.log
+        epoch = f"{c.epochs if stage.trained else int(stage.epochs_done):g}"
+        shown = [f"{name} {value:.4f}" for name, value in figures.items()
+                 if name in ("val_recall@1", c.best) and value is not None]
+        return ", ".join([f"{stage.title}epoch {epoch} of {c.epochs:g}: loss {log.loss:.3f}", *shown,
+                          f"{log.images_per_s:,.0f} images/s", f"waited {log.wait_share:.1%} for data"])
 
     def save(self) -> None:
         """Write a checkpoint of the run after the latest update, unless that was a bad one that ends the run."""
@@ -87,8 +97,11 @@ class Checkpointer:
             weights=state.step.weights(), average=state.average.module.weights() if state.average else None,
             loss_scale=state.scale.state_dict() if state.scale else None)
 
-    def validate(self) -> None:
-        """Add a line to RUN/validation.jsonl, and let the checkpoint be the best one if its figure is."""
+    def validate(self) -> dict[str, float | None]:
+        """Add a line to RUN/validation.jsonl, and let the checkpoint be the best one if its figure is.
+
+        Returns the figures.
+        """
         stage, c = self.stage, self.stage.c
         stage.world.share(float_buffers(self.state.evaluated))
         figures = validate(stage, self.state.evaluated)
@@ -99,6 +112,7 @@ class Checkpointer:
             checkpoint.keep_as_best(self.out)
         stage.log.append(VALIDATION, stage=stage.name, step=self.state.updates, position=stage.run_position,
                          epoch=stage.epochs_done, **figures)
+        return figures
 
     def estimate_statistics(self) -> None:
         """Compute anew the running statistics that are not frozen, over the images that come next."""

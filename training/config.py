@@ -219,6 +219,7 @@ class RunConfig:
 
     out: Path
     allow_changed_data: bool
+    dry_run: bool
     stages: dict[str, StageConfig]
     """By name, in order; a run that names none has one."""
 
@@ -226,6 +227,11 @@ class RunConfig:
     def device(self) -> str:
         """auto, cpu or cuda: of all stages."""
         return next(iter(self.stages.values())).train.device
+
+    @property
+    def model(self) -> ModelConfig:
+        """Of all stages."""
+        return next(iter(self.stages.values())).model
 
 
 SECTIONS: dict[str, Any] = {f.name: f.type for f in fields(StageConfig) if is_dataclass(f.type) and f.name != "stage"}
@@ -252,6 +258,8 @@ def option_parser(description: str | None = None) -> ConfigParser:
     parser.add_argument("--out", type=str, required=True, help="folder of this run")
     parser.add_argument("--allow-changed-data", action="store_true",
                         help="continue on another dataset or selection with the same number of classes")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="print what the run will do, try two steps of each stage, and write nothing")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     parser.add_argument("--stages", type=dict[str, dict[str, Any]], default={}, help=STAGES_HELP)
@@ -270,7 +278,7 @@ def read_arguments(words: list[str], description: str | None = None) -> RunConfi
         built = parser.build_object({"data": run.data, "out": run.out, **sections}, f"stages.{name}: ")
         stages[name] = StageConfig(own.data or run.data, own, **{name: built[name] for name in SECTIONS})
     only = StageConfig(run.data, StageOptions(), **{name: run[name] for name in SECTIONS})
-    return RunConfig(Path(expand_home(run.out)), run.allow_changed_data, stages or {ONLY: only})
+    return RunConfig(Path(expand_home(run.out)), run.allow_changed_data, run.dry_run, stages or {ONLY: only})
 
 
 def split_flags(words: list[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:

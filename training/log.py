@@ -43,7 +43,8 @@ class MetricsLog:
 
     def __init__(self, run: Path, world: World, state: dict[str, float] | None = None):
         self.run, self.world, self.position = run, world, 0
-        self.loss = self.wait_share = math.nan  # of the last line; on CUDA, what the device waited
+        self.lines = 0  # written by this object
+        self.loss = self.wait_share = self.images_per_s = math.nan  # of the last line; on CUDA, what the device waited
         self.sinks: list[Sink] = []  # that get each line as well, on the main rank
         self._restart()
         if state:
@@ -85,12 +86,13 @@ class MetricsLog:
         good, device = self._steps - skipped, self.world.device
         peak = {"cuda_peak_mb": torch.cuda.max_memory_allocated(device) / 1e6} if device.type == "cuda" else {}
         self.loss = loss / self.world.size / good if good else math.nan
-        self.wait_share = wait_shares / self.world.size
+        self.wait_share, self.images_per_s = wait_shares / self.world.size, images / seconds
+        self.lines += 1
         of_device = {}
         if self._device_waits:
             self.wait_share = of_device["device_wait_share"] = device_shares / self.world.size
         self.append(NAME, step=step, position=position, epoch=epoch, loss=self.loss if good else None, **values,
-                    images_per_s=images / seconds, data_wait_share=wait_shares / self.world.size, **of_device,
+                    images_per_s=self.images_per_s, data_wait_share=wait_shares / self.world.size, **of_device,
                     replaced=int(replaced), skipped=skipped, memory_mb=memory_mb(), **peak)
         self._restart()
 

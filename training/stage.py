@@ -68,6 +68,11 @@ class StageRun:
         return math.ceil(self.c.epochs * self.epoch)
 
     @property
+    def steps(self) -> int:
+        """Of the whole stage."""
+        return math.ceil(self.total / self.loader.global_batch)
+
+    @property
     def trained(self) -> bool:
         return self.loader.position >= self.total
 
@@ -186,14 +191,15 @@ def owes_validation(stage: StageRun, saved: Checkpoint | None) -> bool:
     return ended and all(line["position"] != saved.position for line in read(stage.run.out, VALIDATION))
 
 
-def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world: World) -> None:
-    """Raise UserError for what would otherwise come up when the stages before it have taken their days."""
+def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world: World) -> dict[str, Loader]:
+    """A loader of each stage. Raises UserError for what would otherwise come up when stages have taken their days."""
     before: list[str] | None = None
+    loaders = {}
     for name, config in to_do.items():
         config.train.micro_batches(world.size)
         check_trained(name, config)
-        loader = make_loader(Dataset(config.data, "train", config.cache), config, config.train.seed, world,
-                             selection=config.select)
+        loader = loaders[name] = make_loader(Dataset(config.data, "train", config.cache), config, config.train.seed,
+                                             world, selection=config.select)
         images_of_classes(loader)
         check_updates(name, config.train, loader.stream.epoch_size, begun=saved is not None and saved.stage == name)
         if config.train.batchnorm == "synced" and world.device.type != "cuda":
@@ -203,6 +209,7 @@ def check_stages(to_do: dict[str, StageConfig], saved: Checkpoint | None, world:
             check_classes(name, config.stage.classes, before, ids)
         before = saved.landmark_ids if saved and name == saved.stage else ids
     check_network([*to_do.values()], world)
+    return loaders
 
 
 def check_trained(name: str, config: StageConfig) -> None:

@@ -29,7 +29,7 @@ def check_network(stages: list[StageConfig], world: World) -> None:
     steps: dict[str, Step] = {}
     for c in (config.train for config in stages):
         made_for = str(_options(model, c.size))
-        step = steps[made_for] = steps.get(made_for) or _step(model, c.size)
+        step = steps[made_for] = steps.get(made_for) or network(model, c.size)
         count = c.global_batch // c.micro_batches(world.size) // (1 if c.batchnorm == "synced" else world.size)
         train_mode(step, c, epoch=0)
         for size in sizes(c):
@@ -56,12 +56,7 @@ def sizes(c: TrainConfig) -> list[int]:
     return sorted({growing.at(epoch / 1000) for epoch in range(1001)})
 
 
-def _options(model: ModelConfig, size: int) -> dict[str, Any]:
-    check_name(model.backbone)
-    return size_options(model.backbone, size)
-
-
-def _step(model: ModelConfig, size: int) -> Step:
+def network(model: ModelConfig, size: int) -> Step:
     """The network on the meta device, made for images of this side, and a head that works on any embedding."""
     try:
         with torch.device("meta"):
@@ -73,6 +68,11 @@ def _step(model: ModelConfig, size: int) -> Step:
     except Exception as error:
         raise UserError(f"a network with model.backbone {model.backbone} and model.dim {model.dim} cannot be built "
                         f"({said(error)}): give other ones, such as resnet50 and 512") from error
+
+
+def _options(model: ModelConfig, size: int) -> dict[str, Any]:
+    check_name(model.backbone)
+    return size_options(model.backbone, size)
 
 
 def _refusal(step: Step, count: int, size: int) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from arcshard.console import size_text
+from arcshard.console import size_text, time_text
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from preprocess.packing.options import PackOptions
@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
         error = 2 * math.sqrt(self.tried) * float(np.pad(self.sizes, (0, rejects)).std()) * scale
         lines = [f"estimated from {self.tried:,} of {self.photos:,} photos",
                  f"  size     {size_text(self.size(self.photos))} ± {size_text(error)}",
-                 f"  time     about {_duration(self.seconds * scale / workers)} with {workers} workers "
+                 f"  time     about {time_text(self.seconds * scale / workers)} with {workers} workers "
                  f"({1000 * self.seconds / self.tried:.2f} ms per photo and worker)",
                  f"  rejects  {rejects:,} of {self.tried:,}, so about {rejects * scale:,.0f} in all"]
         return "\n".join(lines + [f"    {count:,} {reason}" for reason, count in self.reasons.most_common()])
@@ -65,9 +65,3 @@ def estimate(samples: pd.DataFrame, source: PhotoSource, options: PackOptions, c
         except Rejected as reason:
             reasons[str(reason)] += 1
     return Estimate(len(samples), len(some), np.array(sizes), time.perf_counter() - start, reasons)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -116,8 +116,8 @@ class Matcher:
                 if (unknown := [row for row in listed if (q, row) not in self.known])]
         threads = joblib.Parallel(joblib.cpu_count(), backend="threading", return_as="generator")
         found: Iterator[list[int]] = threads(joblib.delayed(self._inliers)(q, listed) for q, listed in work)
-        for counts, (q, listed) in zip(progress(found, total=len(work), unit="queries", what="compare photos",
-                                                delay=2), work):
+        shown = progress(found, total=len(work), unit="queries", what="compare photos")
+        for counts, (q, listed) in zip(shown, work):
             self.known.update(((q, row), count) for row, count in zip(listed, counts))
         return np.array([[self.known[q, row] for row in listed] for q, listed in enumerate(rows.tolist())],
                         np.int64).reshape(rows.shape)

@@ -92,7 +92,7 @@ def embed_photos(model: RunModel, photos: UnpackedPhotos, show: bool = True
                 yield views
 
     sizes, vectors = model.tta.sizes(model.size), []
-    with progress(total=len(photos), unit="photos", what="embed", delay=2, disable=not show) as bar:
+    with progress(total=len(photos), unit="photos", what="embed", disable=not show) as bar:
         framed = readable(_framed(photos, model, sizes))
         while batch := list(islice(framed, BATCH)):
             vectors.append(_embedded(model, batch))
