@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arcshard.console import Parser, UserError, run
+from arcshard.console import Parser, UserError, command_of, run
 from arcshard.files import folder_lock, write_text
 from arcshard.memory import keep_freed_memory
 from retrieval import Candidates, Pipeline, evaluate
@@ -63,8 +63,12 @@ def main() -> None:
     lock.touch()
     with folder_lock(lock):
         measure(args, pipeline, models, opened, suffix)
-    if other_data:
-        print(f"{args.run} was trained on other data: these figures are in {args.run / f'eval{suffix}.json'}")
+    path = args.run / f"eval{suffix}.json"
+    print(f"{args.run} was trained on other data: these figures are in {path}" if other_data else f"figures: {path}")
+    print("next:")
+    print(" ", command_of("report", "--run", args.run, "--data", args.data))
+    if not args.untrained:
+        print(" ", command_of("predict", "--run", args.run, "--index", args.data, "photo.jpg"))
 
 
 def measure(args: argparse.Namespace, pipeline: Pipeline, models: list[RunModel], opened: OpenQueries, suffix: str

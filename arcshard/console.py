@@ -48,10 +48,18 @@ def expand_home(path: str | os.PathLike[str]) -> str:
     return expanded
 
 
+def by_name() -> bool:
+    """Whether the command was called under the name arcshard, and not as a script or module."""
+    return sys.argv[0].startswith("arcshard ")
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that answers a wrong argument in one line, expands ~ in each, and takes no abbreviations."""
 
     def __init__(self, **kwargs: Any):
+        if by_name():
+            kwargs |= {key: kwargs[key].replace("python -m ", "arcshard ") for key in ("prog", "description")
+                       if kwargs.get(key)}
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
@@ -176,7 +184,7 @@ def say(line: str) -> None:
 
 def command_of(name: str, *words: object) -> str:
     """A command to type next: of the repository, or under the name arcshard if this one was called so."""
-    start = ["arcshard", name] if sys.argv[0].startswith("arcshard ") else ["python", f"{name}.py"]
+    start = ["arcshard", name] if by_name() else ["python", f"{name}.py"]
     return shlex.join([*start, *map(str, words)])
 
 

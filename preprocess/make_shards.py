@@ -24,7 +24,7 @@ from typing import Any
 import joblib
 import pandas as pd
 
-from arcshard.console import Parser, UserError, run
+from arcshard.console import Parser, UserError, command_of, run
 from preprocess.engine import Engine
 from preprocess.images.formats import add_max_pixels
 from preprocess.packing.estimate import estimate
@@ -48,6 +48,8 @@ def main() -> None:
     if not pack(read_samples(args.samples), args.images, args.out, options, engine, args.append, names):
         print(f"nothing to do: {args.out} is already packed with these options")
     print(summary(args.out))
+    print("next, with a preset of configs/:\n ",
+          command_of("train", "--config", "configs/gldv2-r50.yaml", "--data", args.out, "--out", "runs/r50"))
 
 
 def parse_args() -> argparse.Namespace:

@@ -36,6 +36,13 @@ def test_every_command_is_there(name):
     assert callable(import_module(COMMANDS[name][0]).main)
 
 
+def test_every_script_and_module_has_a_command():
+    runs = {path.relative_to(ROOT).with_suffix("") for part in (".", "preprocess", "shards", "loader", "training",
+                                                                "retrieval", "model", "pages")
+            for path in (ROOT / part).glob("*.py") if "\n    run(main)\n" in path.read_text()}
+    assert {".".join(path.parts) for path in runs} == {module for module, _, _ in COMMANDS.values()}
+
+
 def test_installed_files_are_those_of_the_repository(site):
     for pattern in ("configs/**/*.yaml", "pages/*.j2", "pages/*.css", "retrieval/web/static/*"):
         ours = {path.relative_to(ROOT) for path in ROOT.glob(pattern)}

@@ -1,13 +1,14 @@
 """The options of train.py: sections of dataclasses, and stages that differ from the run in some of them."""
 import copy
 import math
+import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from arcshard.checkpoint import Config
 from arcshard.config import ConfigParser, as_plain
-from arcshard.console import UserError, expand_home
+from arcshard.console import UserError, by_name, expand_home
 from arcshard.fields import RUNTIME, WITH_DATA, check
 from arcshard.presets import with_stage
 from arcshard.untrusted import parse_yaml
@@ -252,7 +253,7 @@ def with_new_options(old: Config) -> Config:
 
 def option_parser(description: str | None = None) -> ConfigParser:
     """The parser of train.py's command line, without the flags of single stages."""
-    parser = ConfigParser(prog="train.py", description=description, allow_abbrev=False)
+    parser = ConfigParser(prog=sys.argv[0] if by_name() else "train.py", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML preset; later flags win over it")
     parser.add_argument("--data", type=str, required=True, help="dataset that make_shards.py wrote: folder or s3://…")
     parser.add_argument("--out", type=str, required=True, help="folder of this run")
