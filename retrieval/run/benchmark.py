@@ -33,7 +33,7 @@ from retrieval.run.model import RunModel, add_checkpoint, load_model, pipeline_o
 from retrieval.run.own_shape import OWN_SHAPE, Boxes, Photos, embed_photos, in_own_shape, open_photos
 from retrieval.state import State
 from retrieval.store import is_store
-from retrieval.whitening import Whitening, fit_whitening
+from retrieval.whitening import Whitening, fit_whitening, parts_of
 
 REVISITED = ("roxford5k", "rparis6k")
 NAMES = (*REVISITED, "gldv2-retrieval", "gldv2-recognition", "csv")
@@ -83,6 +83,8 @@ class Measured:
     """Of each query, rows of the gallery that are right; none where the ground truth names landmarks or setups."""
     junk: list[Rows]
     """Likewise, rows that are passed over."""
+    whitening: Whitening | None = None
+    """Of the gallery and the distractors before the search; the queries are whitened already."""
 
 
 def benchmark(args: argparse.Namespace) -> None:
@@ -253,17 +255,16 @@ def shape_of(store: Embeddings) -> str:
 
 
 def whitened(args: argparse.Namespace, measured: Measured) -> Measured:
-    """The same with all embeddings whitened, if that was asked for."""
+    """The same with whitened queries, and the whitening of the others, if that was asked for."""
     if args.whiten is None:
         return measured
     try:
         by = whitening_of(args, measured)
-        queries, gallery = (replace(one, vectors=by.apply(one.vectors)) for one in (measured.queries, measured.gallery))
-        more = measured.distractors and replace(measured.distractors, vectors=by.apply(measured.distractors.vectors))
+        queries = replace(measured.queries, vectors=by.apply(measured.queries.vectors))
     except ValueError as error:
         raise UserError(f"--whiten {args.whiten}: {error}") from error
     settings = {**measured.settings, "whitening": Path(args.whiten).name, "dim": len(by.bias)}
-    return replace(measured, queries=queries, gallery=gallery, distractors=more, settings=settings)
+    return replace(measured, queries=queries, whitening=by, settings=settings)
 
 
 def whitening_of(args: argparse.Namespace, measured: Measured) -> Whitening:
@@ -310,11 +311,22 @@ def map_at_100(ranking: Rows, right: Rows) -> float:
 def state_of(measured: Measured) -> State:
     """What the steps begin with: the distractors come after the gallery and show no landmark that is known."""
     more = [measured.distractors] if measured.distractors else []
-    gallery = [one.vectors for one in (measured.gallery, *more)]
-    vectors = Vectors(measured.queries.vectors.astype(np.float32, copy=False),
-                      np.concatenate(gallery) if more else gallery[0])
+    gallery = joined([one.vectors for one in (measured.gallery, *more)], measured.whitening)
+    vectors = Vectors(measured.queries.vectors.astype(np.float32, copy=False), gallery)
     labels = np.concatenate([measured.gallery.labels, *(np.full(len(one.keys), NO_LANDMARK) for one in more)])
     return State((vectors,), labels, sources=(vectors,), keys=measured.queries.keys)
+
+
+def joined(parts: list[NDArray[np.floating]], whitening: Whitening | None) -> NDArray[np.floating]:
+    """All rows, whitened if asked for, in one matrix: a million of 512 numbers take 2 GB, and no copy besides."""
+    if whitening is None:
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+    found, start = np.empty((sum(map(len, parts)), len(whitening.bias)), np.float32), 0
+    for part in parts:
+        for rows in parts_of(len(part), "whiten"):
+            found[start + rows.start:start + rows.start + len(part[rows])] = whitening.apply(part[rows])
+        start += len(part)
+    return found
 
 
 def rankings(state: State) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
