@@ -30,7 +30,7 @@ ARMS: dict[str, Sequence[object]] = {
     "backbone at a third of the rate": ("--train.backbone_lr", 0.033),
     "half the epochs": ("--train.epochs", 4),
     "layer decay 0.75": ("--train.layer_decay", 0.75),
-    "crops from 0.3 of the area": ("--view.area", 0.3, 1.0),
+    "crops from 0.3 of the area": ("--view.area", "[0.3, 1.0]"),
     "no neck": ("--model.neck", "none"),
 }
 DISTRACTORS = 300  # photos of the demo
