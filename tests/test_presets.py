@@ -110,9 +110,10 @@ THIRD_PLACE = {  # --init-lr (1e-4 unless given) of each command in the README o
 @pytest.mark.parametrize("model", THIRD_PLACE)
 def test_the_rates_of_the_third_place_are_what_its_scheduler_reaches(model):
     """GradualWarmupSchedulerV2 with multiplier 10: the first epoch at init-lr, the second at ten times that."""
-    stages = read(PRESETS[0].parent / f"third-place-{model}.yaml").stages.values()
-    peaks = [rate * (10 if stage.train.epochs > 1 else 1) for rate, stage in zip(THIRD_PLACE[model], stages)]
-    assert [stage.train.lr for stage in stages] == pytest.approx(peaks)
+    stages = [stage.train for stage in read(PRESETS[0].parent / f"third-place-{model}.yaml").stages.values()]
+    assert [c.lr for c in stages] == pytest.approx(
+        [rate * (10 if c.epochs > 1 else 1) for rate, c in zip(THIRD_PLACE[model], stages)])
+    assert [c.warmup * c.epochs for c in stages] == pytest.approx([float(c.epochs > 1) for c in stages], abs=0.02)
 
 
 def test_a_preset_is_laid_over_the_one_that_it_names(tmp_path):
