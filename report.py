@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from arcshard import checkpoint
 from arcshard.console import Parser, UserError, run
 from arcshard.files import write_text
+from arcshard.names import title
 from arcshard.untrusted import parse_json
 from loader import Loader, View
 from model.augment import prepare
 from pages import info
-from pages.report import ReportData, Scores, ShownNeighbor, ShownQuery, choose_queries, render, score_rows, tiles
+from pages.findings import Scores
+from pages.report import ReportData, ShownNeighbor, ShownQuery, choose_queries, render, score_rows, tiles
 from retrieval import Embeddings, nearest
 from retrieval.evaluation import own_and_other
 from retrieval.run.embed import data_suffix, store, stores
@@ -76,6 +78,7 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     saved, gallery = checkpoint.load(out, name), Dataset(data, "train")
     suffix = data_suffix(saved.trained_on, gallery)
     trained = read_scores(out / f"eval{suffix}.json")
+    own = () if suffix else tuple(trained)
     if not trained:
         raise UserError(f"{out} has no eval{suffix}.json: run evaluate.py first")
     split = "test" if "test" in trained else next(iter(trained))
@@ -89,8 +92,8 @@ def collect(out: Path, data: Path, name: str = checkpoint.NAME) -> ReportData:
     return ReportData(
         run=out.name + suffix, packed=sum(part["samples"] for part in gallery.manifest["splits"].values()),
         rejected=len(gallery.rejected()), untrained=untrained, trained=trained,
-        metrics=log.read(out) + log.read(out, log.VALIDATION),
-        views=training_views(gallery, saved.config), split=split,
+        metrics=log.read(out) + log.read(out, log.VALIDATION), split=split, own=own,
+        generalized=bool(saved.config.get("model", {}).get("pca_dim")), views=training_views(gallery, saved.config),
         cosines=cosines_of(*embeddings), queries=answered_queries(*embeddings, queries, gallery))
 
 
@@ -151,10 +154,15 @@ def answered_queries(queries: Embeddings, gallery: Embeddings, query_photos: Dat
     is_landmark = queries.labels >= 0
     right = is_landmark & (gallery.labels[rows[:, 0]] == queries.labels)
 
+    def name(landmark: str) -> str:
+        return title(gallery_photos.landmark_names.get(landmark, ""))
+
     def query(i: int) -> ShownQuery:
-        found = [ShownNeighbor(gallery_photos.read(row), gallery.landmark_ids[row], cosine)
+        found = [ShownNeighbor(gallery_photos.read(row), gallery.landmark_ids[row], cosine,
+                               name(gallery.landmark_ids[row]))
                  for row, cosine in zip(rows[i].tolist(), cosines[i].tolist())]
-        return ShownQuery(query_photos.read(i), queries.keys[i], queries.landmark_ids[i], found)
+        return ShownQuery(query_photos.read(i), queries.keys[i], queries.landmark_ids[i], found,
+                          name(queries.landmark_ids[i]))
 
     chosen = choose_queries(cosines[:, 0], right, is_landmark)
     return {heading: [query(i) for i in picked.tolist()] for heading, picked in chosen.items()}

@@ -1,6 +1,7 @@
-"""Ids of landmarks. Each is one word, since a submission separates landmark and score by a space."""
+"""Ids and names of landmarks. Each id is one word, since a submission separates landmark and score by a space."""
 import re
 from collections.abc import Collection, Iterable
+from urllib.parse import unquote
 
 from arcshard.console import UserError
 
@@ -40,3 +41,8 @@ def sorted_landmarks(landmark_ids: Collection[str]) -> list[str]:
     """The ids in order, as numbers if all are numbers, else as text: their positions are the labels."""
     numbers = all(map(WHOLE_NUMBER.fullmatch, landmark_ids))
     return sorted(landmark_ids, key=(lambda text: (int(text), text)) if numbers else None)
+
+
+def title(name: str) -> str:
+    """The category of a Wikimedia Commons URL, which train_label_to_category.csv has, in words; else the name."""
+    return unquote(name.rpartition("/Category:")[2]).replace("_", " ")

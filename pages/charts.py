@@ -55,7 +55,9 @@ def line_chart(lines: Sequence[Line], unit: str = "", floor: float | None = None
             axes.axvline(start, color=QUIET, linewidth=0.8)
             axes.annotate(name, (start, 1), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
                           color=QUIET, fontsize=9)
-        axes.set_ylim(bottom=floor)
+        if floor is not None:
+            top = axes.get_ylim()[1]
+            axes.set_ylim(floor, top + (top - floor) / 25)  # room for the highest points
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     return data_uri("image/svg+xml", svg.getvalue())

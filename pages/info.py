@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from arcshard.console import size_text
+from arcshard.names import title
 from pages import charts
 from pages.templates import fill, thumbnail
 from shards.dataset import Dataset
@@ -24,7 +25,7 @@ class SheetPhoto:
     uri: str
     key: str
     landmark: str
-    """Its id, "" for none."""
+    """Its name, else its id; "" for none."""
 
 
 @dataclass(frozen=True)
@@ -79,5 +80,6 @@ def _sheet(dataset: Dataset) -> Iterator[SheetPhoto]:
     """Photos evenly drawn over the split, which packing has shuffled."""
     for i in np.unique(np.linspace(0, len(dataset) - 1, SHEET).astype(int)).tolist():
         label = int(dataset.labels[i])
-        landmark = dataset.landmark_ids[label] if label != NO_LANDMARK else ""
+        known = dataset.landmark_ids[label] if label != NO_LANDMARK else ""
+        landmark = title(dataset.landmark_names.get(known, "")) or known
         yield SheetPhoto(thumbnail(dataset.read(i), THUMBNAIL), key_text(dataset.index["key"][i]), landmark)

@@ -1,19 +1,15 @@
-"""The page of a run: its scores, curves, training images, and queries with their nearest neighbors."""
+"""The page of a run: what came of it and what to try, then scores, curves, training images, and queries with their
+nearest neighbors."""
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pages import charts
+from pages.findings import NO_LOG, LogLines, RunFigures, advice, learned, quality, speed, wait_share
 from pages.templates import fill
-
-Scores = dict[str, dict[str, float]]
-"""{split: {metric: value}}, as in eval.json."""
-LogLines = Sequence[dict[str, Any]]
-"""Lines of metrics.jsonl and validation.jsonl."""
 
 METRICS = {"recall@1": "recall@1", "gap": "GAP", "gap_landmark_only": "GAP, landmarks only",
            "map@100": "mAP@100"}
@@ -30,8 +26,10 @@ class ShownNeighbor:
     photo: bytes
     """Encoded, as packed."""
     landmark: str
-    """Name or id, "" for none."""
+    """Id, "" for none."""
     cosine: float
+    name: str = ""
+    """Of the landmark, "" where the dataset has none."""
 
 
 @dataclass(frozen=True)
@@ -41,38 +39,35 @@ class ShownQuery:
     """Encoded, as packed."""
     key: str
     landmark: str
-    """Name or id, "" for none."""
+    """Id, "" for none."""
     neighbors: list[ShownNeighbor]
+    name: str = ""
+    """As a neighbor's."""
 
 
 @dataclass(frozen=True)
-class ReportData:
+class ReportData(RunFigures):
     """All that the page shows."""
     run: str
     packed: int
     """Photos in all splits of the dataset."""
     rejected: int
     """Photos that could not be packed."""
-    untrained: Scores
-    """Empty if never measured."""
-    trained: Scores
-    metrics: LogLines
-    """Lines of metrics.jsonl, then those of validation.jsonl."""
     views: NDArray[np.uint8]
     """(B, S, S, 3) RGB, training images as the model sees them."""
-    split: str
-    """Where the queries come from."""
     cosines: dict[str, NDArray[np.float32]]
-    """Label -> cosines (n,), n > 0, of that split's queries to neighbors of one kind; up to three."""
+    """Label -> cosines (n,), n > 0, of the split's queries to neighbors of one kind; up to three."""
     queries: dict[str, list[ShownQuery]]
     """Heading -> queries, see `choose_queries`."""
 
 
 def render(data: ReportData) -> str:
     """The page as HTML. The same data give the same bytes."""
+    findings = {"Did it learn?": learned(data), "Is it good?": quality(data), "What limits the speed?": speed(data)}
     cosines = charts.compare_histograms(data.cosines, "cosine to the neighbor") if data.cosines else None
-    return fill("report", data=data, side=THUMBNAIL, tiles=tiles(data), rows=score_rows(data), cosines=cosines,
-                learning=draw(LEARNING, data.metrics), speed=draw(SPEED, data.metrics), wait=wait_share(data.metrics))
+    return fill("report", data=data, side=THUMBNAIL, findings=findings, advice=advice(data), tiles=tiles(data),
+                rows=score_rows(data), cosines=cosines, learning=draw(LEARNING, data.metrics), no_log=NO_LOG,
+                speed=draw(SPEED, data.metrics), wait=wait_share(data.metrics))
 
 
 def choose_queries(cosines: NDArray[np.float32], right: NDArray[np.bool_], is_landmark: NDArray[np.bool_],
@@ -114,8 +109,8 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _change(before: float | None, after: float) -> str:
-    return "–" if before is None else f"{after - before:+.3f}".replace("-", "−")
+def _change(before: float | None, after: float | None) -> str:
+    return "–" if before is None or after is None else f"{after - before:+.3f}".replace("-", "−")
 
 
 # Which figures of the logs are drawn, and in which unit.
@@ -160,7 +155,8 @@ LEARNING = (
 )
 SPEED = (
     CurveChart("Throughput", "images/s", (Curve("images_per_s"),), 0),
-    CurveChart("Waiting for data", "% of the time", (Curve("data_wait_share", shown=percent),), 0),
+    CurveChart("Waiting for data", "% of the time", (Curve("data_wait_share", "the process", percent),
+                                                   Curve("device_wait_share", "the GPU", percent)), 0),
     CurveChart("Memory", "GB", (Curve("memory_mb", "first rank's process", gigabytes),
                                 Curve("cuda_peak_mb", "peak of its tensors on the GPU", gigabytes)), 0),
 )
@@ -182,12 +178,6 @@ def stage_starts(metrics: LogLines) -> dict[str, int]:
             starts.setdefault(line.get("stage", ""), position)
             position = line["position"]
     return starts if len(starts) > 1 else {}
-
-
-def wait_share(metrics: LogLines) -> float | None:
-    """Mean share of step time that was spent waiting for data, in [0, 1]; None if never measured."""
-    shares = [line["data_wait_share"] for line in metrics if "data_wait_share" in line]
-    return sum(shares) / len(shares) if shares else None
 
 
 def _line(curve: Curve, metrics: LogLines) -> charts.Line:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from arcshard.names import title
 from pages.templates import thumbnail
 from retrieval.local_features import Inliers
 from retrieval.pictures import (
@@ -20,7 +21,6 @@ from retrieval.pictures import (
     match_picture,
     neighbors_picture,
 )
-from retrieval.run.gallery import title
 from tests.test_report_page import jpeg
 
 

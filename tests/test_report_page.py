@@ -49,7 +49,8 @@ def data():
     lines.append({"position": 1280, "epoch": 2, "val_recall@1": .7})
     found = [ShownNeighbor(jpeg("lime"), name, cosine) for name, cosine in (("7", .9), ("8", .8), ("", .7))]
     return ReportData(
-        run="demo", packed=1860, rejected=9, untrained={"val": {"gap": .5, "recall@1": .6}},
+        run="demo", packed=1860, rejected=9, own=("val", "test"), generalized=False,
+        untrained={"val": {"gap": .5, "recall@1": .6}},
         trained={"val": {"gap": .7, "recall@1": .55}, "test": {"gap": .25}}, metrics=lines,
         views=np.full((32, 24, 24, 3), (255, 0, 255), np.uint8), split="test",
         cosines={"own landmark": np.array([.8, .9], np.float32), "another": np.array([.3], np.float32)},
@@ -120,11 +121,27 @@ def test_right_and_wrong_are_said_in_words_and_colors(data):
     page = Page(render(data))
     classes = [figure["class"] for figure in page.all("figure") if "class" in figure]
     assert classes == ["asked", "right", "wrong", "wrong", "asked", "wrong", "wrong", "wrong"]
-    marks = [text for tag, text in page.text if tag == "b" and text != "query"]
+    marks = [text for tag, text in page.text if tag == "b" and text[0] in "✓✗"]
     expected = ["right", "wrong", "wrong", "wrong", "wrong", "wrong"]
     assert marks[2:] == [{"right": "✓ right", "wrong": "✗ wrong"}[name] for name in expected]
     alts = [image["alt"] for image in page.all("img") if image["alt"].startswith("Neighbor")]
     assert alts[:3] == ["Neighbor 1, right: 7", "Neighbor 2, wrong: 8", "Neighbor 3, wrong: no landmark"]
+
+
+def test_names_stand_for_ids_where_they_are_known(data):
+    """Two landmarks of one name are still two."""
+    named = (("7", "Old Town"), ("8", "Old Town"), ("9", ""))
+    found = [ShownNeighbor(jpeg("lime"), id, .5, name) for id, name in named]
+    page = Page(render(replace(data, queries={"Some": [ShownQuery(jpeg("cyan"), "a1", "7", found, "Old Town")]})))
+    alts = [image["alt"] for image in page.all("img") if image["alt"].startswith("Neighbor")]
+    assert alts == ["Neighbor 1, right: Old Town", "Neighbor 2, wrong: Old Town", "Neighbor 3, wrong: 9"]
+
+
+def test_the_page_opens_with_what_came_of_the_run(data):
+    page = Page(render(data))
+    headings = [text for tag, text in page.text if tag == "h2"]
+    assert headings[:5] == ["Did it learn?", "Is it good?", "What limits the speed?", "What to try next?", "Figures"]
+    assert any("bad-batches.jsonl" in text for tag, text in page.text if tag == "li")
 
 
 def test_every_picture_has_words(data):
@@ -150,7 +167,7 @@ def test_headline_figures(data):
 
 def test_a_run_without_log_or_queries_still_has_a_page(data):
     html = render(replace(data, metrics=[], untrained={}, cosines={}, queries={}))
-    assert charts_of(html) == []
+    assert charts_of(html) == [] and "no log of training (metrics.jsonl)" in html
     assert "waiting for data" not in html and "How far apart" not in html and "1,860" in html
 
 

@@ -1,11 +1,11 @@
 """Photos and names from a dataset for pictures of answers, and for the page of evaluate.py --gallery."""
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.names import title
 from pages.gallery import (
     ConfusedPair,
     GalleryData,
@@ -42,11 +42,6 @@ def landmark(label: int, gallery: Dataset) -> list[str]:
         return []
     known = gallery.landmark_ids[label]
     return [word for word in (known, title(gallery.landmark_names[known])) if word]
-
-
-def title(name: str) -> str:
-    """The category of a Wikimedia Commons URL, which train_label_to_category.csv has, in words; else the name."""
-    return unquote(name.rpartition("/Category:")[2]).replace("_", " ")
 
 
 def answer_picture(photos: list[Path], answers: list[PhotoAnswer | None], gallery: Dataset,
