@@ -22,11 +22,17 @@ UNSEEN := data/demo/unseen
 GENERAL := runs/demo-general
 RUN_AND_DATA := --run $(RUN) --data $(DATASET)
 
-.PHONY: gpu demo docs test test-fast lint clean-demo
+.PHONY: gpu demo load docs test test-fast lint clean-demo
 
 # Each command below would skip what it finished before; make saves starting it.
-demo: $(RUN)/eval-untrained.json $(GENERAL)/eval.json $(RUN)/submission.csv
+demo: load $(RUN)/eval-untrained.json $(GENERAL)/eval.json $(RUN)/submission.csv
 	$(PY) report.py $(RUN_AND_DATA)
+	@echo "Done: open $(RUN)/report.html in a browser. Answer photos of your own on a page, at http://127.0.0.1:8000:"
+	@echo "  $(PY) -m retrieval serve $(DATASET) --run $(RUN)"
+
+load:
+	@awk -v cores=$$(nproc) '$$1 >= cores { print "The load average is " $$1 " on " cores " cores: other programs keep", \
+		"them busy, and the demo takes longer than its 3 to 8 minutes." }' /proc/loadavg
 
 $(RUN)/submission.csv: $(RUN)/eval.json
 	$(PY) predict.py --run $(RUN) --index $(DATASET) --images $(PHOTOS)/test --out $@

@@ -43,7 +43,7 @@ def main() -> None:
         parts, rest = (halves_of_non_landmarks(sets, args.split) if args.non_landmarks else
                        ([Part(sets[args.split], np.full(len(sets[args.split].keys), True))], []))
         start = best_of(lists, parts, device) if len(lists) > 1 else start
-        with progress(unit="trials", what=f"tune on {args.split}") as bar:
+        with progress(unit="trials", what=f"tune on {args.split}", delay=0) as bar:
             best, _ = tune(parts, start, device, lambda pipeline, value: bar.update(), args.passes)
         write_text(args.out, write_pipeline(best))
         print(args.out.read_text(), end="")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from arcshard.console import progress
 from retrieval.metrics import (
     NO_LANDMARK,
     Truths,
@@ -223,7 +224,7 @@ def own_and_other(queries: Matrix, labels: NDArray[np.int64], gallery: Matrix, g
     equal. Memory: about 10 * Q * chunk bytes.
     """
     own, other = np.full((2, len(queries)), -np.inf, np.float32)
-    for start in range(0, len(gallery), chunk):
+    for start in progress(range(0, len(gallery), chunk), unit="parts", what="compare landmarks"):
         part = slice(start, start + chunk)
         products = queries @ gallery[part].T
         same = (labels[:, None] == gallery_labels[part]) & (labels >= 0)[:, None]

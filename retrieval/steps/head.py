@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.console import progress
 from retrieval.state import Candidates, Matrix, State, Step, ranked, unit
 
 CHUNK = 1024  # queries whose cosines to all classes are in memory at a time: 0.3 GB for 81,313 classes
@@ -107,7 +108,7 @@ def by_chunk(state: State, step: str) -> Iterator[tuple[slice, NDArray[np.float6
     if len(heads) < len(state.sources):
         raise ValueError(f"{step} needs the class centers of a trained head, but there are none: take the step out, "
                          "or answer with a checkpoint that has a head")
-    for q in range(0, len(heads[0][0]), CHUNK):
+    for q in progress(range(0, len(heads[0][0]), CHUNK), unit="parts", what=step):
         rows = slice(q, q + CHUNK)
         yield rows, np.mean([head_cosines(queries[rows], centers) for queries, centers in heads], axis=0)
 

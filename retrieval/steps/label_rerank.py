@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.console import progress
 from retrieval.metrics import NO_LANDMARK
 from retrieval.search import nearest
 from retrieval.state import Matrix, Neighbors, State, Step, Vectors, own_lists
@@ -70,7 +71,7 @@ def first(found: Neighbors, model: Vectors, asked: Rows, labels: Rows) -> Neighb
     So that they rank so, scores rise by the spread of their list and 2 more for the listed, 0 to 1 for the inserted.
     """
     scores, rows = found.scores.copy(), found.rows.copy()
-    for q, label in enumerate(asked):
+    for q, label in enumerate(progress(asked, unit="queries", what="label_rerank")):
         there = scores[q] > -np.inf
         if label == NO_LANDMARK or not there.any():
             continue

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.console import progress
 from retrieval.search import nearest
 from retrieval.state import Matrix, Neighbors, State, Step, own_lists
 
@@ -49,7 +50,9 @@ class KReciprocal(Step):
         firsts = nearest(queries, gallery, max(1, k1), device=device)[1]
         lists = lists_around(np.union1d(found.rows, firsts), gallery, k1, device)
         encoder = Encoder(gallery, lists, k1, self.k2)
-        overlaps = np.array([encoder.overlaps(*each) for each in zip(queries, firsts.tolist(), found.rows.tolist())])
+        each = progress(zip(queries, firsts.tolist(), found.rows.tolist()), total=len(queries), unit="queries",
+                        what="k_reciprocal")
+        overlaps = np.array([encoder.overlaps(*of_query) for of_query in each])
         there = found.scores > -np.inf
         mixed = self.weight * np.where(there, found.scores, 0) + (1 - self.weight) * overlaps.reshape(there.shape)
         return replace(found, scores=np.where(there, mixed, -np.inf).astype(np.float32)).ranked()

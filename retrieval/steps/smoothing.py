@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.console import progress
 from retrieval.search import nearest
 from retrieval.state import Matrix, State, Step, unit
 
@@ -50,5 +51,5 @@ def weighted_sum(gallery: Matrix, rows: NDArray[np.int64], weights: NDArray[np.f
     """float32 (R, D): sum over j of weights[(r,) j] × gallery[rows[r, j]]."""
     weights = np.broadcast_to(weights, rows.shape).astype(np.float32)
     parts = [np.einsum("rk,rkd->rd", weights[r:r + CHUNK], gallery[rows[r:r + CHUNK]])
-             for r in range(0, len(rows), CHUNK)]
+             for r in progress(range(0, len(rows), CHUNK), unit="parts", what="average neighbors")]
     return np.concatenate(parts) if parts else np.zeros((0, gallery.shape[1]), np.float32)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from arcshard.console import progress
 from retrieval.state import Matrix, Neighbors, State, Step, own_lists
 
 
@@ -27,7 +28,7 @@ class SuperGlobal(Step):
     def reranked(self, found: Neighbors, queries: Matrix, gallery: Matrix) -> Neighbors:
         """One model's lists; a place that holds no neighbor stays one."""
         scores = np.full(found.scores.shape, -np.inf, np.float32)
-        for q, there in enumerate(found.scores > -np.inf):
+        for q, there in enumerate(progress(found.scores > -np.inf, unit="queries", what="super_global")):
             if there.any():
                 scores[q, there] = self.scores(queries[q], gallery[found.rows[q, there]])
         return replace(found, scores=scores).ranked()
