@@ -52,7 +52,9 @@ def main() -> None:
         said = f"largest difference {difference:.1e} on {seen} images of {args.data or 'noise'}"
         if not difference <= TOLERANCE:  # nor NaN
             raise Disagreement(f"the export and the network differ by over {TOLERANCE}; {said}: nothing was written")
-        for path in sorted(folder.iterdir()):
+        for path in (files := sorted(folder.iterdir()))[1:]:  # a kill leaves no old one beside a new
+            args.out.with_name(path.name).unlink(missing_ok=True)
+        for path in files:
             with open(path, "rb") as written, whole_file(args.out.with_name(path.name)) as f:
                 shutil.copyfileobj(written, f)
             print(args.out.with_name(path.name))

@@ -226,4 +226,4 @@ def _rename_values(config: Config) -> None:
 
 def fingerprint(run: Path, name: str = NAME) -> str:
     """sha256 of a checkpoint: embeddings belong to exactly one."""
-    return sha256(run / name)
+    return sha256(run / name, show=True)

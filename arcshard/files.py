@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from arcshard.console import UserError
+from arcshard.console import UserError, progress
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # EBADF: NFS locks no file open for reading only
@@ -85,10 +85,15 @@ def write_text(path: str | Path, text: str) -> None:
         f.write(text.encode())
 
 
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+def sha256(path: str | Path, show: bool = False) -> str:
+    """Hex digest of a file's bytes. show: progress, should it take more than two seconds."""
+    digest, name = hashlib.sha256(), Path(path).name
+    with open(path, "rb") as f, progress(total=os.fstat(f.fileno()).st_size, unit="B", unit_scale=True,
+                                         what=f"hash {name}", disable=not show) as bar:
+        while part := f.read(2**20):
+            digest.update(part)
+            bar.update(len(part))
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

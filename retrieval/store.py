@@ -103,7 +103,7 @@ def write_store(folder: Path, blocks: Iterable[NDArray[np.floating]], keys: list
     for name, array in arrays.items():
         with whole_file(folder / name) as f:
             write_array(f, array, allow_pickle=False)
-    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name, show=True)}
              for name in (VECTORS, *arrays)}
     write_text(folder / META, json.dumps({"format": FORMAT, **asdict(provenance), "files": files}, indent=2) + "\n")
 
@@ -145,7 +145,7 @@ def _read_meta(folder: Path) -> Provenance:
                             "again")
         for name in (VECTORS, KEYS, LABELS, LANDMARK_IDS):
             path, known = folder / name, meta["files"][name]
-            if path.stat().st_size != known["size"] or sha256(path) != known["sha256"]:
+            if path.stat().st_size != known["size"] or sha256(path, show=True) != known["sha256"]:
                 raise UserError(f"{path} is not as it was written: delete {folder} and embed again")
         if not isinstance(size := meta.get("size", 0), int):
             raise ValueError

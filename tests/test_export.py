@@ -135,6 +135,24 @@ def test_what_does_not_agree_is_not_written(export, monkeypatch, tmp_path):
     assert path.read_text() == "what was there before"
 
 
+def test_an_export_that_is_killed_leaves_no_old_file_beside_a_new_one(export, monkeypatch, tmp_path):
+    """Its files get their names one after the other."""
+    assert export("--out", tmp_path / "m.safetensors")[0] == 0
+    (tmp_path / "m.safetensors").write_text("old")
+    (tmp_path / "m-neck.safetensors").write_text("old")
+    whole, seen = export_page.whole_file, []
+
+    def second_fails(path):
+        seen.append(path)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return whole(path)
+    monkeypatch.setattr(export_page, "whole_file", second_fails)
+    assert export("--out", tmp_path / "m.safetensors")[0] == 130
+    left, = tmp_path.glob("*.safetensors")
+    assert left == seen[0] and left.read_bytes() != b"old"
+
+
 def test_a_second_export_to_one_name_is_refused(export, monkeypatch, tmp_path):
     """Their files would mix. What an export that was killed left goes with the next one."""
     aside = tmp_path / ".m.safetensors.exporting"
