@@ -195,6 +195,11 @@ def time_text(seconds: float) -> str:
     return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def rate_text(rate: float) -> str:
+    """A number a second for people: 1,234, 56, 7.8, 0.91."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 def size_text(size: float) -> str:
     """A number of bytes for people: 58.9 GB, 190.0 kB."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -750,8 +750,8 @@ def test_a_run_says_what_it_will_do_and_has_done(train_here, staged, dataset_pat
     done = train_here(tmp_path / "run", *staged)
     table, *tries = tried.stdout.split("stage ")
     assert done.stdout.startswith(table)
-    assert "low: 5 of 12 images of 16 to 32 pixels: 1 epochs of 60 images\n" in table
-    assert "high: 10 of 12 images of 32 pixels: 2 epochs of 60 images\n" in table
+    assert "low: 5 of 12 images of 16 to 32 pixels; epochs: 1 of 60 images\n" in table
+    assert "high: 10 of 12 images of 32 pixels; epochs: 2 of 60 images\n" in table
     assert [line.partition(" tried")[0] for line in tries] == ["low: two steps", "high: two steps"]
     epochs = [line for line in done.stdout.splitlines() if " epoch " in line]
     assert [line.partition(": loss ")[0] for line in epochs] == [

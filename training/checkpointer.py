@@ -5,6 +5,7 @@ import torch
 
 from arcshard import checkpoint
 from arcshard.checkpoint import Checkpoint
+from arcshard.console import rate_text
 from model.batchnorm import batchnorms, estimate_statistics
 from model.stats import EmbeddingStats
 from shards import Dataset
@@ -72,7 +73,7 @@ class Checkpointer:
         shown = [f"{name} {value:.4f}" for name, value in figures.items()
                  if name in ("val_recall@1", c.best) and value is not None]
         return ", ".join([f"{stage.title}epoch {epoch} of {c.epochs:g}: loss {log.loss:.3f}", *shown,
-                          f"{log.images_per_s:,.0f} images/s", f"waited {log.wait_share:.1%} for data"])
+                          f"{rate_text(log.images_per_s)} images/s", f"waited {log.wait_share:.1%} for data"])
 
     def save(self) -> None:
         """Write a checkpoint of the run after the latest update, unless that was a bad one that ends the run."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from arcshard.console import size_text, time_text
+from arcshard.console import rate_text, size_text, time_text
 from arcshard.distributed import World
 from loader import Loader
 from loader.mixture import Mixture
@@ -123,13 +123,13 @@ def steps_of(c: TrainConfig, epoch: int, ranks: int) -> str:
     steps = math.ceil(math.ceil(c.epochs * epoch) / c.global_batch)
     parts = ranks * c.micro_batches(ranks)
     batch = f"{c.global_batch}" if parts == 1 else f"{parts} × {c.global_batch // parts}"
-    return f"{steps:,} of {batch} images of {size} pixels: {c.epochs:g} epochs of {epoch:,} images"
+    return f"{steps:,} of {batch} images of {size} pixels; epochs: {c.epochs:g} of {epoch:,} images"
 
 
 def device_of(world: World) -> str:
-    ranks = f", {world.size} ranks" if world.size > 1 else ""
+    ranks = f", ranks: {world.size}" if world.size > 1 else ""
     if world.device.type == "cpu":
-        return f"CPU, {torch.get_num_threads()} threads{ranks}"
+        return f"CPU, threads: {torch.get_num_threads()}{ranks}"
     free, total = torch.cuda.mem_get_info(world.device)
     return f"{torch.cuda.get_device_name(world.device)}, {size_text(free)} of {size_text(total)} free{ranks}"
 
@@ -160,5 +160,5 @@ def seconds_to_come(plan: Plan, name: str, position: int, images_per_s: float) -
 def pace(plan: Plan, name: str, position: int, images_per_s: float, world: World) -> str:
     """A sentence: speed, memory, and time to come for this stage and those after it. position: as above."""
     own, later = seconds_to_come(plan, name, position, images_per_s)
-    return (f"{images_per_s:,.0f} images/s{memory_of(world)}; about {time_text(own)} to come"
+    return (f"{rate_text(images_per_s)} images/s{memory_of(world)}; about {time_text(own)} to come"
             + (f", and {time_text(later)} for the stages after it" if later else ""))
