@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -753,6 +754,7 @@ def test_a_run_says_what_it_will_do_and_has_done(train_here, staged, dataset_pat
     assert "low: 5 of 12 images of 16 to 32 pixels; epochs: 1 of 60 images\n" in table
     assert "high: 10 of 12 images of 32 pixels; epochs: 2 of 60 images\n" in table
     assert [line.partition(" tried")[0] for line in tries] == ["low: two steps", "high: two steps"]
+    assert re.search(r"stage low: \d+ images/s; about 0 s to come, and \d+ s for the stages after it\n", done.stdout)
     epochs = [line for line in done.stdout.splitlines() if " epoch " in line]
     assert [line.partition(": loss ")[0] for line in epochs] == [
         "stage low: epoch 1 of 1", "stage high: epoch 1 of 2", "stage high: epoch 2 of 2"]
