@@ -1,6 +1,7 @@
 """The web app over an answerer that knows one photo: addresses, refusals, the page in a browser."""
 import base64
 import io
+import re
 import shutil
 import socket
 import subprocess
@@ -34,14 +35,18 @@ def jpeg(color="lime", size=(64, 48), mode="RGB"):
     return encoded.getvalue()
 
 
+DOUBTFUL = jpeg("gray")
+
+
 class OneAnswer:
-    """Answers any photo that can be packed alike."""
+    """Answers any photo that can be packed alike, with a doubt about one."""
     title = "demo"
 
     def answer(self, photo):
         readable(photo)
         return Answer("7", URL, 0.9, [Candidate("7", URL, 0.9), Candidate("8", HOSTILE, 0.5), Candidate(None, "", 0.1)],
-                      [Neighbor(0, "k0", "7", URL, 0.95), Neighbor(1, "k1", "8", HOSTILE, 0.85)])
+                      [Neighbor(0, "k0", "7", URL, 0.95), Neighbor(1, "k1", "8", HOSTILE, 0.85)],
+                      probably_no_landmark=photo == DOUBTFUL)
 
     def gallery_photo(self, row):
         return [jpeg("red"), jpeg("blue")][row]
@@ -72,6 +77,8 @@ def test_a_photo_is_answered_with_candidates_and_neighbors(app):
     found = app.test_client().post("/answer", data=jpeg()).json
     assert found["candidates"][0] == {"landmark": "7", "name": URL, "score": 0.9}
     assert found["neighbors"][1] == {"row": 1, "id": "k1", "landmark": "8", "name": HOSTILE, "similarity": 0.85}
+    assert not found["probably_no_landmark"]
+    assert app.test_client().post("/answer", data=DOUBTFUL).json["probably_no_landmark"]
 
 
 def test_a_match_is_a_picture_with_its_number_of_inliers(app):
@@ -140,6 +147,15 @@ def test_the_page_loads_from_here_only(app):
     assert "http:" not in html and "https:" not in html and "onclick" not in html and "<style" not in html
 
 
+def test_the_page_takes_several_photos_from_keyboard_and_clipboard(app):
+    """A button is in the order of Tab, and Enter and Space press it; `hidden` keeps the input out of that order."""
+    with app.test_client().get("/") as page, app.test_client().get("/static/app.js") as program:
+        html, script = page.text, program.text
+    assert re.search(r'<button id="drop"[^>]* type="button">', html)
+    assert re.search(r'<input id="file" type="file"[^>]* multiple hidden>', html)
+    assert '"paste"' in script and all(f'id="{name}"' in html for name in re.findall(r'at\("([\w-]+)"\)', script))
+
+
 def test_a_port_in_use_is_one_sentence(app):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -170,44 +186,75 @@ def address(app):
     server.server_close()
 
 
-def dropped(driver, photo):
-    """Drop a file on the page as a mouse would."""
+def brought(driver, *photos, event="drop", carrier="dataTransfer"):
+    """Drop or paste files on the page as a mouse or keyboard would."""
     driver.execute_script("""
-        const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
-        const data = new DataTransfer();
-        data.items.add(new File([bytes], "photo.jpg", { type: "image/jpeg" }));
-        document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
-        """, base64.b64encode(photo).decode())
+        const [photos, event, carrier] = arguments, data = new DataTransfer();
+        for (const [i, photo] of photos.entries()) {
+          const bytes = Uint8Array.from(atob(photo), (c) => c.charCodeAt(0));
+          data.items.add(new File([bytes], `photo${i}.jpg`, { type: "image/jpeg" }));
+        }
+        const kind = event === "drop" ? DragEvent : ClipboardEvent;
+        document.getElementById("drop").dispatchEvent(new kind(event, { [carrier]: data, bubbles: true }));
+        """, [base64.b64encode(photo).decode() for photo in photos], event, carrier)
 
 
-@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver")
-def test_a_photo_that_is_dropped_on_the_page_is_answered(address):
+@pytest.fixture
+def driver():
     from selenium import webdriver
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=900,1200", "--no-first-run"):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    try:
-        driver.get(address)
-        wait = WebDriverWait(driver, 20)
-        dropped(driver, jpeg())
-        wait.until(lambda d: d.find_element(By.ID, "state").text == "Answered: Château d'If")
-        listed = driver.find_elements(By.CSS_SELECTOR, "#candidates li")
-        assert [item.text.splitlines()[0] for item in listed] == ["Château d'If", HOSTILE, "no landmark"]
-        assert listed[0].find_element(By.TAG_NAME, "a").get_attribute("href") == URL
-        photos = driver.find_elements(By.CSS_SELECTOR, "#neighbors img")
-        wait.until(lambda d: all(d.execute_script("return arguments[0].naturalWidth", photo) == 64 for photo in photos))
-        driver.find_elements(By.CSS_SELECTOR, "#neighbors button")[1].click()
-        wait.until(lambda d: d.find_element(By.ID, "match-title").text == "12 points in common with k1")
-        driver.find_element(By.CSS_SELECTOR, "#match button").click()
-        assert [line for line in driver.get_log("browser") if line["level"] == "SEVERE"] == []
+    yield driver
+    driver.quit()
 
-        dropped(driver, b"no photo")
-        wait.until(lambda d: "this is no photo that can be read" in d.find_element(By.ID, "state").text)
-        assert not driver.find_element(By.ID, "answer").is_displayed()
-    finally:
-        driver.quit()
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver")
+def test_photos_that_are_brought_to_the_page_are_answered(address, driver):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def all_of(css):
+        return driver.find_elements(By.CSS_SELECTOR, css)
+
+    def verdicts():
+        return [found.text for found in all_of(".verdict")]
+
+    wait = WebDriverWait(driver, 20)
+    driver.get(address)
+    driver.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    assert driver.switch_to.active_element.get_attribute("id") == "drop"
+    assert driver.switch_to.active_element.value_of_css_property("outline-style") == "solid"
+
+    brought(driver, jpeg())
+    wait.until(lambda _: verdicts() == ["Answered: Château d'If"])
+    listed = all_of(".candidates li")
+    assert [item.text.splitlines()[0] for item in listed] == ["Château d'If", HOSTILE, "no landmark"]
+    assert listed[0].find_element(By.TAG_NAME, "a").get_attribute("href") == URL
+    photos = all_of(".neighbors img")
+    wait.until(lambda d: all(d.execute_script("return arguments[0].naturalWidth", photo) == 64 for photo in photos))
+    links = [link.get_attribute("href") for link in all_of(".neighbors a")]
+    assert links == [URL, f"{address}/gallery/0.jpg", f"{address}/gallery/1.jpg"]
+    all_of(".neighbors button")[1].send_keys(Keys.ENTER)
+    wait.until(lambda _: driver.find_element(By.ID, "match-title").text == "12 points in common with k1")
+    driver.find_element(By.CSS_SELECTOR, "#match button").click()
+    assert [line for line in driver.get_log("browser") if line["level"] == "SEVERE"] == []
+
+    brought(driver, b"no photo", DOUBTFUL, jpeg())
+    wait.until(lambda _: driver.find_element(By.ID, "state").text == "2 of 3 photos answered")
+    broken, doubtful, fine = verdicts()
+    assert "Not answered: this is no photo that can be read" in broken and fine == "Answered: Château d'If"
+    assert doubtful == "Probably no landmark of the gallery; the least unlikely: Château d'If"
+    assert [found.text for found in all_of(".file")] == ["photo0.jpg", "photo1.jpg", "photo2.jpg"]
+
+    brought(driver, jpeg(), event="paste", carrier="clipboardData")
+    wait.until(lambda _: verdicts() == ["Answered: Château d'If"])
+    brought(driver, event="paste", carrier="clipboardData")
+    assert driver.find_element(By.ID, "state").text == "The clipboard holds no photo."
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                           {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": False})
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 360

@@ -1,8 +1,8 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
-let photo = null; // the file that was answered last; a match is asked for with it again
-let asked = 0; // an answer to an earlier photo is not shown
+let asked = 0; // answers to photos that came before the latest are not shown
+let limit = Infinity; // bytes of a photo
 
 function element(tag, text, name) {
   const made = document.createElement(tag);
@@ -38,35 +38,57 @@ function say(text, wrong) {
 }
 
 async function post(address, file) {
-  const response = await fetch(address, { method: "POST", body: file });
+  if (file.size > limit) throw new Error(`a photo may have at most ${limit.toLocaleString("en")} bytes`);
+  const response = await fetch(address, { method: "POST", body: file }).catch(() => {
+    throw new Error("the file cannot be read, or the server has stopped");
+  });
   if (!response.ok) throw new Error((await response.json()).error);
   return response;
 }
 
-async function ask(file) {
+async function ask(files) { // each has its own answer, in turn; one that fails does not keep the others
   const number = ++asked;
-  photo = file;
-  at("photo").src = URL.createObjectURL(file);
-  at("photo").alt = `The photo ${file.name}`;
-  at("photo").hidden = false;
-  at("answer").hidden = true;
-  say("Looking …");
-  try {
-    const answer = await (await post("answer", file)).json();
-    if (number === asked) show(answer);
-  } catch (error) {
-    if (number === asked) say(`Not answered: ${error.message}`, true);
+  const places = files.map(place);
+  at("answers").replaceChildren(...places);
+  for (const [i, file] of files.entries()) {
+    say(files.length > 1 ? `Looking at photo ${i + 1} of ${files.length} …` : "");
+    try {
+      const answer = await (await post("answer", file)).json();
+      show(places[i], answer, file);
+    } catch (error) {
+      verdict(places[i], `Not answered: ${error.message}`, "wrong");
+    }
+    if (number !== asked) return;
   }
+  const failed = places.filter((made) => made.querySelector(".verdict.wrong")).length;
+  say(files.length > 1 ? `${files.length - failed} of ${files.length} photos answered` : "");
 }
 
-function show(answer) {
-  at("candidates").replaceChildren(...answer.candidates.map(candidate));
-  at("neighbors").replaceChildren(...answer.neighbors.map(neighbor));
-  at("answer").hidden = false;
+function place(file) { // where the answer to a photo will stand
+  const made = at("answer").content.cloneNode(true).firstElementChild, photo = made.querySelector(".photo");
+  photo.alt = `The photo ${file.name}`;
+  photo.addEventListener("load", () => URL.revokeObjectURL(photo.src), { once: true });
+  photo.addEventListener("error", () => photo.replaceWith(element("p", "no preview", "photo quiet")), { once: true });
+  photo.src = URL.createObjectURL(file);
+  made.querySelector(".file").textContent = file.name;
+  return made;
+}
+
+function verdict(made, text, name) {
+  made.querySelector(".verdict").textContent = text;
+  made.querySelector(".verdict").classList.add(name);
+}
+
+function show(made, answer, file) {
+  made.querySelector(".candidates").replaceChildren(...answer.candidates.map(candidate));
+  made.querySelector(".neighbors").replaceChildren(...answer.neighbors.map((found, i) => neighbor(found, i, file)));
+  made.querySelector(".found").hidden = !answer.neighbors.length;
   const best = answer.candidates[0];
   const name = best && landmarkText(best.landmark, best.name).textContent;
-  if (!best) say("No landmark of the gallery fits.");
-  else say(answer.probably_no_landmark ? `Probably no landmark of the gallery; the least unlikely: ${name}` : `Answered: ${name}`);
+  if (!best?.landmark) verdict(made, "No landmark of the gallery fits.", "none");
+  else if (answer.probably_no_landmark) {
+    verdict(made, `Probably no landmark of the gallery; the least unlikely: ${name}`, "none");
+  } else verdict(made, `Answered: ${name}`, "landmark");
 }
 
 function candidate(found) {
@@ -76,26 +98,36 @@ function candidate(found) {
   return item;
 }
 
-function neighbor(found, i) {
+function neighbor(found, i, file) {
   const item = element("li", ""), button = element("button", ""), image = element("img", "");
   image.src = `gallery/${found.row}.jpg`;
   image.alt = `Neighbor ${i + 1}: ${found.id}`;
   button.type = "button";
   button.title = "Show what both have in common";
+  button.setAttribute("aria-label", `Compare with neighbor ${i + 1}, ${found.id}`);
   button.append(image);
-  button.addEventListener("click", () => compare(found));
+  button.addEventListener("click", () => compare(found, file));
   const caption = element("p", "");
-  caption.append(element("span", found.similarity.toFixed(3), "score"), " · ", landmarkText(found.landmark, found.name));
+  caption.append(element("span", found.similarity.toFixed(3), "score"), " · ",
+    landmarkText(found.landmark, found.name), " · ", photoLink(found));
   item.append(button, caption);
   return item;
 }
 
-async function compare(found) {
+function photoLink(found) {
+  const link = element("a", "photo");
+  link.href = `gallery/${found.row}.jpg`;
+  link.target = "_blank";
+  link.setAttribute("aria-label", `Photo ${found.id}`);
+  return link;
+}
+
+async function compare(found, file) {
   at("match-title").textContent = "Comparing …";
   at("match-picture").hidden = true;
   at("match").showModal();
   try {
-    const response = await post(`match/${found.row}`, photo);
+    const response = await post(`match/${found.row}`, file);
     const inliers = response.headers.get("Inliers");
     at("match-title").textContent = `${inliers} points in common with ${found.id}`;
     at("match-picture").src = URL.createObjectURL(await response.blob());
@@ -106,17 +138,31 @@ async function compare(found) {
   }
 }
 
-at("file").addEventListener("change", () => at("file").files[0] && ask(at("file").files[0]));
+at("drop").addEventListener("click", () => at("file").click()); // a button: Enter and Space press it
+at("file").addEventListener("change", () => {
+  if (at("file").files.length) ask([...at("file").files]);
+  at("file").value = ""; // the same files may be chosen again
+});
 for (const kind of ["dragenter", "dragover"]) {
-  at("drop").addEventListener(kind, (event) => {
+  document.addEventListener(kind, (event) => {
     event.preventDefault();
     at("drop").classList.add("over");
   });
 }
-at("drop").addEventListener("dragleave", () => at("drop").classList.remove("over"));
-at("drop").addEventListener("drop", (event) => {
+document.addEventListener("dragleave", (event) => event.relatedTarget || at("drop").classList.remove("over"));
+document.addEventListener("drop", (event) => {
   event.preventDefault();
   at("drop").classList.remove("over");
-  if (event.dataTransfer.files[0]) ask(event.dataTransfer.files[0]);
+  take(event.dataTransfer, "What was dropped is no file; save the photo first, then drop it here.");
 });
-fetch("about").then((response) => response.json()).then((about) => { at("title").textContent = about.title; });
+document.addEventListener("paste", (event) => take(event.clipboardData, "The clipboard holds no photo."));
+
+function take(transfer, otherwise) {
+  if (transfer.files.length) ask([...transfer.files]);
+  else say(otherwise, true);
+}
+
+fetch("about").then((response) => response.json()).then((about) => {
+  at("title").textContent = about.title;
+  limit = about.max_bytes;
+});
