@@ -25,6 +25,7 @@ STYLE: Any = {"svg.hashsalt": "arcshard", "svg.fonttype": "none",
               "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6}
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # date and version would change the bytes
 BINS = 40
+WIDTH, HEIGHT = 4.4, 2.7  # inches, of 10 pt letters: they are still 10 pixels high on a phone
 MANY_BARS = 7  # the labels of more would touch
 
 
@@ -46,7 +47,7 @@ def line_chart(lines: Sequence[Line], unit: str = "", floor: float | None = None
         floor: where the y axis starts; None fits the values.
         stages: name -> images seen when the stage began.
     """
-    with _chart("images seen", unit, height=2.8, legend=len(lines) > 1) as (axes, svg):
+    with _chart("images seen", unit, legend=len(lines) > 1) as (axes, svg):
         for line, style in zip(lines, LINE_STYLES):
             marker = "o" if len(line.values) <= 30 else ""
             axes.plot(line.positions, line.values, linewidth=1.4, marker=marker, markersize=4, label=line.label,
@@ -72,7 +73,7 @@ def compare_histograms(samples: Mapping[str, NDArray[np.floating]], what: str) -
     """
     values = np.concatenate(list(samples.values()))
     edges = np.linspace(values.min(), values.max() + 1e-6, BINS + 1)
-    with _chart(what, "% of the queries", height=2.8, legend=True) as (axes, svg):
+    with _chart(what, "% of the queries", legend=True) as (axes, svg):
         for (label, sample), style in zip(samples.items(), LINE_STYLES):
             share = 100 * np.histogram(sample, edges)[0] / len(sample)
             axes.stairs(share, edges, fill=True, color=style["color"], alpha=0.15)
@@ -92,7 +93,7 @@ def bar_chart(bins: list[tuple[str, int]], what: str, of: str) -> str:
     with _count_chart(what, of) as (axes, svg):
         numbers = [number for _, number in bins]
         bars = axes.bar(range(len(bins)), numbers, color=BLUE, width=0.8)
-        axes.bar_label(bars, [f"{number:,}" for number in numbers], fontsize=7, color=INK, padding=2)
+        axes.bar_label(bars, [f"{number:,}" for number in numbers], fontsize=9, color=INK, padding=2)
         axes.set_xticks(range(len(bins)), [label for label, _ in bins])
         if len(bins) > MANY_BARS:
             axes.tick_params(axis="x", labelrotation=35)
@@ -122,14 +123,11 @@ def size_map(widths: np.ndarray, heights: np.ndarray) -> str:
 
 
 @contextmanager
-def _chart(xlabel: str, ylabel: str, height: float, legend: bool = False) -> Iterator[tuple[Axes, io.BytesIO]]:
-    """Axes to draw into, and what becomes the SVG when the block ends; without background, as pages may be dark.
-
-    Args: height: inches.
-    """
+def _chart(xlabel: str, ylabel: str, legend: bool = False) -> Iterator[tuple[Axes, io.BytesIO]]:
+    """Axes to draw into, and what becomes the SVG when the block ends; without background, as pages may be dark."""
     svg = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.subplots()
         yield axes, svg
         axes.set_xlabel(xlabel)
@@ -142,7 +140,7 @@ def _chart(xlabel: str, ylabel: str, height: float, legend: bool = False) -> Ite
 @contextmanager
 def _count_chart(xlabel: str, ylabel: str) -> Iterator[tuple[Axes, io.BytesIO]]:
     """As `_chart`; the grid lies behind bars, and large numbers on the y axis are short."""
-    with _chart(xlabel, ylabel, height=2.9) as (axes, svg):
+    with _chart(xlabel, ylabel) as (axes, svg):
         yield axes, svg
         axes.set_axisbelow(True)
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))

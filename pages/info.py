@@ -59,7 +59,8 @@ def render(path: str | Path) -> str:
 def _section(dataset: Dataset) -> SplitSection:
     found = read_statistics(dataset)
     counts = found.class_sizes[found.class_sizes > 0]
-    summary = (f"{len(found.sizes):,} photos in {found.shards:,} shards, {size_text(found.sizes.sum(dtype=np.int64))}; "
+    summary = (f"{len(found.sizes):,} photos in {found.shards:,} {'shard' if found.shards == 1 else 'shards'}, "
+               f"{size_text(found.sizes.sum(dtype=np.int64))}; "
                f"{len(counts):,} of {dataset.num_classes:,} classes occur; "
                f"{found.without_landmark:,} photos show no landmark.")
     columns = {"photos a class": counts, "width, pixels": found.widths, "height, pixels": found.heights,

@@ -144,9 +144,9 @@ LEARNING = (
     CurveChart("Val photos whose nearest class center is right", "%", (Curve("val_recall@1", shown=percent),)),
     CurveChart("Val photos by the nearest train photo of a sample", "%", (
         Curve("val_photo_recall@1", "recall@1", percent), Curve("val_photo_gap", "GAP", percent))),
-    CurveChart("Angles between val photos and class centers", "degrees", (
-        Curve("target_cosine", "to their own, of the mean cosine", angle_of),
-        Curve("wrong_angle", "to the nearest other, mean", math.degrees))),
+    CurveChart("Mean angles between val photos and class centers", "degrees", (
+        Curve("target_cosine", "to their own", angle_of),  # of the mean cosine
+        Curve("wrong_angle", "to the nearest other", math.degrees))),
     CurveChart("Learning rate", "", (Curve("lr"),), 0),
     CurveChart("Margin", "radians", (Curve("margin"),), 0),
     CurveChart("Length of val embeddings before they are normalized", "", (Curve("norm"),), 0),
@@ -157,8 +157,8 @@ SPEED = (
     CurveChart("Throughput", "images/s", (Curve("images_per_s"),), 0),
     CurveChart("Waiting for data", "% of the time", (Curve("data_wait_share", "the process", percent),
                                                    Curve("device_wait_share", "the GPU", percent)), 0),
-    CurveChart("Memory", "GB", (Curve("memory_mb", "first rank's process", gigabytes),
-                                Curve("cuda_peak_mb", "peak of its tensors on the GPU", gigabytes)), 0),
+    CurveChart("Memory", "GB", (Curve("memory_mb", "first process", gigabytes),
+                                Curve("cuda_peak_mb", "its GPU, peak", gigabytes)), 0),
 )
 
 

@@ -199,7 +199,7 @@ def test_instruments_are_drawn_in_their_units_where_there_are_any():
     line = {"position": 10, "target_cosine": 0.5, "wrong_angle": math.pi / 2, "norm": 3.0,
             "dead_centers": .1, "memory_mb": 1500.0}
     assert [caption for caption, _ in draw(LEARNING, [line])] == [
-        "Angles between val photos and class centers", "Length of val embeddings before they are normalized",
+        "Mean angles between val photos and class centers", "Length of val embeddings before they are normalized",
         "Class centers nearest to no val photo"]
     angles = next(chart for chart in LEARNING if chart.unit == "degrees")
     assert [curve.shown(line[curve.key]) for curve in angles.curves] == [pytest.approx(60), 90]
@@ -274,7 +274,7 @@ def test_a_dark_page_has_light_curves(data, tmp_path):
     pixels, _ = browse(tmp_path / "report.html", tmp_path / "page.png", 1280, "--blink-settings=preferredColorScheme=0")
     assert share_of(pixels, (13, 17, 23)) > 0.9, "the paper"
     assert share_of(pixels, (255, 255, 255)) == 0 and share_of(pixels, (11, 92, 173)) == 0
-    assert share_of(pixels, (104, 179, 255)) > 0.0005, "curves"
+    assert share_of(pixels, (104, 179, 255)) > 0.0002, "curves"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
