@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pages import charts
-from pages.findings import NO_LOG, LogLines, RunFigures, advice, learned, quality, speed, wait_share
+from pages.findings import LogLines, RunFigures, advice, learned, quality, speed, wait_share
 from pages.templates import fill
 
 METRICS = {"recall@1": "recall@1", "gap": "GAP", "gap_landmark_only": "GAP, landmarks only",
@@ -66,7 +66,7 @@ def render(data: ReportData) -> str:
     findings = {"Did it learn?": learned(data), "Is it good?": quality(data), "What limits the speed?": speed(data)}
     cosines = charts.compare_histograms(data.cosines, "cosine to the neighbor") if data.cosines else None
     return fill("report", data=data, side=THUMBNAIL, findings=findings, advice=advice(data), tiles=tiles(data),
-                rows=score_rows(data), cosines=cosines, learning=draw(LEARNING, data.metrics), no_log=NO_LOG,
+                rows=score_rows(data), cosines=cosines, learning=draw(LEARNING, data.metrics),
                 speed=draw(SPEED, data.metrics), wait=wait_share(data.metrics))
 
 
@@ -95,7 +95,7 @@ def tiles(data: ReportData) -> list[tuple[str, str]]:
     return [("photos packed", f"{data.packed:,}"), ("photos rejected", f"{data.rejected:,}"),
             ("images/s in training", f"{np.median(speeds):,.1f}" if speeds else "–"),
             ("of the time waited for data", "–" if wait is None else f"{100 * wait:.1f} %"),
-            *((name, f"{count:,}") for name, count in counted.items())]
+            *((name, f"{count:,}" if data.metrics else "–") for name, count in counted.items())]
 
 
 def score_rows(data: ReportData) -> list[tuple[str, str, str, str, str]]:

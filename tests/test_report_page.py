@@ -169,6 +169,7 @@ def test_a_run_without_log_or_queries_still_has_a_page(data):
     html = render(replace(data, metrics=[], untrained={}, cosines={}, queries={}))
     assert charts_of(html) == [] and "no log of training (metrics.jsonl)" in html
     assert "waiting for data" not in html and "How far apart" not in html and "1,860" in html
+    assert [value for _, value in tiles(replace(data, metrics=[]))[2:]] == ["–"] * 4
 
 
 def test_a_line_without_a_loss_is_left_out(data):
