@@ -1,4 +1,5 @@
 """The app on a port."""
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ def serve(app: Flask, host: str, port: int) -> None:
     # a body below inbuf_overflow stays in memory
     server = create_server(app, sockets=[listening], threads=THREADS, ident=None, max_request_body_size=limit,
                            inbuf_overflow=limit)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a page's photos wait for a thread, which is no news
     signal.signal(signal.SIGTERM, _stop)
     print(f"serving on http://{host}:{listening.getsockname()[1]}; Ctrl-C ends it", flush=True)
     try:
