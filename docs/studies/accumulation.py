@@ -3,7 +3,7 @@
     python docs/studies/accumulation.py --data data/demo/dataset --out runs/accumulation [--seeds 0 1 2] [--epochs 4]
 
 All variants see the same images in the same order, 32 in an update unless the name says otherwise. Each seed is a run
-of its own with configs/demo.yaml; finished runs are not repeated. Prints the table of
+of its own with configs/demo.yaml, all layers at one rate; finished runs are not repeated. Prints the table of
 docs/accumulation-and-batchnorm.md.
 """
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 def outcome(args: argparse.Namespace, folder: Path, seed: int, options: Sequence[str]) -> dict[str, float]:
     """The loss at the end of the run, and what its embedding answers."""
     command("train.py", "--config", ROOT / "configs" / "demo.yaml", "--data", args.data, "--out", folder,
-            "--train.seed", seed, "--train.epochs", args.epochs, *options)
+            "--train.seed", seed, "--train.epochs", args.epochs, "--train.layer_decay", 1, *options)
     command("evaluate.py", "--run", folder, "--data", args.data)
     answers = json.loads((folder / "eval.json").read_text())
     lines = log.read(folder)

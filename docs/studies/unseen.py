@@ -25,13 +25,13 @@ from retrieval.whitening import fit_whitening
 from shards import Dataset
 
 RECIPE = "configs/demo.yaml"
+FLAT = ("--train.layer_decay", 1)  # without layer decay
 ARMS: dict[str, Sequence[object]] = {
     RECIPE: (),
-    "backbone at a third of the rate": ("--train.backbone_lr", 0.033),
-    "half the epochs": ("--train.epochs", 4),
-    "layer decay 0.75": ("--train.layer_decay", 0.75),
-    "crops from 0.3 of the area": ("--view.area", "[0.3, 1.0]"),
-    "no neck": ("--model.neck", "none"),
+    "no layer decay": FLAT,
+    "no layer decay, backbone at a third of the rate": (*FLAT, "--train.backbone_lr", 0.033),
+    "no layer decay, half the epochs": (*FLAT, "--train.epochs", 4),
+    "no layer decay, no neck": (*FLAT, "--model.neck", "none"),
 }
 DISTRACTORS = 300  # photos of the demo
 DIM = 512  # of PCA
