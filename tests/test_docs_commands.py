@@ -26,6 +26,7 @@ RUN_BY = {
     "-m loader preview": "test_preview.py",
     "train.py": "test_train.py",
     "-m training average": "test_soup.py",
+    "-m training generalize": "test_generalize.py",
     "evaluate.py": "test_pipeline_commands.py",
     "predict.py": "test_pipeline_commands.py",
     "tune.py": "test_pipeline_commands.py",
@@ -42,6 +43,7 @@ RUN_BY = {
     "docs/studies/convergence.py": "test_convergence.py",
     "docs/studies/convergence_warned.py": "test_convergence.py",
     "docs/studies/accumulation.py": "trains the demo 27 times",
+    "docs/studies/unseen.py": "trains the demo 15 times; test_generalize.py compares what it chose with float64",
     "benchmarks/throughput.py": "test_benchmarks.py",
     "benchmarks/order.py": "test_benchmarks.py",
     "benchmarks/gpu.py": "test_benchmarks.py",
@@ -63,6 +65,7 @@ NOT_OURS = {
     "pip install": "no network; test_installed.py installs the project without what it needs",
     "apt-get install": "changes the machine",
     "benchmarks/peers/install.sh": "8 GB; test_benchmarks_packing.py runs it up to its first refusal",
+    "docker": "no engine, no network; test_installed.py compares the Dockerfile with README",
     "awk": "an example of joining tables of the reader's own",
     "make": "its commands are the scripts above and the suite itself",
 }

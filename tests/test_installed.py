@@ -1,4 +1,5 @@
 """What pip installs: the command arcshard, with presets, templates and static files, away from the repository."""
+import configparser
 import os
 import shutil
 import subprocess
@@ -55,3 +56,14 @@ def test_commands_work_away_from_the_repository(arcshard):
     done = arcshard("train", "--config", "configs/demo.yaml", "--data", "nowhere", "--out", "run")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "there is no folder nowhere" in done.stderr
     assert arcshard("clean").returncode == 2
+
+
+def test_the_container_installs_what_the_readme_does_and_runs_without_root():
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    install, = [line for line in lines if "pip install" in line]
+    extras = install.split("[")[1].split("]")[0].replace("cuda${CUDA}", "cuda13").split(",")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert set(extras) <= set(setup["options.extras_require"]) and "ARG CUDA=13" in lines
+    assert "pip install -e '.[cuda13]'" in (ROOT / "README.md").read_text() and extras[0] == "cuda13"
+    assert lines.index("USER arcshard") > lines.index(install) and 'ENTRYPOINT ["arcshard"]' in lines
