@@ -43,7 +43,7 @@ $(RUN)/eval-untrained.json: $(RUN)/eval.json $(UNSEEN)/dataset.json
 	$(PY) evaluate.py --run $(RUN) --data $(UNSEEN) --untrained
 	$(PY) evaluate.py $(RUN_AND_DATA) --untrained
 
-# The same network with PCA in its embedding, for landmarks that it did not see (docs/studies/unseen.py).
+# The same network with PCA in its embedding, for landmarks that it did not see (docs/unseen-landmarks.md).
 $(GENERAL)/eval.json: $(RUN)/eval.json $(UNSEEN)/dataset.json
 	rm -rf $(GENERAL)
 	$(PY) -m training generalize $(RUN) --data $(DATASET) --out $(GENERAL)

@@ -37,7 +37,7 @@ class ModelConfig:
     pca_dim: int = 0
     """Numbers that PCA of the pooled features adds to the embedding, for landmarks that training has not seen;
     python -m training generalize fits it to a trained run. 0: none."""
-    pca_share: float = 0.75
+    pca_share: float = 0.5
     """Of the embedding's squared length that these numbers have."""
     dropout: float = 0.0
     """Share of the pooled features that are left out before the neck (1st and 2nd place of Universal Image Embedding

@@ -1,7 +1,7 @@
 """Fit a trained run to landmarks that it has not seen: PCA of the pooled features joins its embedding.
 
 Training teaches the neck to tell its own classes apart, and what tells others apart is lost there, but not in the
-features before it (docs/studies/unseen.py).
+features before it (docs/unseen-landmarks.md).
 """
 import argparse
 from collections.abc import Iterator

@@ -77,7 +77,7 @@ def variants(arm: str, folder: Path, photos: Sets) -> dict[str, Vectors]:
     """Embeddings of all sets, for each line of the table that this run belongs to."""
     trained = load_model(folder)
     after = features(trained, photos)
-    found = {arm: after.neck, f"{arm}, generalized": joined(after.neck, pca(after.gem), 0.75)}
+    found = {arm: after.neck, f"{arm}, PCA joined at 0.75": joined(after.neck, pca(after.gem), 0.75)}
     if arm != RECIPE:
         return found
     before = features(load_untrained(folder), photos)
@@ -90,7 +90,7 @@ def variants(arm: str, folder: Path, photos: Sets) -> dict[str, Vectors]:
         f"{arm}, PCA whitened": pca(after.gem, 1), f"{arm}, embeddings whitened": pca(after.neck, 1, 256),
         "mean with the pretrained weights, averaged": mean.average,
         "mean with the pretrained weights, PCA": pca(mean.gem),
-        "mean with the pretrained weights, generalized": joined(after.neck, pca(mean.gem), 0.75)}
+        "mean with the pretrained weights, PCA joined at 0.75": joined(after.neck, pca(mean.gem), 0.75)}
 
 
 @torch.inference_mode()
