@@ -12,15 +12,21 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from nvidia.dali import fn, pipeline_def, types
-from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]  # its stubs lack it
 
+from arcshard.console import UserError
 from loader.augment import View
 from loader.mixture import Mixture
 from loader.plan import Plan
 from shards import CorruptSample, Dataset
 from shards.format import key_text
 from shards.jpeg import NotNormal, check_decodes, frame_size
+
+try:
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]  # its stubs lack it
+except ModuleNotFoundError:
+    raise UserError("loading photos needs NVIDIA DALI, which is missing: pip install 'arcshard[cuda13]', or "
+                    "'arcshard[cuda12]' for drivers older than 580; both run without a GPU, too") from None
 
 # DALI's default, 0.65, leaves a third of the Huffman decoding to CPU cores, which here also read, check and plan. DALI
 # went back to it from 0.9 although that gave 2 % more images/s, since the longest decode of a batch of 256 took 73 ms

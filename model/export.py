@@ -52,7 +52,8 @@ def _require() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"ONNX needs the package {error.name}, which is missing: pip install -e '.[export]'") from error
+        raise UserError(f"ONNX needs the package {error.name}, which is missing: pip install 'arcshard[export]'"
+                        ) from error
 
 
 # safetensors: the backbone under timm's own names, and what follows it in a second file.

@@ -98,5 +98,5 @@ def import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError:
-        raise UserError("re-ranking needs LightGBM, which is not installed: pip install '.[rerank]'") from None
+        raise UserError("re-ranking needs LightGBM, which is not installed: pip install 'arcshard[rerank]'") from None
     return lightgbm

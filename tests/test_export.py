@@ -185,7 +185,7 @@ def test_mistakes_are_one_sentence(export, monkeypatch, tmp_path):
     monkeypatch.setattr(model_export, "LARGEST", 1000)
     refused("0.0 GB, and an ONNX file holds less than 2.1 GB: give --out", tmp_path / "m.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    refused("ONNX needs the package onnxscript, which is missing: pip install -e '.[export]'", tmp_path / "m.onnx")
+    refused("ONNX needs the package onnxscript, which is missing: pip install 'arcshard[export]'", tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -232,7 +232,8 @@ def test_only_an_address_of_this_machine_is_loopback():
 def test_serving_others_is_warned_of(page, monkeypatch, answerer, run_folder, dataset_path, host, warned):
     monkeypatch.setattr("retrieval.run.serve.load_answerer", lambda *_: answerer)
     served = []
-    monkeypatch.setattr("retrieval.web.serve", lambda app, *place: served.append((app.config["TRUSTED_HOSTS"], place)))
+    monkeypatch.setattr("retrieval.web.server.serve",
+                        lambda app, *place: served.append((app.config["TRUSTED_HOSTS"], place)))
     printed = page(retrieval.__main__, "serve", dataset_path, "--run", run_folder, "--host", host)
     assert served == [(None if warned else [host, "localhost"], (host, 8000))]
     assert printed.startswith("warning: whoever reaches 0.0.0.0 can ask this server") == warned

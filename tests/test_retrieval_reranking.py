@@ -266,7 +266,7 @@ def test_what_a_judge_was_fitted_after_is_neither_left_out_nor_tuned(monkeypatch
 
 def test_a_re_ranker_without_lightgbm_is_refused(reranker, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightgbm", None)
-    with pytest.raises(UserError, match=r"re-ranking needs LightGBM, .*: pip install '.\[rerank\]'"):
+    with pytest.raises(UserError, match=r"re-ranking needs LightGBM, .*: pip install 'arcshard\[rerank\]'"):
         reranker.probabilities(np.zeros((1, 1)), ())
 
 

@@ -21,7 +21,9 @@ from arcshard.files import DiskFull
 from preprocess.images.decode import Rejected
 from preprocess.images.normalize import normalize
 from retrieval.answers import Answer, Candidate, Neighbor
-from retrieval.web import Match, Unreadable, create_app, serve
+from retrieval.web import Match, Unreadable
+from retrieval.web.app import create_app
+from retrieval.web.server import serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -164,7 +166,8 @@ def test_a_port_in_use_is_one_sentence(app):
 
 
 def test_sigterm_ends_it_cleanly():
-    program = 'from retrieval.web import create_app, serve; serve(create_app(None, 1000), "127.0.0.1", 0)'
+    program = ("from retrieval.web.app import create_app; from retrieval.web.server import serve; "
+               'serve(create_app(None, 1000), "127.0.0.1", 0)')
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True) as server:
         address = server.stdout.readline().split()[2].rstrip(";")

@@ -210,7 +210,8 @@ def watched(log: MetricsLog, kind: str) -> Iterator[None]:
             importlib.import_module(package)
         except ImportError as error:
             raise UserError(f"train.watch {kind} needs the package {package}, which is missing: "
-                            "pip install -e '.[watch]', or set it to none") from error
+                            f"pip install 'arcshard[{'wandb' if package == 'wandb' else 'watch'}]', or set it to none"
+                            ) from error
     with ExitStack() as stack:
         if log.world.is_main:
             log.sinks = [stack.enter_context(SINKS[package](log)) for package in KINDS[kind]]

@@ -97,9 +97,11 @@ def add_arguments(parser: Parser) -> None:
 def serve(args: argparse.Namespace) -> None:
     """Answer until SIGTERM or Ctrl-C. Raises UserError for what cannot be served."""
     try:
-        from retrieval import web
+        from retrieval.web.app import create_app
+        from retrieval.web.server import serve as listen
     except ModuleNotFoundError as error:
-        raise UserError(f"serving needs {error.name}: pip install -e '.[serve]'") from error
+        raise UserError(f"serving needs the package {error.name}, which is missing: pip install 'arcshard[serve]'"
+                        ) from error
     if not 0 <= args.port < 1 << 16:
         raise UserError(f"--port is {args.port}: give 0 to 65535")
     answerer = load_answerer([args.run, *args.ensemble], args.checkpoint, args.dataset, pipeline_of(args),
@@ -108,7 +110,7 @@ def serve(args: argparse.Namespace) -> None:
     if not local:
         print(f"warning: whoever reaches {args.host} can ask this server and see the gallery's photos; it has no "
               "password and no encryption", flush=True)
-    web.serve(web.create_app(answerer, MAX_BYTES, [args.host, "localhost"] if local else None), args.host, args.port)
+    listen(create_app(answerer, MAX_BYTES, [args.host, "localhost"] if local else None), args.host, args.port)
 
 
 def is_loopback(host: str) -> bool:
