@@ -67,3 +67,16 @@ def test_the_container_installs_what_the_readme_does_and_runs_without_root():
     assert set(extras) <= set(setup["options.extras_require"]) and "ARG CUDA=13" in lines
     assert "pip install -e '.[cuda13]'" in (ROOT / "README.md").read_text() and extras[0] == "cuda13"
     assert lines.index("USER arcshard") > lines.index(install) and 'ENTRYPOINT ["arcshard"]' in lines
+
+
+def test_the_installed_package_packs_trains_and_answers(arcshard, photos, tmp_path):
+    folder, table = photos
+    table.to_csv(tmp_path / "samples.csv", index=False)
+    for words in (["pack", "--samples", "samples.csv", "--images", folder, "--out", "dataset"],
+                  ["train", "--config", "configs/demo.yaml", "--data", "dataset", "--out", "run", "--train.epochs", "1",
+                   "--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.global_batch", "8"],
+                  ["evaluate", "--run", "run", "--data", "dataset"],
+                  ["predict", "--run", "run", "--index", "dataset", folder / "c2test.jpg"]):
+        done = arcshard(*map(str, words))
+        assert done.returncode == 0, done.stderr
+    assert str(folder / "c2test.jpg") in done.stdout
