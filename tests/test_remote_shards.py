@@ -335,9 +335,11 @@ def test_ctrl_c_while_a_batch_waits_for_its_shard_ends_the_threads(front, config
     before = {*threading.enumerate()}
 
     def interrupt() -> None:
-        main = threading.main_thread().ident
-        while not (front.gets[SHARDS[0]] and sys._current_frames()[main].f_code is threading.Condition.wait.__code__):
-            time.sleep(0.05)  # until the batch waits
+        main, waited = threading.main_thread().ident, 0
+        while waited < 10:  # half a second without a break: it is the batch that waits, not a thread's start
+            here = sys._current_frames()[main].f_code is threading.Condition.wait.__code__
+            waited = waited + 1 if front.gets[SHARDS[0]] and here else 0
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)
         front.release.set()

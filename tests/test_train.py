@@ -113,7 +113,7 @@ def test_the_logs_have_every_figure_that_the_report_draws(unbroken):
     logs = [training_log.read(unbroken, name) for name in (training_log.NAME, training_log.VALIDATION)]
     logged = {key for log in logs for key in log[-1]}
     assert {curve.key for chart in (*LEARNING, *SPEED) for curve in chart.curves} - logged == {
-        "cuda_peak_mb", "val_photo_recall@1", "val_photo_gap"}, "of a GPU, and of train.best"
+        "cuda_peak_mb", "device_wait_share", "val_photo_recall@1", "val_photo_gap"}, "of a GPU, and of train.best"
 
 
 def test_it_learns(unbroken):
