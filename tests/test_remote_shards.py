@@ -329,6 +329,15 @@ def test_leaving_while_a_server_stalls_ends_the_threads(front, config):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("shards")]
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Programs that a shell starts in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_while_a_batch_waits_for_its_shard_ends_the_threads(front, config):
     front.spoil(SHARDS[0], "stall")
     loader = Loader(train(config), batch_size=60, size=16)
