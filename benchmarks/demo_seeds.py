@@ -63,8 +63,8 @@ def command(page: str, *words: object) -> None:
 def line(split: str, metric: str, results: list[dict[str, dict[str, dict[str, float]]]]) -> str:
     before, after = ([result[when][split][metric] for result in results] for when in ("untrained", "trained"))
     gains = [b - a for a, b in zip(before, after)]
-    return (f"{split:7}{metric:10}untrained {statistics.mean(before):.3f}   trained {statistics.mean(after):.3f} "
-            f"({min(after):.3f} to {max(after):.3f})   gain {statistics.mean(gains):+.3f}, least {min(gains):+.3f}, "
+    return (f"{split:7}{metric:10}untrained {statistics.median(before):.3f}   trained {statistics.median(after):.3f} "
+            f"({min(after):.3f} to {max(after):.3f})   gain {statistics.median(gains):+.3f}, least {min(gains):+.3f}, "
             f"n = {len(results)}")
 
 
